@@ -1,0 +1,85 @@
+"""The process's place among the ranks, and the collectives the losses need, each with its gradient stated.
+
+Nothing here needs Accelerate: a plain ``torch.distributed.init_process_group`` is enough, and without one every
+function is the one-process case.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """This process's rank; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_rows(local: Tensor) -> Tensor:
+    """Concatenate every rank's rows in rank order: ``[batch, ...] -> [batch * world_size, ...]``.
+
+    Gradient: none. The result is detached; whoever needs a gradient through a gathered value computes it from its
+    own rows and columns (see ``losses/margin.py``). Every rank must bring the same number of rows.
+    """
+    local = local.detach().contiguous()
+    if world_size() == 1:
+        return local
+    gathered = local.new_empty((world_size() * local.shape[0], *local.shape[1:]))
+    dist.all_gather_into_tensor(gathered, local)
+    return gathered
+
+
+def require_equal_batch(batch_size: int, device: torch.device) -> None:
+    """Refuse unequal local batch sizes, naming them by rank.
+
+    Raises:
+        ValueError: some rank holds another number of pairs; gathering would hang or mix rows up.
+    """
+    if world_size() == 1:
+        return
+    sizes = gather_rows(torch.tensor([batch_size], device=device)).tolist()
+    if len(set(sizes)) > 1:
+        raise ValueError(f"every rank needs the same local batch size, got {sizes} (by rank)")
+
+
+def reduce_sum(values: Tensor) -> Tensor:
+    """Sum over ranks, equal on all of them. Gradient: none (the result is detached)."""
+    total = values.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total, op=dist.ReduceOp.SUM)
+    return total
+
+
+def reduce_max(values: Tensor) -> Tensor:
+    """Elementwise maximum over ranks, equal on all of them. Gradient: none (the result is detached)."""
+    largest = values.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
+class _ReplicatedParameter(torch.autograd.Function):
+    """Identity forward; backward averages the gradient over ranks."""
+
+    @staticmethod
+    def forward(ctx, parameter: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        return reduce_sum(gradient) / world_size()
+
+
+def replicated_parameter(parameter: Tensor) -> Tensor:
+    """Use a parameter that every rank holds and that no DistributedDataParallel wrapper looks after.
+
+    Gradient: the mean over ranks, as data-parallel averaging would give it, so a learned temperature stays equal
+    on all ranks whether or not the loss module is wrapped.
+    """
+    return _ReplicatedParameter.apply(parameter)  # type: ignore[no-untyped-call, no-any-return]

@@ -1,0 +1,25 @@
+"""The user's mistakes, and the nearest valid choice to name in their message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake of the user's: the message is one line that says what, where, and the nearest valid choice.
+
+    Commands print it without a traceback and exit with status 2.
+    """
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"``, the choices themselves where none is near, or ``""`` where there are none."""
+    known = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    if not known:
+        return ""
+    shown = ", ".join(sorted(known)[:20])
+    return f"; valid: {shown}" + (", ..." if len(known) > 20 else "")

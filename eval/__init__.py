@@ -1,0 +1,1 @@
+"""Scores of checkpoints: zero-shot classification, retrieval, temperatures, reports."""
