@@ -1,0 +1,95 @@
+"""SogCLR (Yuan et al., ICML 2022) and iSogCLR (Qiu et al., ICML 2023): averaged odds, individual temperatures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tests.reference.odds import compute_mean_excess, compute_odds
+from tests.reference.state import AnchorMemory, DirectionTerms
+
+GRADIENT_CLIP = 5.0
+
+
+def compute_gamma(gamma: float, schedule: str, progress: float) -> float:
+    """Weight of the new value: constant, or a half cosine from 1 to ``gamma`` over the first half of training."""
+    if schedule == "constant":
+        return gamma
+    return gamma + (1.0 - gamma) * 0.5 * (1.0 + math.cos(math.pi * min(2.0 * progress, 1.0)))
+
+
+def update_u(memory: AnchorMemory, ids: Sequence[int], odds: Sequence[float | None], gamma: float) -> None:
+    """``u <- (1 - gamma) u + gamma g``, ``u <- g`` on a first visit; ``g`` is the mean over an id's occurrences.
+
+    Args:
+        odds: ``g_i`` (mean odds over the negatives) of each anchor, None for an anchor without negatives.
+    """
+    for anchor_id in sorted(set(ids)):
+        seen = [g for other, g in zip(ids, odds, strict=True) if other == anchor_id and g is not None]
+        if not seen:
+            continue
+        mean = sum(seen) / len(seen)
+        if anchor_id in memory.u:
+            memory.u[anchor_id] = (1.0 - gamma) * memory.u[anchor_id] + gamma * mean
+        else:
+            memory.u[anchor_id] = mean
+
+
+def compute_sogclr_direction(
+    sims: np.ndarray,
+    ids: Sequence[int],
+    negatives: Sequence[Sequence[int]],
+    taus: Sequence[float],
+    memory: AnchorMemory,
+    gamma: float,
+    rho: float,
+) -> DirectionTerms:
+    """``L_i = tau_i log u_i + tau_i rho`` and ``dL_i/dz_i = tau_i g_i / u_i``, with ``memory.u`` updated here first."""
+    mean_odds = [
+        compute_odds(sims, i, members, taus[i]) / len(members) if members else None
+        for i, members in enumerate(negatives)
+    ]
+    update_u(memory, ids, mean_odds, gamma)
+    losses, coefficients = [], []
+    for i, g in enumerate(mean_odds):
+        if g is None:
+            losses.append(0.0)
+            coefficients.append(0.0)
+            continue
+        u = memory.u[ids[i]]
+        losses.append(taus[i] * math.log(u) + taus[i] * rho)
+        coefficients.append(taus[i] * g / u)
+    return DirectionTerms(losses, coefficients, list(taus))
+
+
+def update_taus(
+    sims: np.ndarray,
+    ids: Sequence[int],
+    negatives: Sequence[Sequence[int]],
+    terms: DirectionTerms,
+    memory: AnchorMemory,
+    hyper: dict[str, float],
+) -> None:
+    """One momentum step of every visited temperature on the distributionally robust objective.
+
+    ``dF/dtau = log u + rho - (1 / u) (1 / n) sum_j exp(d_ij / tau) d_ij / tau`` with ``d_ij = s_ij - s_ii``.
+    """
+    for anchor_id in sorted(set(ids)):
+        gradients = []
+        for i, other in enumerate(ids):
+            if other != anchor_id or not negatives[i]:
+                continue
+            tau, u = terms.taus[i], memory.u[anchor_id]
+            g = compute_odds(sims, i, negatives[i], tau) / len(negatives[i])
+            excess = compute_mean_excess(sims, i, negatives[i], tau)
+            gradients.append(math.log(u) + hyper["rho"] - g / u * excess)
+        if not gradients:
+            continue
+        gradient = sum(gradients) / len(gradients)
+        clipped = min(max(gradient, -GRADIENT_CLIP), GRADIENT_CLIP)
+        velocity = (1.0 - hyper["beta"]) * memory.tau_grad.get(anchor_id, 0.0) + hyper["beta"] * clipped
+        tau = memory.tau.get(anchor_id, hyper["tau_init"]) - hyper["eta"] * velocity
+        memory.tau_grad[anchor_id] = velocity
+        memory.tau[anchor_id] = min(max(tau, hyper["tau_min"]), hyper["tau_max"])

@@ -1,0 +1,137 @@
+"""One step of any reference loss: both directions, their gradients in the features, the state afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tests.reference.clip import compute_clip_direction, compute_logit_scale_grad
+from tests.reference.macl import compute_macl_direction, compute_macl_tau, update_alignment
+from tests.reference.odds import compute_sims_grad, list_negatives
+from tests.reference.sogclr import compute_gamma, compute_sogclr_direction, update_taus
+from tests.reference.state import AnchorMemory, DirectionTerms, ReferenceState, ReferenceStep
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "clip": {"tau_init": 0.07, "tau_min": 0.01},
+    "macl": {
+        "tau_base": 0.1,
+        "alpha": 0.5,
+        "alignment_base": 0.0,
+        "alignment": "batch",
+        "mu": 0.1,
+        "reweight": True,
+        "text_tau_base": None,
+        "text_alpha": None,
+        "text_alignment_base": None,
+    },
+    "sogclr": {"tau": 0.05, "gamma": 0.8, "gamma_schedule": "constant"},
+    "isogclr": {
+        "tau_init": 0.01,
+        "tau_min": 0.005,
+        "tau_max": 1.0,
+        "gamma": 0.8,
+        "gamma_schedule": "constant",
+        "rho": 6.0,
+        "beta": 0.9,
+        "eta": 0.03,
+    },
+}
+
+
+def _macl_terms(
+    hyper: dict[str, Any],
+    modality: str,
+    sims: np.ndarray,
+    ids: Sequence[int],
+    negatives: list[list[int]],
+    memory: AnchorMemory,
+) -> DirectionTerms:
+    knobs = []
+    for name in ("tau_base", "alpha", "alignment_base"):
+        own = hyper[f"text_{name}"] if modality == "text" else None
+        knobs.append(hyper[name] if own is None else own)
+    num_pairs = len(ids)
+    batch_alignment = sum(float(sims[i, i]) for i in range(num_pairs)) / num_pairs
+    if hyper["alignment"] == "batch":
+        taus = [compute_macl_tau(batch_alignment, *knobs)] * num_pairs
+    else:
+        update_alignment(memory.alignment, ids, sims, negatives, hyper["mu"])
+        # An anchor without negatives may have no alignment yet; its temperature takes part in nothing.
+        taus = [compute_macl_tau(memory.alignment.get(k, float(sims[i, i])), *knobs) for i, k in enumerate(ids)]
+    return compute_macl_direction(sims, negatives, taus, hyper["reweight"])
+
+
+def _sogclr_terms(
+    name: str,
+    hyper: dict[str, Any],
+    sims: np.ndarray,
+    ids: Sequence[int],
+    negatives: list[list[int]],
+    memory: AnchorMemory,
+    progress: float,
+) -> DirectionTerms:
+    gamma = compute_gamma(hyper["gamma"], hyper["gamma_schedule"], progress)
+    if name == "sogclr":
+        return compute_sogclr_direction(sims, ids, negatives, [hyper["tau"]] * len(ids), memory, gamma, rho=0.0)
+    taus = [memory.tau.get(k, hyper["tau_init"]) for k in ids]
+    terms = compute_sogclr_direction(sims, ids, negatives, taus, memory, gamma, hyper["rho"])
+    update_taus(sims, ids, negatives, terms, memory, hyper)
+    return terms
+
+
+def compute_step(
+    name: str,
+    hyper: dict[str, Any],
+    state: ReferenceState,
+    image_features: np.ndarray,
+    text_features: np.ndarray,
+    image_ids: Sequence[int],
+    text_ids: Sequence[int],
+    mask_repeats: bool = True,
+    progress: float = 0.0,
+) -> ReferenceStep:
+    """Take one step of the loss ``name``: ``L = (L_image + L_text) / 2``, means over all pairs of the batch.
+
+    Args:
+        hyper: the arguments given to ``build_loss``; what is missing has LOSSES' default.
+        state: the memory before the step; not changed.
+        image_features, text_features: unit-norm ``[batch, dim]`` float64.
+        progress: share of training done, in ``[0, 1]``; schedules read it.
+    """
+    hyper = {**DEFAULTS[name], **hyper}
+    state = state.copy()
+    negatives = list_negatives(image_ids, text_ids, mask_repeats)
+    image_to_text = np.array([[float(np.dot(x, y)) for y in text_features] for x in image_features])
+    directions = {"image": (image_to_text, image_ids), "text": (image_to_text.T, text_ids)}
+    if name == "clip":
+        initial = math.log(1.0 / hyper["tau_init"]) if state.logit_scale is None else state.logit_scale
+        state.logit_scale = min(initial, math.log(1.0 / hyper["tau_min"]))
+    terms: dict[str, DirectionTerms] = {}
+    grads: dict[str, np.ndarray] = {}
+    logit_scale_grad = 0.0
+    for modality, (sims, ids) in directions.items():
+        memory: AnchorMemory = getattr(state, modality)
+        if name == "clip":
+            assert state.logit_scale is not None
+            terms[modality] = compute_clip_direction(sims, negatives, math.exp(-state.logit_scale))
+            logit_scale_grad += compute_logit_scale_grad(sims, negatives, terms[modality]) / 2.0
+        elif name == "macl":
+            terms[modality] = _macl_terms(hyper, modality, sims, ids, negatives, memory)
+        else:
+            terms[modality] = _sogclr_terms(name, hyper, sims, ids, negatives, memory, progress)
+        grads[modality] = compute_sims_grad(sims, negatives, terms[modality].taus, terms[modality].coefficients)
+    sims_grad = (grads["image"] + grads["text"].T) / 2.0
+    num_pairs = len(image_ids)
+    return ReferenceStep(
+        loss=sum(sum(terms[modality].losses) for modality in terms) / num_pairs / 2.0,
+        image_grad=sims_grad @ text_features,
+        text_grad=sims_grad.T @ image_features,
+        state=state,
+        image_taus=terms["image"].taus,
+        text_taus=terms["text"].taus,
+        alignment=float(np.mean(np.diag(image_to_text))),
+        logit_scale_grad=logit_scale_grad if name == "clip" else None,
+    )
