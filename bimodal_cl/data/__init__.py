@@ -1,0 +1,56 @@
+"""Shards of image-caption pairs: the manifest, the order of samples, the stream of batches.
+
+Names are loaded when they are first used, so that ``Manifest`` and the index of shards need no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.labelled import LabelledImages, open_labelled
+    from bimodal_cl.data.manifest import Manifest, Shard
+    from bimodal_cl.data.pairs import Pair, image_ids_of_texts, read_pairs
+    from bimodal_cl.data.plan import EpochPlan
+    from bimodal_cl.data.shard import IMAGE_EXTENSIONS, ShardIndex, index_shard, read_row, split_captions
+    from bimodal_cl.data.stream import Batch, Stream, open_stream
+    from bimodal_cl.data.transforms import EvalTransform, TrainTransform
+
+_MODULES = {
+    "labelled": ("LabelledImages", "open_labelled"),
+    "manifest": ("Manifest", "Shard"),
+    "pairs": ("Pair", "image_ids_of_texts", "read_pairs"),
+    "plan": ("EpochPlan",),
+    "shard": ("IMAGE_EXTENSIONS", "ShardIndex", "index_shard", "read_row", "split_captions"),
+    "stream": ("Batch", "Stream", "open_stream"),
+    "transforms": ("EvalTransform", "TrainTransform"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (by module, as above)
+    "LabelledImages",
+    "open_labelled",
+    "Manifest",
+    "Shard",
+    "Pair",
+    "image_ids_of_texts",
+    "read_pairs",
+    "EpochPlan",
+    "IMAGE_EXTENSIONS",
+    "ShardIndex",
+    "index_shard",
+    "read_row",
+    "split_captions",
+    "Batch",
+    "Stream",
+    "open_stream",
+    "EvalTransform",
+    "TrainTransform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
