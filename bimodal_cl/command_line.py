@@ -7,7 +7,7 @@ import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import UserError, did_you_mean
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
     Raises ``UserError`` instead of exiting, so that :func:`run_command` is the only place that sets an exit status.
     """
 
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(*args, **kwargs)

@@ -6,6 +6,8 @@ function is the one-process case.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -35,19 +37,6 @@ def gather_rows(local: Tensor) -> Tensor:
     return gathered
 
 
-def require_equal_batch(batch_size: int, device: torch.device) -> None:
-    """Refuse unequal local batch sizes, naming them by rank.
-
-    Raises:
-        ValueError: some rank holds another number of pairs; gathering would hang or mix rows up.
-    """
-    if world_size() == 1:
-        return
-    sizes = gather_rows(torch.tensor([batch_size], device=device)).tolist()
-    if len(set(sizes)) > 1:
-        raise ValueError(f"every rank needs the same local batch size, got {sizes} (by rank)")
-
-
 def reduce_sum(values: Tensor) -> Tensor:
     """Sum over ranks, equal on all of them. Gradient: none (the result is detached)."""
     total = values.detach().clone()
@@ -68,11 +57,11 @@ class _ReplicatedParameter(torch.autograd.Function):
     """Identity forward; backward averages the gradient over ranks."""
 
     @staticmethod
-    def forward(ctx, parameter: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx: Any, parameter: Tensor) -> Tensor:
         return parameter.view_as(parameter)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return reduce_sum(gradient) / world_size()
 
 
@@ -82,4 +71,4 @@ def replicated_parameter(parameter: Tensor) -> Tensor:
     Gradient: the mean over ranks, as data-parallel averaging would give it, so a learned temperature stays equal
     on all ranks whether or not the loss module is wrapped.
     """
-    return _ReplicatedParameter.apply(parameter)  # type: ignore[no-untyped-call, no-any-return]
+    return _ReplicatedParameter.apply(parameter)

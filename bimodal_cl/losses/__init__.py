@@ -1,0 +1,57 @@
+"""Contrastive losses over image-text pairs, for any training loop.
+
+>>> loss = build_loss("isogclr", num_images=1_000, num_texts=5_000, rho=4.0)
+>>> out = loss(image_features, text_features, image_ids, text_ids)
+>>> out.loss.backward()
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.losses.clip import CLIPLoss
+from bimodal_cl.losses.contrastive import ContrastiveLoss, LossOutput
+from bimodal_cl.losses.isogclr import ISogCLRLoss
+from bimodal_cl.losses.macl import MACLLoss
+from bimodal_cl.losses.margin import Margins, contrastive_margins
+from bimodal_cl.losses.sogclr import SogCLRLoss
+
+_CLASSES: dict[str, type[ContrastiveLoss]] = {
+    "clip": CLIPLoss,
+    "macl": MACLLoss,
+    "sogclr": SogCLRLoss,
+    "isogclr": ISogCLRLoss,
+}
+LOSSES = tuple(_CLASSES)
+
+__all__ = ["LOSSES", "ContrastiveLoss", "LossOutput", "Margins", "build_loss", "contrastive_margins"]
+
+
+def build_loss(
+    name: str, *, num_images: int | None = None, num_texts: int | None = None, **hyperparameters: Any
+) -> ContrastiveLoss:
+    """Build a loss by name.
+
+    Args:
+        name: one of :data:`LOSSES`.
+        num_images: images of the data set: rows of the per-anchor table.
+        num_texts: texts of the data set, likewise.
+        hyperparameters: keyword arguments of the named loss; see its class.
+
+    Raises:
+        UserError: an unknown name, an unknown hyperparameter for that name, or a missing table size.
+        ValueError: a value out of range.
+    """
+    if name not in _CLASSES:
+        raise UserError(f"unknown loss '{name}'{did_you_mean(name, LOSSES)}")
+    parameters = inspect.signature(_CLASSES[name]).parameters
+    known = [parameter for parameter in parameters if parameter not in ("num_images", "num_texts")]
+    for key in hyperparameters:
+        if key not in known:
+            raise UserError(f"loss '{name}' has no hyperparameter '{key}'{did_you_mean(key, known)}")
+    for key, size in (("num_images", num_images), ("num_texts", num_texts)):
+        if size is None and parameters[key].default is inspect.Parameter.empty:
+            raise UserError(f"loss '{name}' keeps a state per anchor and needs {key}")
+    return _CLASSES[name](num_images=num_images, num_texts=num_texts, **hyperparameters)

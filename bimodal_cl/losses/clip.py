@@ -1,0 +1,72 @@
+"""CLIP: cross-entropy with one learned temperature."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from bimodal_cl.distributed import replicated_parameter
+from bimodal_cl.losses.anchors import widen_exactly_
+from bimodal_cl.losses.contrastive import ContrastiveLoss, Direction, require_between
+
+
+class CLIPLoss(ContrastiveLoss):
+    """Symmetric cross-entropy over the global batch (Radford et al. 2021, figure 3).
+
+        L_i = softplus(z_i),   dL_i/dz_i = sigmoid(z_i) = 1 - P(positive)
+
+    which is the cross-entropy ``-log( exp(s_ii/tau) / (exp(s_ii/tau) + sum_{j in N_i} exp(s_ij/tau)) )``. With
+    ``mask_repeats=False`` it equals open_clip's ``ClipLoss``; with the default, pairs that share an image or a caption
+    are no negatives.
+
+    The temperature is learned as open_clip does: the parameter ``logit_scale`` is ``log(1/tau)``. Its gradient is
+    already averaged over ranks.
+
+    Args:
+        tau_init: initial temperature, > 0.
+        tau_min: the temperature does not fall below it, > 0 (open_clip: 0.01).
+
+    Raises:
+        ValueError: ``tau_min`` is not positive or exceeds ``tau_init``.
+    """
+
+    def __init__(
+        self,
+        num_images: int | None = None,
+        num_texts: int | None = None,
+        *,
+        tau_init: float = 0.07,
+        tau_min: float = 0.01,
+        tile_size: int | None = None,
+        mask_repeats: bool = True,
+    ) -> None:
+        super().__init__(num_images, num_texts, tile_size, mask_repeats)
+        require_between("tau_min", tau_min, 0, math.inf, low_open=True)
+        if tau_min > tau_init:
+            raise ValueError(f"tau_min={tau_min} must not exceed tau_init={tau_init}")
+        self.tau_min = tau_min
+        self._initial = -math.log(tau_init)
+        self.logit_scale = nn.Parameter(torch.tensor(self._initial))
+
+    def _apply(self, *args: Any, **kwargs: Any) -> CLIPLoss:
+        super()._apply(*args, **kwargs)
+        widen_exactly_(self.logit_scale.data, self._initial)
+        return self
+
+    def temperatures(
+        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
+    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+        """Return the one learned temperature for all, after holding the parameter to its bound."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(max=-math.log(self.tau_min))
+        tau = torch.exp(-replicated_parameter(self.logit_scale)).expand_as(alignment)
+        return tau, tau
+
+    def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
+        """Return ``softplus(z_i)``."""
+        return softplus(direction.margins.margin)

@@ -1,0 +1,214 @@
+"""What all losses share: checks, the two directions, the mean over the global batch, the metrics.
+
+A loss is a temperature rule (:meth:`ContrastiveLoss.temperatures`) and a weight rule
+(:meth:`ContrastiveLoss.anchor_losses`); one file of this folder each.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from bimodal_cl.distributed import gather_rows, reduce_sum, world_size
+from bimodal_cl.losses.margin import Margins, contrastive_margins
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOutput:
+    """A step's loss.
+
+    Attributes:
+        loss: scalar, the mean over the anchors of the global batch and over both directions, equal on every rank.
+            Its gradient on a rank is such that data-parallel averaging gives the gradient of this value.
+        metrics: 0-d tensors without gradient, equal on every rank: ``tau_image``, ``tau_text`` (means over the batch),
+            ``alignment`` (mean cosine of the positives), ``anchors_without_negatives`` (count).
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Direction:
+    """One direction of a step, anchors to candidates: what a weight rule reads.
+
+    Attributes:
+        modality: ``"image"`` (images are the anchors) or ``"text"``.
+        ids: the anchors' ids.
+        tau: the anchors' temperatures in this step.
+        margins: see :class:`Margins`.
+    """
+
+    modality: str
+    ids: Int[Tensor, " anchors"]
+    tau: Float[Tensor, "anchors 1"]
+    margins: Margins
+
+
+class ContrastiveLoss(nn.Module, abc.ABC):
+    """Base of all losses: call it with unit-norm features and ids, get a :class:`LossOutput`.
+
+    Works in any training loop: with ``torch.distributed`` initialised it contrasts over all ranks, otherwise over the
+    batch. Per-anchor state moves in ``train()`` mode only.
+
+    Args:
+        num_images: number of images of the data set; None where the loss keeps nothing per anchor.
+        num_texts: number of texts of the data set; None likewise.
+        tile_size: see :func:`contrastive_margins`.
+        mask_repeats: other captions of the same image and repeats of the same caption are not negatives.
+
+    Raises:
+        ValueError: a hyperparameter is out of range; the message gives its value.
+    """
+
+    def __init__(
+        self, num_images: int | None, num_texts: int | None, tile_size: int | None, mask_repeats: bool
+    ) -> None:
+        super().__init__()
+        if tile_size is not None and tile_size < 1:
+            raise ValueError(f"tile_size={tile_size} must be at least 1, or None for one tile")
+        self.num_images, self.num_texts = num_images, num_texts
+        self.tile_size, self.mask_repeats = tile_size, mask_repeats
+        self.progress: float | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
+        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` move nothing below float32
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        super()._apply(keep_precision, recurse)
+        return self
+
+    def set_progress(self, progress: float) -> None:
+        """Tell a scheduled hyperparameter how much of the training is done.
+
+        Args:
+            progress: steps done over all steps, in [0, 1].
+
+        Raises:
+            ValueError: outside that range.
+        """
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress={progress} must be between 0 and 1")
+        self.progress = progress
+
+    def scheduled_progress(self, what: str) -> float:
+        """Return the progress for a schedule; warn and return 0 where nobody has set it."""
+        if self.progress is None:
+            warnings.warn(f"{what} is scheduled, but set_progress was never called: taken as 0", stacklevel=3)
+            self.progress = 0.0
+        return self.progress
+
+    def forward(
+        self,
+        image_features: Float[Tensor, "batch dim"],
+        text_features: Float[Tensor, "batch dim"],
+        image_ids: Int[Tensor, " batch"],
+        text_ids: Int[Tensor, " batch"],
+    ) -> LossOutput:
+        """Compute the loss of this process's pairs within the global batch, and update the per-anchor state.
+
+        Args:
+            image_features: unit-norm; low-precision features are taken to float32 here.
+            text_features: unit-norm; row ``i`` belongs to row ``i`` of ``image_features``.
+            image_ids: 0 .. num_images - 1, stable over the whole training.
+            text_ids: 0 .. num_texts - 1, likewise.
+
+        Raises:
+            ValueError: features that are not finite, ids outside the table, local batch sizes that differ between
+                ranks; raised on every rank before any state moves.
+        """
+        self._require_sound_batch(image_features, text_features, image_ids, text_ids)
+        with torch.autocast(image_features.device.type, enabled=False):
+            if image_features.dtype != torch.float64:
+                image_features, text_features = image_features.float(), text_features.float()
+            alignment = (image_features.detach() * text_features.detach()).sum(dim=1, keepdim=True)
+            tau_image, tau_text = self.temperatures(image_ids, text_ids, alignment)
+            margins_image, margins_text = contrastive_margins(
+                image_features,
+                text_features,
+                image_ids,
+                text_ids,
+                tau_image,
+                tau_text,
+                tile_size=self.tile_size,
+                mask_repeats=self.mask_repeats,
+            )
+            image = Direction("image", image_ids, tau_image, margins_image)
+            text = Direction("text", text_ids, tau_text, margins_text)
+            local = (self._mean_loss(image) + self._mean_loss(text)) / 2
+            alone = (~margins_image.has_negatives).sum().to(local.dtype)
+            means = torch.stack([local, tau_image.mean(), tau_text.mean(), alignment.mean(), alone * world_size()])
+            means = reduce_sum(means) / world_size()
+        loss = local + (means[0] - local).detach()  # the global value with this rank's gradient
+        names = ("tau_image", "tau_text", "alignment", "anchors_without_negatives")
+        return LossOutput(loss, dict(zip(names, means[1:].unbind(), strict=True)))
+
+    @abc.abstractmethod
+    def temperatures(
+        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
+    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+        """Temperature rule: one temperature for each of this process's image anchors and text anchors."""
+
+    @abc.abstractmethod
+    def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
+        """Weight rule: the loss of each anchor of one direction, whose gradient in the margin is the weight.
+
+        Called once for each direction; updates the state of the direction's anchors in ``train()`` mode. Values of
+        anchors without negatives are not used.
+        """
+
+    def _mean_loss(self, direction: Direction) -> Tensor:
+        losses = self.anchor_losses(direction)
+        return torch.where(direction.margins.has_negatives, losses, 0.0).mean()
+
+    def _require_sound_batch(
+        self, image_features: Tensor, text_features: Tensor, image_ids: Tensor, text_ids: Tensor
+    ) -> None:
+        """Refuse what would spoil the state, on all ranks alike and before anything moves (one synchronization)."""
+        if image_features.shape[0] == 0:
+            raise ValueError("the batch is empty")
+        mine = [
+            torch.tensor(image_features.shape[0], device=image_ids.device),
+            (~image_features.isfinite()).any(dim=1).sum(),
+            (~text_features.isfinite()).any(dim=1).sum(),
+            *image_ids.aminmax(),
+            *text_ids.aminmax(),
+        ]
+        everyone = gather_rows(torch.stack([value.to(torch.int64) for value in mine])[None]).tolist()
+        sizes = [row[0] for row in everyone]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"every rank needs the same local batch size, got {sizes} (by rank)")
+        for number, (size, bad_images, bad_texts, *_) in enumerate(everyone):
+            if bad_images or bad_texts:
+                raise ValueError(
+                    f"features are not finite on rank {number}: {bad_images} of {size} images, "
+                    f"{bad_texts} of {size} texts"
+                )
+        bounds = list(zip(*everyone, strict=True))[3:]
+        self._require_known_ids("image", bounds[0] + bounds[1], self.num_images)
+        self._require_known_ids("text", bounds[2] + bounds[3], self.num_texts)
+
+    @staticmethod
+    def _require_known_ids(modality: str, ids: Iterable[int], num_anchors: int | None) -> None:
+        for anchor_id in ids:
+            if anchor_id < 0 or (num_anchors is not None and anchor_id >= num_anchors):
+                size = "" if num_anchors is None else f" of {num_anchors} rows"
+                raise ValueError(f"{modality} id {anchor_id} is outside the table{size}")
+
+
+def require_between(name: str, value: float, low: float, high: float, *, low_open: bool = False) -> None:
+    """Refuse a hyperparameter outside ``[low, high]`` (``(low, high]`` where ``low_open``), by value.
+
+    Raises:
+        ValueError: with the name, the value and the range.
+    """
+    if not (low < value if low_open else low <= value) or not value <= high:
+        left = "(" if low_open else "["
+        raise ValueError(f"{name}={value} must be in {left}{low}, {high}]")

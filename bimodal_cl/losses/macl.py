@@ -1,0 +1,176 @@
+"""MACL: a temperature that follows the alignment of positives, and gradients reweighted to scale one."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from bimodal_cl.distributed import reduce_sum, world_size
+from bimodal_cl.losses.anchors import AnchorTable, Occurrences
+from bimodal_cl.losses.contrastive import ContrastiveLoss, Direction, require_between
+
+
+class MACLLoss(ContrastiveLoss):
+    """Model-Aware Contrastive Learning (Huang et al., ICML 2023), symmetric over images and texts.
+
+    Temperature: ``tau = tau_base * (1 + alpha * (A - alignment_base))`` with ``A`` the alignment of positives, not
+    differentiated. Well-aligned pairs get a larger temperature, hence more tolerance of near negatives.
+
+    Loss: ``L_i = V_i * softplus(z_i)`` with ``V_i = 1/(1 - P_i) = 1/sigmoid(z_i)`` not differentiated and ``P_i`` the
+    probability of the positive. Since ``d softplus(z)/dz = sigmoid(z)``, the weight of ``grad z_i`` is
+
+        V_i * sigmoid(z_i) = 1    exactly,
+
+    so the gradient is that of ``z_i`` and is computed as such. Written out, ``1/(1 - P)`` is infinite in float32 once a
+    pair is learned (``P = 1``) and the gradient becomes ``inf * 0 = NaN``; here nothing can overflow. The value
+    reported is ``V_i * softplus(z_i)``, which tends to 1 from above as the pair is learned.
+
+    Args:
+        tau_base: temperature at ``A = alignment_base``, > 0.
+        alpha: how strongly the temperature follows the alignment, 0 (fixed) to 1; more than 1 warns.
+        alignment_base: alignment at which the temperature is ``tau_base``, in [-1, 1].
+        alignment: ``"batch"`` (the paper): ``A`` is the mean cosine of the global batch's positives. ``"anchor"``:
+            every image and every text keeps its own moving average ``a_i <- (1 - mu) a_i + mu s_ii`` (the first visit
+            sets it), updated before it is used.
+        mu: weight of the new value in that moving average, in (0, 1].
+        reweight: False leaves ``V`` out (the paper's ablation): ``L_i = softplus(z_i)``.
+        text_tau_base: for text anchors; None takes the images'. So do ``text_alpha`` and ``text_alignment_base``.
+
+    Raises:
+        ValueError: a value out of range, or a temperature that can fall to 0 (on construction; in a step where
+            ``alpha > 1`` and the alignment is too low for it).
+    """
+
+    def __init__(
+        self,
+        num_images: int | None = None,
+        num_texts: int | None = None,
+        *,
+        tau_base: float = 0.1,
+        alpha: float = 0.5,
+        alignment_base: float = 0.0,
+        alignment: Literal["batch", "anchor"] = "batch",
+        mu: float = 0.1,
+        reweight: bool = True,
+        text_tau_base: float | None = None,
+        text_alpha: float | None = None,
+        text_alignment_base: float | None = None,
+        tile_size: int | None = None,
+        mask_repeats: bool = True,
+    ) -> None:
+        super().__init__(num_images, num_texts, tile_size, mask_repeats)
+        if alignment not in ("batch", "anchor"):
+            raise ValueError(f"alignment='{alignment}' must be 'batch' or 'anchor'")
+        require_between("mu", mu, 0, 1, low_open=True)
+        self.mu, self.reweight = mu, reweight
+        self._rule = {
+            "image": TemperatureRule("", tau_base, alpha, alignment_base),
+            "text": TemperatureRule(
+                "text_",
+                tau_base if text_tau_base is None else text_tau_base,
+                alpha if text_alpha is None else text_alpha,
+                alignment_base if text_alignment_base is None else text_alignment_base,
+            ),
+        }
+        self.image_anchors: AnchorTable | None = None
+        self.text_anchors: AnchorTable | None = None
+        if alignment == "anchor":
+            if num_images is None or num_texts is None:
+                raise ValueError("macl with alignment='anchor' needs num_images and num_texts: one row for each")
+            self.image_anchors = AnchorTable(num_images, alignment=math.nan)
+            self.text_anchors = AnchorTable(num_texts, alignment=math.nan)
+
+    def temperatures(
+        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
+    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+        """Return ``tau_base * (1 + alpha * (A - alignment_base))`` for images and texts."""
+        if self.image_anchors is None or self.text_anchors is None:
+            mean = reduce_sum(alignment.mean()) / world_size()
+            known = {"image": mean.expand_as(alignment), "text": mean.expand_as(alignment)}
+            updates = []
+        else:
+            updates = [
+                MovingAlignment(self.image_anchors, image_ids, alignment, self.mu),
+                MovingAlignment(self.text_anchors, text_ids, alignment, self.mu),
+            ]
+            known = {"image": updates[0].for_anchors, "text": updates[1].for_anchors}
+        tau_image, tau_text = self._rule["image"](known["image"]), self._rule["text"](known["text"])
+        if self.training:  # only now: a refused temperature must leave the tables alone
+            for update in updates:
+                update.write_()
+        return tau_image, tau_text
+
+    def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
+        """Return ``V_i * softplus(z_i)`` with gradient one in ``z_i``, or ``softplus(z_i)`` without reweighting."""
+        margin = direction.margins.margin
+        if not self.reweight:
+            return softplus(margin)
+        return compute_reweighted_value(margin.detach()) + (margin - margin.detach())
+
+
+class TemperatureRule:
+    """One modality's ``tau_base * (1 + alpha * (A - alignment_base))`` with its ranges checked."""
+
+    def __init__(self, prefix: str, tau_base: float, alpha: float, alignment_base: float) -> None:
+        require_between(f"{prefix}tau_base", tau_base, 0, math.inf, low_open=True)
+        require_between(f"{prefix}alpha", alpha, 0, math.inf)
+        require_between(f"{prefix}alignment_base", alignment_base, -1, 1)
+        lowest = 1 + alpha * (-1 - alignment_base)
+        self.formula = f"{tau_base} * (1 + {alpha} * (A - {alignment_base}))"
+        if alpha > 1:
+            warnings.warn(
+                f"{prefix}alpha={alpha} exceeds 1: the temperature {self.formula} is positive only above an alignment "
+                f"of {alignment_base - 1 / alpha:.3g}; a step below that is refused",
+                stacklevel=4,
+            )
+        elif lowest < 0:
+            raise ValueError(
+                f"{prefix}alpha={alpha} with {prefix}alignment_base={alignment_base}: the temperature {self.formula} "
+                f"falls below 0 for alignments under {alignment_base - 1 / alpha:.3g}"
+            )
+        self.tau_base, self.alpha, self.alignment_base = tau_base, alpha, alignment_base
+
+    def __call__(self, alignment: Float[Tensor, "anchors 1"]) -> Float[Tensor, "anchors 1"]:
+        """Return the temperatures.
+
+        Raises:
+            ValueError: one of them is not positive.
+        """
+        tau = self.tau_base * (1 + self.alpha * (alignment - self.alignment_base))
+        if (self.alpha > 1 or 1 - self.alpha * (1 + self.alignment_base) <= 0) and not (tau > 0).all():
+            raise ValueError(
+                f"the temperature {self.formula} is not positive at an alignment of {alignment.min().item():.4g}"
+            )
+        return tau
+
+
+class MovingAlignment:
+    """The moving average of the alignment of this batch's anchors, computed before it is written."""
+
+    def __init__(self, table: AnchorTable, ids: Tensor, alignment: Float[Tensor, "anchors 1"], mu: float) -> None:
+        occurrences = Occurrences(ids)
+        seen = occurrences.mean(alignment)
+        old = table.look_up("alignment", occurrences.ids)
+        self._table, self._ids = table, occurrences.ids
+        self._new = torch.where(old.isnan(), seen, (1 - mu) * old + mu * seen)
+        self.for_anchors = occurrences.to_local(self._new, math.nan)
+
+    def write_(self) -> None:
+        """Store the new values."""
+        self._table.update_(self._ids, alignment=self._new)
+
+
+def compute_reweighted_value(margin: Float[Tensor, "anchors 1"]) -> Float[Tensor, "anchors 1"]:
+    """``softplus(z) / sigmoid(z) = (1 + exp(-z)) * log(1 + exp(z))`` without overflow.
+
+    Below -20 the quotient is ``1 + exp(z)/2`` to float64's precision (next term of the series: ``-exp(2z)/6``).
+    """
+    moderate = margin.clamp(min=-20)
+    exact = softplus(moderate) * (1 + torch.exp(-moderate))
+    return torch.where(margin < -20, 1 + torch.exp(margin.clamp(max=0)) / 2, exact)
