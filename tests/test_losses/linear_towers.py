@@ -1,0 +1,121 @@
+"""A small two-tower model trained on a share of a fixed global batch, as data-parallel training would do it."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from bimodal_cl.losses import build_loss
+
+GLOBAL_BATCH_SIZE = 64
+NUM_STEPS = 3
+NUM_IMAGES = 40
+NUM_TEXTS = 100
+FEATURES, DIM = 10, 6
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "clip": ("clip", {}),
+    "clip-tiled": ("clip", {"tile_size": 5}),
+    "macl": ("macl", {"text_tau_base": 0.2}),
+    "macl-unweighted": ("macl", {"reweight": False, "tile_size": 7}),
+    "macl-anchor": ("macl", {"alignment": "anchor", "mu": 0.3}),
+    "sogclr": ("sogclr", {"gamma": 0.4}),
+    "isogclr": ("isogclr", {"rho": 2.0, "tau_init": 0.05, "eta": 0.005}),
+    "isogclr-tiled": ("isogclr", {"rho_fraction": 0.5, "tau_init": 0.05, "eta": 0.005, "tile_size": 6}),
+    "isogclr-all-negatives": ("isogclr", {"rho": 2.0, "tau_init": 0.05, "mask_repeats": False}),
+}
+
+
+def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs ``[64, features]`` of both towers and ids; images and texts repeat, also across the ranks' borders."""
+    rng = np.random.default_rng(1000 + step)
+    image_ids = rng.integers(0, NUM_IMAGES, GLOBAL_BATCH_SIZE)
+    text_ids = image_ids * 2 + rng.integers(0, 2, GLOBAL_BATCH_SIZE)
+    shared = rng.random(GLOBAL_BATCH_SIZE) < 0.2
+    text_ids[shared] = rng.integers(2 * NUM_IMAGES, NUM_TEXTS, int(shared.sum()))
+    images, texts = rng.normal(size=(2, GLOBAL_BATCH_SIZE, FEATURES))
+    return torch.tensor(images), torch.tensor(texts), torch.tensor(image_ids), torch.tensor(text_ids)
+
+
+def train(case: str, rank: int, world_size: int) -> dict[str, Any]:
+    """Take a few steps and return what must not depend on the number of ranks.
+
+    Returns:
+        ``losses`` and ``metrics`` of every step, ``gradients`` of every step (averaged over ranks, as
+        DistributedDataParallel does), the final ``tables`` and the final ``weights``.
+    """
+    name, hyper = CASES[case]
+    generator = torch.Generator().manual_seed(7)
+    towers = [nn.Linear(FEATURES, DIM, bias=False, dtype=torch.float64) for _ in range(2)]
+    for tower in towers:
+        nn.init.normal_(tower.weight, generator=generator)
+    loss = build_loss(name, num_images=NUM_IMAGES, num_texts=NUM_TEXTS, **hyper).double()
+    parameters = [tower.weight for tower in towers] + list(loss.parameters())
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    share = GLOBAL_BATCH_SIZE // world_size
+    own = slice(rank * share, (rank + 1) * share)
+    losses, metrics, gradients = [], [], []
+    for step in range(NUM_STEPS):
+        images, texts, image_ids, text_ids = (part[own] for part in global_batch(step))
+        out = loss(normalize(towers[0](images), dim=-1), normalize(towers[1](texts), dim=-1), image_ids, text_ids)
+        optimizer.zero_grad()
+        out.loss.backward()
+        if world_size > 1:
+            for parameter in parameters:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world_size
+        losses.append(out.loss.detach())
+        metrics.append(out.metrics)
+        gradients.append([parameter.grad.clone() for parameter in parameters])
+        optimizer.step()
+    tables = {key: value.detach().clone() for key, value in loss.state_dict().items()}
+    weights = [tower.weight.detach().clone() for tower in towers]
+    return {"losses": losses, "metrics": metrics, "gradients": gradients, "tables": tables, "weights": weights}
+
+
+def provoke_refusals(rank: int, world_size: int) -> dict[str, str]:
+    """Mistakes of one rank; every rank must refuse, since one that goes on alone would wait for the others for ever."""
+    refusals = {}
+    for mistake in ("sizes", "nan", "id"):
+        loss = build_loss("isogclr", num_images=NUM_IMAGES, num_texts=NUM_TEXTS)
+        images, texts, image_ids, text_ids = (
+            part[: 4 + (rank if mistake == "sizes" else 0)] for part in global_batch(0)
+        )
+        images = images.clone()
+        if rank == world_size - 1 and mistake == "nan":
+            images[2] = torch.nan
+        if rank == world_size - 1 and mistake == "id":
+            image_ids = image_ids + NUM_IMAGES
+        try:
+            loss(normalize(images[:, :DIM]), normalize(texts[:, :DIM]), image_ids, text_ids)
+        except ValueError as refusal:
+            refusals[mistake] = str(refusal)
+        assert loss.image_anchors.log_u.isinf().all()
+    return refusals
+
+
+def run_rank(rank: int, world_sizes: tuple[int, ...], folder: str) -> None:
+    """Join a gloo group of each size in turn, train every case in it and leave the results in ``folder``."""
+    torch.set_num_threads(1)
+    for world_size in world_sizes:
+        if rank >= world_size:
+            continue
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder}/rendezvous-{world_size}",
+            rank=rank,
+            world_size=world_size,
+            timeout=datetime.timedelta(seconds=120),
+        )
+        results: dict[str, Any] = {case: train(case, rank, world_size) for case in CASES}
+        if world_size > 1:
+            results["refusals"] = provoke_refusals(rank, world_size)
+        torch.save(results, Path(folder) / f"{world_size}-{rank}.pt")
+        dist.destroy_process_group()

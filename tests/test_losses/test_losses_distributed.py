@@ -1,0 +1,67 @@
+"""One, two and four gloo processes with the same global batch give what one process without a group gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+
+from bimodal_cl.losses import LOSSES
+from tests.test_losses.linear_towers import CASES, run_rank, train
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:.*rho")]
+
+WORLD_SIZES = (4, 2, 1)
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-11, "equal_nan": True}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[str, Any]]:
+    """Results by (number of ranks, rank): the processes are started once and form a group of each size in turn."""
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(run_rank, args=(WORLD_SIZES, str(folder)), nprocs=max(WORLD_SIZES))
+    return {
+        (world_size, rank): torch.load(Path(folder) / f"{world_size}-{rank}.pt", weights_only=True)
+        for world_size in WORLD_SIZES
+        for rank in range(world_size)
+    }
+
+
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_change_nothing(results: dict, case: str, world_size: int) -> None:
+    alone = train(case, rank=0, world_size=1)
+    for rank in range(world_size):
+        shared = results[world_size, rank][case]
+        torch.testing.assert_close(shared["losses"], alone["losses"], **TOLERANCE)
+        torch.testing.assert_close(shared["gradients"], alone["gradients"], **TOLERANCE)
+        torch.testing.assert_close(shared["metrics"], alone["metrics"], **TOLERANCE)
+        torch.testing.assert_close(shared["tables"], alone["tables"], **TOLERANCE)
+        torch.testing.assert_close(shared["weights"], alone["weights"], **TOLERANCE)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_hold_the_same_bits(results: dict, case: str, world_size: int) -> None:
+    """Tables and learned temperatures are kept on every rank and never exchanged, so they may not drift apart."""
+    first = results[world_size, 0][case]
+    for rank in range(1, world_size):
+        for key, value in first["tables"].items():
+            assert torch.equal(value.nan_to_num(), results[world_size, rank][case]["tables"][key].nan_to_num()), key
+        assert first["losses"] == results[world_size, rank][case]["losses"]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_every_rank_refuses_what_one_rank_gets_wrong(results: dict, world_size: int) -> None:
+    for rank in range(world_size):
+        refusals = results[world_size, rank]["refusals"]
+        assert str([4 + r for r in range(world_size)]) in refusals["sizes"]
+        assert f"rank {world_size - 1}" in refusals["nan"]
+        assert "image id" in refusals["id"]
+
+
+def test_every_name_is_covered() -> None:
+    assert {name for name, _ in CASES.values()} >= set(LOSSES)

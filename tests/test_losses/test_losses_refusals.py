@@ -1,0 +1,175 @@
+"""Every mistake is refused in one line that gives the value, before anything moves."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bimodal_cl.errors import UserError
+from bimodal_cl.losses import LOSSES, build_loss
+from tests.test_losses.agreement import build_double, take_step
+from tests.test_losses.pair_batches import NUM_IMAGES, NUM_TEXTS, PairBatch, draw_batches, unit
+from tests.test_losses.test_losses_facts import assert_same_state, snapshot
+
+OUT_OF_RANGE: list[tuple[str, dict[str, Any], str]] = [
+    ("clip", {"tau_min": 0.5, "tau_init": 0.07}, r"tau_min=0\.5 .*tau_init=0\.07"),
+    ("clip", {"tau_min": 0.0}, r"tau_min=0\.0"),
+    ("clip", {"tau_init": -1.0}, r"tau_init=-1\.0"),
+    ("clip", {"tile_size": 0}, r"tile_size=0"),
+    ("macl", {"tau_base": 0.0}, r"tau_base=0\.0"),
+    ("macl", {"alpha": -0.5}, r"alpha=-0\.5"),
+    ("macl", {"alignment_base": 1.5}, r"alignment_base=1\.5"),
+    ("macl", {"alignment_base": -1.01}, r"alignment_base=-1\.01"),
+    ("macl", {"text_tau_base": -0.1}, r"text_tau_base=-0\.1"),
+    ("macl", {"text_alpha": -0.5}, r"text_alpha=-0\.5"),
+    ("macl", {"text_alignment_base": 2.0}, r"text_alignment_base=2\.0"),
+    ("macl", {"mu": 0.0}, r"mu=0\.0"),
+    ("macl", {"mu": 1.5}, r"mu=1\.5"),
+    ("macl", {"alpha": 1.0, "alignment_base": 0.5}, r"alpha=1\.0.*alignment_base=0\.5.*-0\.5"),
+    ("sogclr", {"tau": 0.0}, r"tau=0\.0"),
+    ("sogclr", {"gamma": 0.0}, r"gamma=0\.0"),
+    ("sogclr", {"gamma": 1.5}, r"gamma=1\.5"),
+    ("isogclr", {"tau_min": 0.5, "tau_max": 0.05}, r"tau_min=0\.5 must not exceed tau_max=0\.05"),
+    ("isogclr", {"tau_min": 0.0}, r"tau_min=0\.0"),
+    ("isogclr", {"tau_init": 2.0}, r"tau_init=2\.0"),
+    ("isogclr", {"gamma": -0.1}, r"gamma=-0\.1"),
+    ("isogclr", {"gamma": math.nan}, r"gamma=nan"),
+    ("isogclr", {"rho": -1.0}, r"rho=-1\.0"),
+    ("isogclr", {"beta": 0.0}, r"beta=0\.0"),
+    ("isogclr", {"beta": 1.25}, r"beta=1\.25"),
+    ("isogclr", {"eta": 0.0}, r"eta=0\.0"),
+    ("isogclr", {"rho_fraction": 1.5}, r"rho_fraction=1\.5"),
+    ("isogclr", {"rho_fraction": 0.5, "rho": 3.0}, r"rho=3\.0.*rho_fraction=0\.5"),
+]
+
+
+@pytest.mark.parametrize(("name", "hyper", "message"), OUT_OF_RANGE)
+def test_out_of_range(name: str, hyper: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        build_loss(name, num_images=4, num_texts=4, **hyper)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "message"),
+    [
+        ("macl", {"alignment": "image"}, "alignment='image'.*batch.*anchor"),
+        ("sogclr", {"gamma_schedule": "linear"}, "gamma_schedule='linear'.*constant.*cosine"),
+    ],
+)
+def test_unknown_choice(name: str, hyper: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_loss(name, num_images=4, num_texts=4, **hyper)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "message"),
+    [
+        ("isogclar", {}, "isogclar.*did you mean 'isogclr'"),
+        ("quux", {}, "quux.*valid: .*clip"),
+        ("isogclr", {"gama": 0.5}, "'isogclr'.*'gama'.*did you mean 'gamma'"),
+        ("sogclr", {"rho": 3.0}, "'sogclr'.*'rho'"),
+        ("clip", {"gamma": 0.5}, "'clip'.*'gamma'"),
+        ("macl", {"tau_init": 0.5}, "'macl'.*'tau_init'"),
+    ],
+)
+def test_unknown_names(name: str, hyper: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_loss(name, num_images=4, num_texts=4, **hyper)
+
+
+@pytest.mark.parametrize("name", ["sogclr", "isogclr"])
+def test_table_sizes_are_needed(name: str) -> None:
+    with pytest.raises(UserError, match=f"'{name}'.*num_images"):
+        build_loss(name, num_texts=4)
+    with pytest.raises(UserError, match=f"'{name}'.*num_texts"):
+        build_loss(name, num_images=4)
+    with pytest.raises(ValueError, match="0"):
+        build_loss(name, num_images=0, num_texts=4)
+
+
+def test_anchor_alignment_needs_table_sizes() -> None:
+    with pytest.raises(ValueError, match="num_images and num_texts"):
+        build_loss("macl", alignment="anchor")
+
+
+def spoil(batch: PairBatch, **changes: Any) -> PairBatch:
+    """A copy with one thing wrong."""
+    fields = {"image_features": batch.image_features.copy(), "text_features": batch.text_features.copy()}
+    fields |= {"image_ids": list(batch.image_ids), "text_ids": list(batch.text_ids)}
+    for field, value in changes.items():
+        fields[field][1] = value
+    return PairBatch(**fields)
+
+
+@pytest.mark.filterwarnings("ignore:.*rho")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_features": math.nan}, r"not finite.*rank 0.*1 of"),
+        ({"text_features": math.inf}, r"not finite.*rank 0.*1 of"),
+        ({"image_ids": NUM_IMAGES}, f"image id {NUM_IMAGES} .*{NUM_IMAGES}"),
+        ({"text_ids": NUM_TEXTS + 5}, f"text id {NUM_TEXTS + 5} .*{NUM_TEXTS}"),
+        ({"image_ids": -1}, "image id -1 "),
+        ({"text_ids": -3}, "text id -3 "),
+    ],
+)
+@pytest.mark.parametrize("name", ["macl", "isogclr", "sogclr", "clip"])
+def test_a_bad_batch_moves_nothing(name: str, changes: dict[str, Any], message: str) -> None:
+    loss = build_double(name, {"alignment": "anchor"} if name == "macl" else {})
+    first, second = draw_batches("random", 2, seed=31)
+    take_step(loss, first)
+    before = snapshot(loss)
+    with pytest.raises(ValueError, match=message):
+        take_step(loss, spoil(second, **changes))
+    assert_same_state(snapshot(loss), before)
+
+
+def test_empty_batch() -> None:
+    empty = PairBatch(np.zeros((0, 4)), np.zeros((0, 4)), [], [])
+    loss = build_double("clip", {})
+    with pytest.raises(ValueError, match="empty"):
+        loss(
+            torch.tensor(empty.image_features),
+            torch.tensor(empty.text_features),
+            torch.zeros(0, dtype=torch.int64),
+            torch.zeros(0, dtype=torch.int64),
+        )
+
+
+def test_rho_beyond_what_a_batch_can_show_is_warned_of() -> None:
+    """Three negatives: ``log 3 = 1.1``. Below that nothing is said."""
+    features = unit(np.random.default_rng(0).normal(size=(2, 4, 5)))
+    batch = PairBatch(features[0], features[1], [0, 1, 2, 3], [0, 2, 4, 6])
+    with pytest.warns(UserWarning, match=r"rho=6\.0.*1\.1"):
+        take_step(build_double("isogclr", {}), batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        take_step(build_double("isogclr", {"rho": 1.0}), batch)
+
+
+def test_alpha_above_one_is_warned_of_and_a_negative_tau_refused() -> None:
+    """``tau = 0.05 (1 + 2 (A - 0.8))`` is positive above ``A = 0.3`` only."""
+    with pytest.warns(UserWarning, match=r"alpha=2\.0.*0\.3"):
+        loss = build_double("macl", {"tau_base": 0.05, "alpha": 2.0, "alignment_base": 0.8, "alignment": "anchor"})
+    axes = np.eye(4)
+    take_step(loss, PairBatch(axes, axes, [0, 1, 2, 3], [0, 2, 4, 6]))
+    before = snapshot(loss)
+    with pytest.raises(ValueError, match=r"0\.05.*not positive"):
+        take_step(loss, PairBatch(axes, axes[::-1].copy(), [4, 5, 6, 7], [8, 10, 12, 14]))
+    assert_same_state(snapshot(loss), before)
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, math.nan])
+def test_progress_outside_the_training(progress: float) -> None:
+    with pytest.raises(ValueError, match=f"progress={progress}"):
+        build_loss("clip").set_progress(progress)
+
+
+def test_every_name_is_covered() -> None:
+    assert {name for name, _, _ in OUT_OF_RANGE} >= set(LOSSES)
