@@ -1,0 +1,160 @@
+"""The dual encoder: pixels and texts in, unit-norm features out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+
+from bimodal_cl.models.architecture import Architecture
+from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
+from bimodal_cl.models.weights import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pixels = UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
+Tokens = Int64[Tensor, "batch tokens"]
+Features = Float[Tensor, "batch dim"]
+
+_INIT_TAU = 0.07
+
+
+class DualEncoder(nn.Module):
+    """An image tower and a text tower into one space, with their tokenizer and preprocessing.
+
+    Its tensors have the names of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``). The last
+    one and ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here.
+
+    Args:
+        visual: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, dim]``.
+        text: tokens ``[batch, context_length]`` to ``[batch, dim]``.
+        tokenizer: texts to tokens.
+        architecture: what the towers were built from.
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+    logit_bias: nn.Parameter | None
+
+    def __init__(self, visual: nn.Module, text: nn.Module, tokenizer: Tokenizer, architecture: Architecture) -> None:
+        super().__init__()
+        self.visual = visual
+        self.text = text
+        self.tokenizer = tokenizer
+        self.architecture = architecture
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / _INIT_TAU)), requires_grad=False)
+        bias = architecture.init_logit_bias
+        self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)), requires_grad=False)
+        for name in ("mean", "std"):
+            values = torch.tensor(architecture.preprocess[name], dtype=torch.float32).view(1, 3, 1, 1)
+            self.register_buffer(f"image_{name}", values, persistent=False)
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.architecture.embed_dim
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.architecture.image_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.logit_scale.device
+
+    def forward(self, pixels: Pixels, tokens: Tokens) -> tuple[Features, Features]:
+        """Encode both sides of a batch of pairs; what a data-parallel wrapper calls."""
+        return self.encode_image(pixels), self.encode_text(tokens)
+
+    def encode_image(self, pixels: Pixels) -> Features:
+        """Encode images.
+
+        Args:
+            pixels: ``[batch, 3, image_size, image_size]``, on any device; uint8 in [0, 255], or floats already
+                normalised as :meth:`preprocess` does.
+
+        Returns:
+            Unit-norm float32 features, also under autocast.
+
+        Raises:
+            ValueError: another shape.
+        """
+        wanted = (3, self.image_size, self.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
+            raise ValueError(f"pixels must be [batch, {', '.join(map(str, wanted))}], got {list(pixels.shape)}")
+        pixels = pixels.to(self.device, non_blocking=True)
+        if pixels.dtype == torch.uint8:
+            pixels = (pixels.float() / 255 - self.image_mean) / self.image_std
+        return F.normalize(self.visual(pixels).float(), dim=-1)
+
+    def encode_text(self, texts: Sequence[str] | Tokens) -> Features:
+        """Encode texts, or tokens as :meth:`tokenize` gives them, in one pass.
+
+        Returns:
+            Unit-norm float32 features, also under autocast.
+        """
+        tokens = texts if isinstance(texts, Tensor) else self.tokenize(texts)
+        return F.normalize(self.text(tokens.to(self.device, non_blocking=True)).float(), dim=-1)
+
+    def tokenize(self, texts: Sequence[str]) -> Tokens:
+        """Turn texts into tokens ``[batch, context_length]`` on the CPU; longer texts are cut.
+
+        Raises:
+            ValueError: a single string, which would be read as a list of characters.
+        """
+        if isinstance(texts, str):
+            raise ValueError(f"texts must be a list of strings, got the string {texts[:40]!r}")
+        return self.tokenizer(list(texts))
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
+        """Turn a PIL image of any size and mode into normalised pixels ``[3, image_size, image_size]``."""
+        pixels: Tensor = self._transform(image)
+        return pixels
+
+    @cached_property
+    def _transform(self) -> Callable[[Any], Tensor]:
+        from open_clip.transform import image_transform
+
+        transform: Callable[[Any], Tensor] = image_transform(
+            self.image_size, is_train=False, **self.architecture.preprocess
+        )
+        return transform
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights, architecture and tokenizer into a folder; :meth:`load` needs nothing else, not even a hub."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self, folder / WEIGHTS_FILE)
+        self.architecture.write(folder / ARCHITECTURE_FILE)
+        if is_hugging_face(self.tokenizer):
+            self.tokenizer.save_pretrained(str(folder / TOKENIZER_FOLDER))  # type: ignore[attr-defined]
+
+    def load_weights(self, path: str | Path) -> None:
+        """Load the weights of a checkpoint folder, or its weights file, into this model, exactly.
+
+        Raises:
+            UserError: no such file, or a tensor is missing, unexpected or of another shape.
+        """
+        path = Path(path)
+        load_weights(self, path / WEIGHTS_FILE if path.is_dir() else path)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> DualEncoder:
+        """Return the model that :meth:`save` wrote, in evaluation mode, on the CPU.
+
+        Raises:
+            UserError: a file is missing or damaged, or the weights are not this architecture's.
+        """
+        from bimodal_cl.models.build import build_from_folder
+
+        return build_from_folder(Path(folder))
