@@ -1,0 +1,111 @@
+"""The data a command scores on: where they are, what they are called, their class names and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from bimodal_cl.errors import UserError, did_you_mean
+
+SPLITS = ("train", "val", "valid", "validation", "test")
+_PROMPTS = files(__package__) / "prompts"
+
+
+def require_folder(path: Path, flag: str = "--data") -> None:
+    """Refuse a folder that does not exist, naming the nearest one beside it.
+
+    Raises:
+        UserError: it does not exist, or is a file.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        raise UserError(f"{flag} {path}: is a file; name the folder")
+    existing = path.parent
+    while not existing.is_dir():
+        existing = existing.parent
+    missing = path.relative_to(existing).parts[0] if existing != Path() else path.parts[0]
+    near = did_you_mean(missing, [each.name for each in existing.iterdir() if each.is_dir()])
+    raise UserError(f"{flag} {path}: no '{missing}' in {existing.resolve() if existing == Path() else existing}{near}")
+
+
+def dataset_name(path: Path) -> str:
+    """What a folder's data are called: its name, after its parent's where its own is only that of a split."""
+    resolved = path.resolve()
+    if resolved.name.lower() in SPLITS and resolved.parent.name:
+        return f"{resolved.parent.name}_{resolved.name}"
+    return resolved.name or "data"
+
+
+def prompt_names() -> list[str]:
+    """The names of the prompt files that come along."""
+    return sorted(each.name.removesuffix(".txt") for each in _PROMPTS.iterdir() if each.name.endswith(".txt"))
+
+
+def load_templates(given: str) -> list[str]:
+    """Read prompts, one a line with ``{c}`` where the class name goes; lines that start with ``#`` are comments.
+
+    Args:
+        given: a file's path, or the name of one of the files in ``eval/prompts``.
+
+    Raises:
+        UserError: there is no such file or name, the file holds no prompt, or one without ``{c}``.
+    """
+    if given in prompt_names():
+        lines = _prompt_lines((_PROMPTS / f"{given}.txt").read_text(encoding="utf-8"))
+    else:
+        lines = _prompt_lines(_read_text(Path(given), "--templates", prompt_names()))
+    if not lines:
+        raise UserError(f"--templates {given}: holds no template")
+    for line in lines:
+        check_template(line, f"--templates {given}")
+    return lines
+
+
+def check_template(template: str, where: str) -> None:
+    """Refuse a template without its place for the class name.
+
+    Raises:
+        UserError: it has no ``{c}``.
+    """
+    if "{c}" not in template:
+        raise UserError(f"{where}: template '{template}' has no {{c}} where the class name goes")
+
+
+def load_classnames(given: Path, folder_names: Sequence[str]) -> list[str]:
+    """Read class names, one a line, in the order of the data set's classes.
+
+    Args:
+        given: the file.
+        folder_names: the names the data set itself has, for their number and order.
+
+    Raises:
+        UserError: there is no such file, it has another number of names, or a name twice.
+    """
+    names = [line.strip() for line in _read_text(given, "--classnames").splitlines() if line.strip()]
+    if len(names) != len(folder_names):
+        raise UserError(
+            f"--classnames {given}: {len(names)} names for {len(folder_names)} classes "
+            f"('{folder_names[0]}' to '{folder_names[-1]}')"
+        )
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise UserError(f"--classnames {given}: '{twice}' stands for two classes")
+    return names
+
+
+def _prompt_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _read_text(path: Path, flag: str, names: Sequence[str] = ()) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = list(names)
+        if path.parent.is_dir():
+            near += [each.name for each in path.parent.iterdir() if each.suffix == ".txt"]
+        raise UserError(f"{flag} {path}: no such file{did_you_mean(path.name, near)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{flag} {path}: not readable as text: {error}") from None

@@ -1,0 +1,103 @@
+"""Results as files: one JSON a task in CLIP_benchmark's schema with our own keys beside it, and a table for people."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bimodal_cl import __version__
+from bimodal_cl.errors import UserError
+
+from .encode import ScoredModel, slug
+from .run_folder import write_whole
+
+_PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "webdataset", "numpy", "pillow")
+
+
+def build_result(
+    task: str,
+    dataset: str,
+    model: ScoredModel,
+    metrics: dict[str, float],
+    data: str,
+    counts: dict[str, int],
+    provenance: dict[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """A task's result.
+
+    Args:
+        task: ``"zeroshot_classification"`` or ``"zeroshot_retrieval"``, as CLIP_benchmark calls them.
+        dataset: the data set's name.
+        model: what was scored.
+        metrics: fractions in ``[0, 1]``; names that end in ``_rank`` hold ranks from 1.
+        data: the path that was read.
+        counts: what was scored and what was left out, ``num_...``.
+        provenance: what else one needs to repeat the evaluation.
+        more: further keys beside CLIP_benchmark's, such as ``per_class``.
+    """
+    return {
+        "dataset": dataset,
+        "model": model.name,
+        "pretrained": model.pretrained,
+        "task": task,
+        "metrics": metrics,
+        "language": "en",
+        "provenance": {
+            **model.provenance(),
+            "data": data,
+            "counts": counts,
+            "versions": versions(),
+            **(provenance or {}),
+        },
+        **more,
+    }
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> Path:
+    """Write ``folder/<task>_<dataset>.json``, whole or not at all; the folder is made where it is missing.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    make_folder(folder)
+    path = folder / f"{result['task']}_{slug(result['dataset'])}.json"
+    write_whole(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results, before the work whose outcome goes there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the results' folder {folder}: {error.strerror}") from None
+
+
+def versions() -> dict[str, str]:
+    """The versions of what the scores depend on."""
+    installed = {package: version(package) for package in _PACKAGES}
+    return {"bimodal_cl": __version__, "python": platform.python_version(), **installed}
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text columns: the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for row in [header, *rows]:
+        cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as people read it; nothing where it is unknown."""
+    return "" if fraction is None else f"{100 * fraction:.1f} %"

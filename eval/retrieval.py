@@ -1,0 +1,201 @@
+"""Find images by caption and captions by image in a folder of shards, among all its pairs, in both directions.
+
+An image may have several captions: it is found by any of them, and each caption is a query of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .datasets import dataset_name, require_folder
+from .encode import (
+    ScoredModel,
+    add_model_arguments,
+    autocast_type,
+    natural_number,
+    open_model,
+    resolve_device,
+    result_folder,
+)
+from .results import build_result, format_table, make_folder, percent, write_result
+
+if TYPE_CHECKING:
+    from bimodal_cl.validation import PairFeatures
+
+_TOP = 5  # images shown for a caption
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``bimodal-eval retrieval`` takes."""
+    add_model_arguments(parser)
+    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="shards with their manifest.json")
+    parser.add_argument(
+        "--examples", type=natural_number, default=12, help="captions whose nearest images the results keep"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score every model, write a result for each, print a table."""
+    require_folder(arguments.data)
+
+    from bimodal_cl.data import Manifest
+
+    manifest = Manifest.load(arguments.data)
+    device = resolve_device(arguments.device)
+    rows, written = [], []
+    chance: dict[str, float] = {}
+    for given in arguments.models:
+        model = open_model(given, device)
+        folder = result_folder(model, given, arguments.to, len(arguments.models))
+        make_folder(folder)
+        pairs, num_skipped = encode_shards(model, manifest.num_images, arguments)
+        result = score_pairs(model, pairs, num_skipped, arguments)
+        chance = chance_level(pairs)
+        written.append(write_result(folder, result))
+        rows.extend(_rows(given, result["metrics"]))
+        counts = result["provenance"]["counts"]
+    print(", ".join(f"{count:,} {name.removeprefix('num_').replace('_', ' ')}" for name, count in counts.items()))
+    rows.extend(_rows("chance", chance))
+    print(format_table(["", "direction", "R@1", "R@5", "R@10", "median rank"], rows))
+    print(*written, sep="\n")
+
+
+def encode_shards(model: ScoredModel, num_images: int, arguments: argparse.Namespace) -> tuple[PairFeatures, int]:
+    """Encode every image and caption of the shards, and count the images that could not be read.
+
+    Args:
+        model: whose features they are.
+        num_images: images of the manifest.
+        arguments: ``data``, ``batch_size``, ``workers``, ``precision``.
+    """
+    from bimodal_cl.data import open_stream
+    from bimodal_cl.progress import progress
+    from bimodal_cl.validation import encode_pairs
+
+    stream = open_stream(
+        arguments.data,
+        batch_size=arguments.batch_size,
+        image_size=model.encoder.image_size,
+        num_workers=arguments.workers,
+        train=False,
+    )
+    batches = progress(stream, stream.steps, "batches", "encode pairs")
+    pairs = encode_pairs(model.encoder, batches, autocast=autocast_type(arguments.precision))
+    return pairs, num_images - len(pairs.image_ids)
+
+
+def score_pairs(
+    model: ScoredModel, pairs: PairFeatures, num_skipped: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """A model's result on encoded pairs, ready to be written.
+
+    Args:
+        model: what is scored.
+        pairs: its features.
+        num_skipped: images left out because they could not be read.
+        arguments: ``data``, ``name``, ``precision``, ``examples``.
+    """
+    from bimodal_cl.validation import ranks_of_pairs, score_retrieval
+
+    image_ranks, text_ranks = ranks_of_pairs(pairs)
+    num_images, num_queried = len(pairs.image_ids), len(text_ranks)
+    return build_result(
+        task="zeroshot_retrieval",
+        dataset=arguments.name or dataset_name(arguments.data),
+        model=model,
+        metrics=score_retrieval(image_ranks, text_ranks),
+        data=str(arguments.data),
+        counts={
+            "num_images": num_images,
+            "num_texts": len(pairs.text_ids),
+            "num_images_without_caption": num_images - num_queried,
+            "num_skipped": num_skipped,
+        },
+        provenance={"precision": arguments.precision},
+        examples=collect_examples(pairs, image_ranks, arguments.examples),
+    )
+
+
+def chance_level(pairs: PairFeatures) -> dict[str, float]:
+    """The recalls that a random order reaches on average, under the names of the metrics."""
+    from bimodal_cl.metrics import chance_recall
+    from bimodal_cl.validation import RETRIEVAL_KS
+
+    captions_of_image = np.bincount(pairs.image_of_text.numpy())
+    num_right = {"image": np.ones(1, dtype=np.int64), "text": captions_of_image[captions_of_image > 0]}
+    num_candidates = {"image": len(pairs.image_ids), "text": len(pairs.text_ids)}
+    return {
+        f"{wanted}_retrieval_recall@{k}": chance_recall(num_candidates[wanted], num_right[wanted], k)
+        for wanted in ("image", "text")
+        for k in RETRIEVAL_KS
+    }
+
+
+def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -> list[dict[str, Any]]:
+    """Captions with their nearest images: successes, near misses and failures, spread over the data.
+
+    Args:
+        pairs: the encoded pairs.
+        image_ranks: int64 ``[texts]``, from 1, of every caption's image.
+        count: how many at most, one caption an image.
+
+    Returns:
+        ``caption``, ``text_id``, ``image_id`` (the right one), ``rank`` and ``top``: the nearest images' ids, best
+        first, in the order that the rank counts in (the right image after those that tie with it).
+    """
+    chosen = choose_spread(image_ranks, pairs.image_of_text.numpy(), count)
+    examples = []
+    for text in chosen:
+        owner = int(pairs.image_of_text[text])
+        sims = (pairs.image_features @ pairs.text_features[text]).cpu().numpy()
+        order = np.lexsort((np.arange(len(sims)) == owner, -sims))[:_TOP]
+        examples.append(
+            {
+                "caption": pairs.captions[text],
+                "text_id": int(pairs.text_ids[text]),
+                "image_id": int(pairs.image_ids[owner]),
+                "rank": int(image_ranks[text]),
+                "top": pairs.image_ids[order].tolist(),
+            }
+        )
+    return examples
+
+
+def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int) -> list[int]:
+    """Choose texts of different images: as many found first, found within ten, and found later, as there are of each.
+
+    Args:
+        image_ranks: int64 ``[texts]``, from 1.
+        image_of_text: int64 ``[texts]``.
+        count: how many at most.
+
+    Returns:
+        Rows of texts: successes first, each kind evenly spaced over the data. The same ones every time.
+    """
+    _, first_texts = np.unique(image_of_text, return_index=True)
+    ranks = image_ranks[first_texts]
+    kinds = [first_texts[ranks == 1], first_texts[(ranks > 1) & (ranks <= 10)], first_texts[ranks > 10]]
+    shares = [0, 0, 0]
+    while sum(shares) < min(count, len(first_texts)):
+        open_kinds = [kind for kind in range(3) if shares[kind] < len(kinds[kind])]
+        shares[min(open_kinds, key=lambda kind: shares[kind])] += 1
+    return [
+        int(texts[place])
+        for texts, share in zip(kinds, shares, strict=True)
+        if share
+        for place in np.linspace(0, len(texts) - 1, share).round().astype(int)
+    ]
+
+
+def _rows(name: str, metrics: dict[str, float]) -> list[list[str]]:
+    """Two lines of the table; a chance level has no median rank."""
+    rows = []
+    for wanted, direction in (("image", "text -> image"), ("text", "image -> text")):
+        median = metrics.get(f"{wanted}_retrieval_median_rank")
+        shares = [percent(metrics[f"{wanted}_retrieval_recall@{k}"]) for k in (1, 5, 10)]
+        rows.append([name, direction, *shares, "" if median is None else f"{median:,g}"])
+    return rows

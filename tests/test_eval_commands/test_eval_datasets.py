@@ -1,0 +1,61 @@
+"""Prompts, class names and names of data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bimodal_cl.errors import UserError
+from bimodal_cl.validation import DEFAULT_TEMPLATES
+from eval.datasets import dataset_name, load_classnames, load_templates, prompt_names
+
+
+def test_every_prompt_file_that_comes_along_loads():
+    assert {"photo", "caption"} <= set(prompt_names())
+    for name in prompt_names():
+        templates = load_templates(name)
+        assert len(templates) == len(set(templates))
+    assert load_templates("photo") == ["a photo of a {c}."]
+    assert all("{c}" in template for template in DEFAULT_TEMPLATES)
+
+
+def test_reads_templates_from_a_file(tmp_path):
+    file = tmp_path / "own.txt"
+    file.write_text("# mine\n\nan icon of {c}\n{c}, drawn\n")
+    assert load_templates(str(file)) == ["an icon of {c}", "{c}, drawn"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a photo\n", r"template 'a photo' has no \{c\}"), ("# nothing\n", "holds no template")],
+)
+def test_refuses_a_useless_template_file(content, message, tmp_path):
+    file = tmp_path / "own.txt"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_templates(str(file))
+
+
+def test_names_the_nearest_template():
+    with pytest.raises(UserError, match="phota: no such file; did you mean 'photo'"):
+        load_templates("phota")
+
+
+def test_classnames(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("house cat\nhunting dog\n\n")
+    assert load_classnames(file, ["n01", "n02"]) == ["house cat", "hunting dog"]
+    with pytest.raises(UserError, match=r"2 names for 3 classes \('a' to 'c'\)"):
+        load_classnames(file, ["a", "b", "c"])
+    file.write_text("cat\ncat\n")
+    with pytest.raises(UserError, match="'cat' stands for two classes"):
+        load_classnames(file, ["a", "b"])
+    with pytest.raises(UserError, match=r"name\.txt: no such file; did you mean 'names\.txt'"):
+        load_classnames(tmp_path / "name.txt", ["a"])
+
+
+def test_a_folder_named_after_a_split_takes_its_parents_name(tmp_path):
+    assert dataset_name(tmp_path / "flickr8k" / "test") == "flickr8k_test"
+    assert dataset_name(tmp_path / "cifar10") == "cifar10"
+    assert dataset_name(Path("some/where/")) == "where"
