@@ -1,0 +1,66 @@
+"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LINE_INTERVAL = 10.0  # seconds between two plain lines: enough for a log file, too few to fill it
+
+
+def progress(iterable: Iterable[T], total: int | None, unit: str, description: str) -> Iterator[T]:
+    """Pass the items of ``iterable`` on and show how far it is.
+
+    Args:
+        iterable: what is worked through.
+        total: how many items it will give; None where nobody knows.
+        unit: plural name of an item, such as "images".
+        description: what is being done, at the front of the bar or line.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm  # a tenth of a second that `--help` should not pay
+
+        yield from tqdm(iterable, total=total, unit=f" {unit}", desc=description, dynamic_ncols=True, smoothing=0.1)
+    else:
+        yield from _plain_lines(iterable, total, unit, description)
+
+
+def note(message: str) -> None:
+    """Print one line on stderr, above a bar if one is shown."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(message, file=sys.stderr)
+    else:
+        print(message, file=sys.stderr, flush=True)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _plain_lines(iterable: Iterable[T], total: int | None, unit: str, description: str) -> Iterator[T]:
+    start = shown = time.monotonic()
+    count = 0
+    for item in iterable:
+        yield item
+        count += 1
+        now = time.monotonic()
+        if now - shown >= LINE_INTERVAL:
+            shown = now
+            rate = count / (now - start)
+            done = f"{count:,}" if total is None else f"{count:,} of {total:,}"
+            left = "" if total is None else f", {format_duration((total - count) / rate)} left"
+            note(f"{description}: {done} {unit}, {rate:,.0f}/s{left}")
+    elapsed = time.monotonic() - start
+    note(f"{description}: {count:,} {unit} in {format_duration(elapsed)} ({count / max(elapsed, 1e-9):,.0f}/s)")

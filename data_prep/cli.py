@@ -1,0 +1,141 @@
+"""``bimodal-prep``: write shards from a source, index the shards of others, verify shards."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bimodal_cl.command_line import EXIT_FAILURE, Parser, run_command
+from bimodal_cl.errors import UserError
+
+from .sources import SOURCES
+
+DESCRIPTION = """Turn images with captions into shards that bimodal-train streams.
+
+A folder of shards holds WebDataset tars and manifest.json. Exit status: 0 success, 1 verify found faults (or the disk
+is full), 2 the command or its input is wrong."""
+
+NOT_PART_OF_JOB = ("command", "source", "to", "overwrite", "strict")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``bimodal-prep`` and return its exit status."""
+    statuses: list[int] = []
+
+    def command(arguments: Sequence[str]) -> None:
+        args = build_parser().parse_args(arguments)
+        statuses.append({"write": _write, "index": _index, "verify": _verify}[args.command](args))
+
+    return run_command(command, argv) or max(statuses, default=0)
+
+
+def build_parser() -> Parser:
+    """Return the parser with all sub-commands."""
+    parser = Parser(prog="bimodal-prep", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_version()
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    write = commands.add_parser("write", help="a source -> shards and manifest", description="Write shards.")
+    sources = write.add_subparsers(dest="source", metavar="SOURCE", required=True)
+    for name, source in SOURCES.items():
+        sub = sources.add_parser(name, help=source.summary, description=f"Write shards from: {source.summary}.")
+        source.add_arguments(sub)
+        _add_write_arguments(sub)
+    _add_index_arguments(commands.add_parser("index", help="manifest for tars that somebody else wrote"))
+    _add_verify_arguments(commands.add_parser("verify", help="read every byte, report what is broken"))
+    return parser
+
+
+def _add_write_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--max-side",
+        type=int,
+        default=None,
+        metavar="N",
+        help="scale larger images down to N pixels on their longer side; others stay byte for byte",
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        default=90,
+        metavar="Q",
+        help="JPEG quality (1-100) of images that are scaled or of a format that shards do not hold",
+    )
+    parser.add_argument("--shard-size", type=int, default=1000, metavar="N", help="samples a shard")
+    parser.add_argument("--strict", action="store_true", help="an item that cannot be used ends the run; no item lost")
+    parser.add_argument("--overwrite", action="store_true", help="replace a finished folder")
+
+
+def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write manifest.json for the tars of a folder, from their headers. Nothing is rewritten."
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of .tar files")
+    parser.add_argument(
+        "--captions",
+        choices=("lines", "whole"),
+        default=None,
+        help="a .txt holds a caption a line, or is one caption; None: as an existing manifest says, else whole",
+    )
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes; None: one a core")
+    parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
+
+
+def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Check manifest, hashes, tars, images (decoded) and captions. Exit status: 0 all is well or a clean copy was "
+        "written, 1 faults were found, 2 there is nothing to verify."
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of shards, with or without a manifest")
+    parser.add_argument(
+        "--captions",
+        choices=("lines", "whole"),
+        default="whole",
+        help="how a .txt is split where no manifest says it",
+    )
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes; None: one a core")
+    parser.add_argument("--repair", action="store_true", help="write clean copies (without what is broken) to --to")
+    parser.add_argument("--to", type=Path, default=None, metavar="DIR", help="for --repair; None: DIR-repaired")
+
+
+def _write(args: argparse.Namespace) -> int:
+    from .writer import WriteOptions, write
+
+    options = WriteOptions(args.max_side, args.quality, args.shard_size, args.strict)
+    job = {key: value for key, value in vars(args).items() if key not in NOT_PART_OF_JOB}
+    job = json.loads(json.dumps({"source": args.source, **job}, default=str))
+    plan = SOURCES[args.source].read(args)
+    for report in write(plan, args.to, options, job, args.overwrite):
+        print("\n".join(report.lines()))
+    return 0
+
+
+def _index(args: argparse.Namespace) -> int:
+    from .index import index_folder
+
+    manifest, is_new = index_folder(args.folder, args.captions, args.workers, args.overwrite)
+    print(
+        f"{manifest.folder / 'manifest.json'}: {manifest.num_images:,} images, {manifest.num_texts:,} captions "
+        f"({manifest.captions}) in {len(manifest.shards):,} shards{'' if is_new else '; unchanged'}"
+    )
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from .verify import verify_folder
+
+    to = args.to
+    if args.repair:
+        to = to or args.folder.resolve().with_name(f"{args.folder.resolve().name}-repaired")
+    elif to is not None:
+        raise UserError("--to goes with --repair")
+    num_images, faults = verify_folder(args.folder, args.workers, args.captions, to)
+    for fault in faults:
+        print(fault)
+    print(f"{args.folder}: {num_images:,} images, {len(faults):,} faults" + (f"; clean copy: {to}" if to else ""))
+    return EXIT_FAILURE if faults and not to else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""What a source gives and a writer takes: items, items that could not be read, and the splits they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image with its captions, as a source knows it.
+
+    Args:
+        name: what the key is made from; stable between runs (a relative path without its extension, say).
+        image: the image file, or its bytes.
+        captions: the captions; cleaned by the writer.
+        metadata: the JSON text that goes beside them, or None.
+    """
+
+    name: str
+    image: Path | bytes
+    captions: tuple[str, ...]
+    metadata: bytes | None = None
+
+
+@dataclass(frozen=True)
+class BadItem:
+    """An item that the source itself cannot make: where it stands (file, line, key) and why."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a source that gets its own shards and manifest.
+
+    Args:
+        name: the sub-folder it is written to; "" for the target folder itself.
+        items: gives the items, in the order of their image ids.
+        total: how many items that will be, for the progress bar; None where nobody knows.
+    """
+
+    name: str
+    items: Iterable[Item | BadItem]
+    total: int | None
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """All that one run of a source writes.
+
+    Args:
+        splits: the shard folders.
+        write_extras: writes further files under the folder it is given, which stands for the target folder; they
+            appear there together with the shards.
+    """
+
+    splits: list[Split]
+    write_extras: Callable[[Path], None] | None = None

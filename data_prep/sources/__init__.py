@@ -1,0 +1,34 @@
+"""The table of sources. To add one: a file with ``SUMMARY``, ``add_arguments`` and ``read``, and a line here."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..items import SourcePlan
+from ..synthetic import source as synthetic
+from . import csv_file, folder, karpathy
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that items come from.
+
+    Args:
+        summary: one line for ``--help``.
+        add_arguments: adds the source's own flags.
+        read: turns parsed flags into a plan; raises ``UserError`` for what cannot be read at all.
+    """
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    read: Callable[[argparse.Namespace], SourcePlan]
+
+
+SOURCES: dict[str, Source] = {
+    "synthetic": Source(synthetic.SUMMARY, synthetic.add_arguments, synthetic.read),
+    "karpathy": Source(karpathy.SUMMARY, karpathy.add_arguments, karpathy.read),
+    "csv": Source(csv_file.SUMMARY, csv_file.add_arguments, csv_file.read),
+    "folder": Source(folder.SUMMARY, folder.add_arguments, folder.read),
+}

@@ -1,0 +1,124 @@
+"""A folder's new content appears all at once: it is made in a hidden sub-folder and moved when it is complete.
+
+An interrupted or failed run leaves what was there before and no new manifest. What a killed run left under
+``.partial`` is thrown away by the next one, which writes everything again: sources may have changed in between, and a
+shard is the same job only if it has the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bimodal_cl.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs at once are the user's own care there
+    fcntl = None  # type: ignore[assignment]
+
+PARTIAL = ".partial"
+MANIFEST = "manifest.json"
+
+
+@contextlib.contextmanager
+def staged(target: Path, job: Mapping[str, object], splits: Sequence[str], overwrite: bool) -> Iterator[Path]:
+    """Give a folder to write in; on success move what it holds to ``target``, manifests last.
+
+    Args:
+        target: the folder to fill; made if missing, and removed again if it was made in vain.
+        job: what is being written, as JSON values; an interrupted run of the same job may be repeated even if it had
+            finished some of the splits.
+        splits: sub-folders with a manifest ("" for the target itself).
+        overwrite: replace finished splits.
+
+    Raises:
+        UserError: a split is finished already, the target cannot be written, or another run writes there.
+    """
+    existed = target.exists()
+    partial = target / PARTIAL
+    with _writable(target), _locked(target):
+        if not overwrite and _left_job(partial) != job:
+            refuse_finished(target, splits)
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+            (partial / "job.json").write_text(json.dumps(job, sort_keys=True))
+            content = partial / "content"
+            content.mkdir()
+            yield content
+            _publish(content, target, splits)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not existed:
+                with contextlib.suppress(OSError):  # not empty: it was not in vain
+                    target.rmdir()
+
+
+def refuse_finished(target: Path, splits: Sequence[str]) -> None:
+    """Raise ``UserError`` if one of the splits has a manifest."""
+    for split in splits:
+        if (target / split / MANIFEST).exists():
+            raise UserError(f"{target / split} is finished (it has a {MANIFEST}); give --overwrite to replace it")
+
+
+def _publish(content: Path, target: Path, splits: Sequence[str]) -> None:
+    for split in splits:
+        (target / split / MANIFEST).unlink(missing_ok=True)
+    files = sorted(path for path in content.rglob("*") if path.is_file())
+    for split in splits:  # the shards of an earlier manifest
+        kept = {path.name for path in files if path.parent == content / split}
+        for old in (target / split).glob("*.tar"):
+            if old.name not in kept:
+                old.unlink()
+    for path in sorted(files, key=lambda path: path.name == MANIFEST):
+        place = target / path.relative_to(content)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+
+
+def _left_job(partial: Path) -> object:
+    try:
+        return json.loads((partial / "job.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {target}: {error.strerror}") from None
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = str(target)
+            raise
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"cannot write to {error.filename or target}: {error.strerror}") from None
+        raise
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(target, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another command is writing to {target}") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)

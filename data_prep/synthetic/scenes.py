@@ -1,0 +1,111 @@
+"""What is in a picture, before it is drawn or described. Lengths are shares of the picture's side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .concepts import Concept
+
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "white": (250, 250, 250),
+    "beige": (226, 210, 184),
+    "gray": (150, 150, 152),
+    "black": (22, 22, 26),
+}
+SIZES = ("small", "large")
+# Diameters. 16 pixels or more at 64; the gap between the two sizes keeps the words true to the eye.
+SMALL = (0.27, 0.32)
+LARGE_ALONE = (0.50, 0.75)
+LARGE_IN_PAIR = (0.40, 0.47)
+RELATIONS = ("left", "right", "above", "below")
+OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+GAP = 0.03  # smallest distance between two objects, and to the border
+TILT = 12.0  # degrees; more would make a square a diamond
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: what it is, how large the caption calls it, and where it is.
+
+    ``x`` and ``y`` (down) are its centre, ``diameter`` that of its surrounding circle, ``angle`` in degrees,
+    ``shade`` a factor on its colour, near 1.
+    """
+
+    concept: Concept
+    size: str
+    diameter: float
+    x: float
+    y: float
+    angle: float
+    shade: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One or two objects before a background. ``relation`` says where the first is, seen from the second."""
+
+    things: tuple[Thing, ...]
+    background: str
+    relation: str | None = None
+
+    def content(self) -> tuple[object, ...]:
+        """What a complete caption says (not the background), the same whichever object is named first."""
+        described = [(str(thing.concept), thing.size) for thing in self.things]
+        if self.relation is None:
+            return (described[0],)
+        if self.relation in ("right", "below"):
+            return (described[1], OPPOSITE[self.relation], described[0])
+        return (described[0], self.relation, described[1])
+
+
+def draw_scene(rng: np.random.Generator, concepts: tuple[Concept, ...]) -> Scene:
+    """Place one or two objects at random.
+
+    Args:
+        rng: where chance comes from.
+        concepts: of the objects; one or two.
+    """
+    background = tuple(BACKGROUNDS)[int(rng.choice(len(BACKGROUNDS), p=(0.4, 0.2, 0.2, 0.2)))]
+    if len(concepts) == 1:
+        size = SIZES[int(rng.integers(2))]
+        diameter = rng.uniform(*(SMALL if size == "small" else LARGE_ALONE))
+        margin = diameter / 2 + GAP / 2
+        x, y = rng.uniform(margin, 1 - margin, 2)
+        return Scene((_thing(rng, concepts[0], size, diameter, x, y),), background)
+    first, second = concepts
+    sizes = [SIZES[int(rng.integers(2))] for _ in range(2)]
+    diameters = [rng.uniform(*(SMALL if size == "small" else LARGE_IN_PAIR)) for size in sizes]
+    along, across = _place_pair(rng, diameters[0], diameters[1])
+    relation = RELATIONS[int(rng.integers(4))]
+    if relation in ("right", "below"):
+        along = 1 - along
+    places = np.stack([along, across]) if relation in ("left", "right") else np.stack([across, along])
+    things = tuple(
+        _thing(rng, concept, size, diameter, x, y)
+        for concept, size, diameter, x, y in zip((first, second), sizes, diameters, *places, strict=True)
+    )
+    return Scene(things, background, relation)
+
+
+def _thing(rng: np.random.Generator, concept: Concept, size: str, diameter: float, x: float, y: float) -> Thing:
+    angle, shade = rng.uniform(-TILT, TILT), rng.uniform(0.9, 1.05)
+    return Thing(concept, size, float(diameter), float(x), float(y), float(angle), float(shade))
+
+
+def _place_pair(rng: np.random.Generator, first: float, second: float) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of two objects of the given diameters, the first before the second along one axis: ``[2]``, ``[2]``.
+
+    Their offset across is at most half their distance along, so that the relation is plain to see.
+    """
+    room = 1 - first - second - 3 * GAP / 2
+    before, between = np.sort(rng.uniform(0, room, 2))
+    start = GAP / 4 + before
+    along = np.array([start + first / 2, start + first + GAP + (between - before) + second / 2])
+    distance = along[1] - along[0]
+    lowest = np.array([first, second]) / 2 + GAP / 4
+    across_first = rng.uniform(lowest[0], 1 - lowest[0])
+    low = max(lowest[1], across_first - distance / 2)
+    high = min(1 - lowest[1], across_first + distance / 2)
+    return along, np.array([across_first, rng.uniform(low, high) if low < high else np.clip(across_first, low, high)])

@@ -1,0 +1,184 @@
+"""The source ``synthetic``: TO/train, TO/val, TO/retrieval (shards), TO/zero_shot (classes), TO/concepts.json.
+
+Picture ``n`` of a split is a pure function of (seed, split, n, sizes), so any order of drawing gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bimodal_cl.errors import UserError
+
+from ..items import Item, SourcePlan, Split
+from ..tar_file import TarWriter
+from .captions import ZERO_SHOT_TEMPLATES, describe
+from .concepts import CONCEPTS, Concept, draw_concepts
+from .drawing import draw_picture, encode_picture
+from .scenes import Scene, draw_scene
+
+SUMMARY = "the embedded data set of drawn shapes: TO/train, TO/val, TO/retrieval, TO/zero_shot, TO/concepts.json"
+
+TRAIN, VAL, RETRIEVAL, ZERO_SHOT = range(4)  # part of every picture's seed
+PAIR_SHARE = 0.5  # pictures with two objects
+MIN_OCCURRENCES = 4  # in the training split, of the rarest concept
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """Sizes of the data set; see ``--help``."""
+
+    seed: int
+    num_train: int
+    num_val: int
+    num_retrieval: int
+    images_per_concept: int
+    side: int
+    zipf: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the source's own flags."""
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another data set")
+    parser.add_argument("--num-train", type=int, default=8000, metavar="N", help="training images")
+    parser.add_argument("--num-val", type=int, default=256, metavar="N", help="validation images, same distribution")
+    parser.add_argument("--num-retrieval", type=int, default=512, metavar="N", help="images told apart by captions")
+    parser.add_argument("--images-per-concept", type=int, default=10, metavar="N", help="zero-shot images a class")
+    parser.add_argument("--side", type=int, default=64, metavar="PIXELS", help="width and height of every image")
+    parser.add_argument("--zipf", type=float, default=1.0, metavar="EXPONENT", help="of concept frequencies; 0: equal")
+
+
+def read(args: argparse.Namespace) -> SourcePlan:
+    """Plan the three shard folders and the zero-shot set.
+
+    Raises:
+        UserError: a size is out of range.
+    """
+    options = SyntheticOptions(
+        args.seed, args.num_train, args.num_val, args.num_retrieval, args.images_per_concept, args.side, args.zipf
+    )
+    smallest = len(CONCEPTS) * MIN_OCCURRENCES
+    for flag, value, low in (
+        ("--seed", options.seed, 0),
+        ("--num-train", options.num_train, smallest),
+        ("--num-val", options.num_val, 1),
+        ("--num-retrieval", options.num_retrieval, 1),
+        ("--images-per-concept", options.images_per_concept, 1),
+        ("--side", options.side, 32),
+        ("--zipf", options.zipf, 0.0),
+    ):
+        if not low <= value < 2**31:
+            raise UserError(f"{flag} must be at least {low}, got {value}")
+    train = draw_training_concepts(options)
+    splits = [
+        Split("train", _items(train_scenes(options, train), TRAIN, options), options.num_train),
+        Split("val", _items(distinct_scenes(options, VAL), VAL, options), options.num_val),
+        Split("retrieval", _items(distinct_scenes(options, RETRIEVAL), RETRIEVAL, options), options.num_retrieval),
+    ]
+
+    def write_extras(folder: Path) -> None:
+        write_zero_shot(folder / "zero_shot", options)
+        write_concept_table(folder / "concepts.json", options, train)
+
+    return SourcePlan(splits, write_extras)
+
+
+def draw_training_concepts(options: SyntheticOptions) -> list[tuple[Concept, ...]]:
+    """The concepts of every training picture: one or two different ones, by Zipf's law over all pictures."""
+    rng = _rng(options, TRAIN, 0, 2)
+    num_things = np.where(rng.random(options.num_train) < PAIR_SHARE, 2, 1)
+    drawn = draw_concepts(rng, int(num_things.sum()), options.zipf, MIN_OCCURRENCES)
+    starts = np.cumsum(num_things) - num_things
+    for start in starts[num_things == 2]:
+        while drawn[start] == drawn[start + 1]:
+            other = int(rng.integers(len(drawn)))
+            drawn[[start, other]] = drawn[[other, start]]
+    ends = starts + num_things
+    return [tuple(CONCEPTS[n] for n in drawn[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def train_scenes(options: SyntheticOptions, concepts: list[tuple[Concept, ...]]) -> Iterator[tuple[Scene, list[str]]]:
+    """Scene and captions of every training picture; the first caption is complete, others may leave things out."""
+    for number, chosen in enumerate(concepts):
+        rng = _rng(options, TRAIN, number, 0)
+        scene = draw_scene(rng, chosen)
+        yield scene, _captions(rng, scene, int(rng.integers(2, 5)), all_complete=False)
+
+
+def distinct_scenes(options: SyntheticOptions, split: int) -> Iterator[tuple[Scene, list[str]]]:
+    """Scenes of which no two have the same content, each with complete captions that no other one has.
+
+    ``val`` mixes one and two objects; ``retrieval`` has two objects in every picture.
+    """
+    total = options.num_val if split == VAL else options.num_retrieval
+    contents: set[tuple[object, ...]] = set()
+    said: set[str] = set()
+    attempt = 0
+    for _ in range(total):
+        while True:
+            rng = _rng(options, split, attempt, 0)
+            attempt += 1
+            several = split == RETRIEVAL or rng.random() < PAIR_SHARE
+            chosen = rng.choice(len(CONCEPTS), 2 if several else 1, replace=False)
+            scene = draw_scene(rng, tuple(CONCEPTS[n] for n in chosen))
+            captions = _captions(rng, scene, 3, all_complete=True)
+            if scene.content() not in contents and said.isdisjoint(captions):
+                break
+        contents.add(scene.content())
+        said.update(captions)
+        yield scene, captions
+
+
+def write_zero_shot(folder: Path, options: SyntheticOptions) -> None:
+    """Write a balanced test set, one object a picture, in CLIP_benchmark's ``wds_`` layout."""
+    (folder / "test").mkdir(parents=True)
+    (folder / "classnames.txt").write_text("".join(f"{concept}\n" for concept in CONCEPTS))
+    (folder / "zeroshot_classification_templates.txt").write_text("".join(f"{t}\n" for t in ZERO_SHOT_TEMPLATES))
+    (folder / "test" / "nshards.txt").write_text("1\n")
+    with TarWriter(folder / "test" / "0.tar") as tar:
+        for number in range(len(CONCEPTS) * options.images_per_concept):
+            rng = _rng(options, ZERO_SHOT, number)
+            # classes in turn: a reader that stops early has seen all of them
+            label = number % len(CONCEPTS)
+            picture = draw_picture(rng, draw_scene(rng, (CONCEPTS[label],)), options.side)
+            tar.write_sample(f"{number:06d}", {".cls": str(label).encode(), ".jpg": encode_picture(picture)})
+
+
+def write_concept_table(path: Path, options: SyntheticOptions, concepts: list[tuple[Concept, ...]]) -> None:
+    """Write how often each concept occurs in ``train``, and which concepts each training image shows.
+
+    ``{"concepts": [{"concept", "colour", "shape", "count"}, ...], "train_images": [[concept numbers], ...]}``: the most
+    frequent concept first; position in ``train_images`` is the ``image_id``, numbers are positions in ``concepts``.
+    """
+    counts = Counter(concept for chosen in concepts for concept in chosen)
+    ranked = sorted(CONCEPTS, key=lambda concept: (-counts[concept], str(concept)))
+    number_of = {concept: number for number, concept in enumerate(ranked)}
+    table = [{"concept": str(c), "colour": c.colour, "shape": c.shape, "count": counts[c]} for c in ranked]
+    images = [[number_of[concept] for concept in chosen] for chosen in concepts]
+    content = {"seed": options.seed, "zipf": options.zipf, "concepts": table, "train_images": images}
+    path.write_text(json.dumps(content) + "\n")
+
+
+def _captions(rng: np.random.Generator, scene: Scene, count: int, all_complete: bool) -> list[str]:
+    captions = [describe(rng, scene, complete=True)]
+    while len(captions) < count:
+        caption = describe(rng, scene, complete=all_complete)
+        if caption not in captions:
+            captions.append(caption)
+    return captions
+
+
+def _items(scenes: Iterator[tuple[Scene, list[str]]], split: int, options: SyntheticOptions) -> Iterator[Item]:
+    for number, (scene, captions) in enumerate(scenes):
+        picture = draw_picture(_rng(options, split, number, 1), scene, options.side)
+        yield Item(f"{number:06d}", encode_picture(picture), tuple(captions))
+
+
+def _rng(options: SyntheticOptions, *place: int) -> np.random.Generator:
+    return np.random.default_rng([options.seed, *place])

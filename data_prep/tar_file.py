@@ -1,0 +1,62 @@
+"""Tars whose bytes depend on nothing but their members: no time, no owner, no platform."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+
+class _HashedFile:
+    """The little of a file that ``tarfile`` writes through, hashing on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.size
+
+
+class TarWriter:
+    """Write one tar; use as a context manager. After it is closed, ``size`` and ``sha256`` describe the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.sha256 = ""
+
+    def __enter__(self) -> TarWriter:
+        self._file = self.path.open("wb")
+        self._hashed = _HashedFile(self._file)
+        self._tar = tarfile.open(fileobj=self._hashed, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]
+        return self
+
+    def write_sample(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append one sample: its members stand next to one another, sorted by extension.
+
+        Args:
+            key: a safe key.
+            members: extension with its dot -> content.
+        """
+        for extension in sorted(members):
+            info = tarfile.TarInfo(key + extension)  # mtime 0, uid 0, no owner's name
+            info.size = len(members[extension])
+            self._tar.addfile(info, io.BytesIO(members[extension]))
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if kind is None:
+                self._tar.close()
+                self.size, self.sha256 = self._hashed.size, self._hashed.sha256.hexdigest()
+        finally:
+            self._file.close()

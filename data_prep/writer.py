@@ -1,0 +1,169 @@
+"""Items -> shards and a manifest. Every item that is not written is named and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bimodal_cl.data.manifest import Manifest, Shard
+from bimodal_cl.errors import UserError
+from bimodal_cl.progress import note, progress
+
+from .captions import clean_captions
+from .image_bytes import BadImage, store_image
+from .items import BadItem, Item, SourcePlan, Split
+from .keys import KeyMaker
+from .staging import staged
+from .tar_file import TarWriter
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How items become shards.
+
+    Args:
+        max_side: longer side in pixels above which an image is scaled down; None to keep all sizes.
+        quality: JPEG quality of images that are encoded again, 1 to 100.
+        shard_size: samples a shard (the last one may have fewer).
+        strict: the first item that cannot be used ends the run with an error.
+    """
+
+    max_side: int | None = None
+    quality: int = 90
+    shard_size: int = 1000
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_side is not None and self.max_side < 1:
+            raise UserError(f"--max-side must be at least 1, got {self.max_side}")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"--quality must be 1 to 100, got {self.quality}")
+        if self.shard_size < 1:
+            raise UserError(f"--shard-size must be at least 1, got {self.shard_size}")
+
+
+@dataclass
+class WriteReport:
+    """What became of a split's items.
+
+    ``reencoded`` counts images by reason, ``skipped`` items that were left out, ``empty_captions`` dropped captions.
+    """
+
+    split: str
+    shards: list[Shard] = field(default_factory=list)
+    skipped: int = 0
+    empty_captions: int = 0
+    reencoded: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def num_images(self) -> int:
+        """Images written."""
+        return sum(shard.num_images for shard in self.shards)
+
+    @property
+    def num_texts(self) -> int:
+        """Captions written."""
+        return sum(shard.num_texts for shard in self.shards)
+
+    def lines(self) -> Iterator[str]:
+        """The summary, for people."""
+        size = sum(shard.bytes for shard in self.shards) / 2**20
+        name = self.split or "written"
+        shards = f"{len(self.shards):,} shard{'s' if len(self.shards) > 1 else ''}"
+        yield f"{name}: {self.num_images:,} images, {self.num_texts:,} captions in {shards}, {size:,.1f} MiB"
+        for reason, count in sorted(self.reencoded.items()):
+            yield f"  {count:,} images encoded again: {reason}"
+        if self.empty_captions:
+            yield f"  {self.empty_captions:,} empty captions dropped"
+        if self.skipped:
+            yield f"  {self.skipped:,} items skipped (named above)"
+
+
+def write(
+    plan: SourcePlan, target: Path, options: WriteOptions, job: Mapping[str, object], overwrite: bool = False
+) -> list[WriteReport]:
+    """Write all splits of a source below ``target``: everything, or (after any error or interruption) nothing.
+
+    Args:
+        plan: what to write.
+        target: the folder that gets ``<split>/00000.tar ... manifest.json``.
+        options: how.
+        job: the source and its options as JSON values; lets an interrupted run be repeated.
+        overwrite: replace finished splits.
+
+    Raises:
+        UserError: see :func:`staged` and :func:`write_split`.
+    """
+    names = [split.name for split in plan.splits]
+    with staged(target, job, names, overwrite) as content:
+        reports = [write_split(split, content / split.name, options) for split in plan.splits]
+        if plan.write_extras is not None:
+            plan.write_extras(content)
+    return reports
+
+
+def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteReport:
+    """Write the shards of one split and, last, its manifest.
+
+    The same items and options give the same bytes.
+
+    Raises:
+        UserError: no item could be used, or ``options.strict`` and one could not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    report = WriteReport(split.name)
+    items = progress(split.items, split.total, "items", f"write {split.name}".strip())
+    samples = _samples(items, options, report)
+    sample = next(samples, None)
+    while sample is not None:
+        name = f"{len(report.shards):05d}.tar"
+        num_images = num_texts = 0
+        with TarWriter(folder / name) as tar:
+            while sample is not None and num_images < options.shard_size:
+                key, members, count = sample
+                tar.write_sample(key, members)
+                num_images, num_texts = num_images + 1, num_texts + count
+                sample = next(samples, None)
+        report.shards.append(Shard(name, num_images, num_texts, tar.size, tar.sha256))
+    if not report.shards:
+        what = f"split '{split.name}'" if split.name else "the source"
+        raise UserError(f"{what} has no item that can be written ({report.skipped} skipped)")
+    Manifest(folder=folder, captions="lines", shards=tuple(report.shards)).save()
+    return report
+
+
+def _samples(
+    items: Iterator[Item | BadItem], options: WriteOptions, report: WriteReport
+) -> Iterator[tuple[str, dict[str, bytes], int]]:
+    """Key, members and number of captions of every item that can be used; the others go to the report."""
+    keys = KeyMaker()
+    for item in items:
+        sample = item if isinstance(item, BadItem) else _encode(item, options, report)
+        if isinstance(sample, BadItem):
+            if options.strict:
+                raise UserError(f"{sample.where}: {sample.reason} (--strict)")
+            report.skipped += 1
+            note(f"skipped {sample.where}: {sample.reason}")
+            continue
+        assert isinstance(item, Item)
+        members, count = sample
+        yield keys.make(item.name), members, count
+
+
+def _encode(item: Item, options: WriteOptions, report: WriteReport) -> tuple[dict[str, bytes], int] | BadItem:
+    captions, empty = clean_captions(item.captions)
+    report.empty_captions += empty
+    if not captions:
+        return BadItem(item.name, "no caption")
+    try:
+        stored = store_image(item.image, options.max_side, options.quality)
+    except BadImage as error:
+        return BadItem(item.name, str(error))
+    if stored.reencoded:
+        report.reencoded[stored.reencoded] += 1
+    members = {stored.extension: stored.data, ".txt": "\n".join(captions).encode()}
+    if item.metadata is not None:
+        members[".json"] = item.metadata
+    return members, len(captions)
