@@ -121,7 +121,7 @@ def load_text_config(name: str) -> dict[str, Any]:
             f"model.text.hf_model_name '{name}': no such folder with a config.json, and the hub does not give it "
             f"({one_line(error)})"
         ) from error
-    return json.loads(config.to_json_string(use_diff=False))  # type: ignore[no-any-return]
+    return json.loads(config.to_json_string(use_diff=False))
 
 
 def build_transformer(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import torch
 
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import architecture_from_open_clip, named_architecture, read_json
 from bimodal_cl.models.build import assemble, build_from_folder
 from bimodal_cl.models.dual_encoder import DualEncoder
@@ -38,7 +39,7 @@ def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> D
     elif path.exists():
         raise UserError(f"model '{path_or_tag}' is a file: give the folder it is in")
     else:
-        encoder = _load_tag(str(path_or_tag))
+        encoder = _load_tag(path)
     return encoder.to(device).eval()
 
 
@@ -73,13 +74,17 @@ def _load_open_clip_folder(folder: Path) -> DualEncoder:
     raise UserError(f"folder '{folder}' has no weights: none of {', '.join(_OPEN_CLIP_WEIGHTS)}")
 
 
-def _load_tag(tag: str) -> DualEncoder:
+def _load_tag(path: Path) -> DualEncoder:
     import open_clip
 
+    tag = path.as_posix()
     name, _, pretrained = tag.partition("/")
     if name not in open_clip.list_models():
-        pairs = ["/".join(pair) for pair in open_clip.list_pretrained()]
-        raise UserError(f"model '{tag}' is no folder and no open_clip NAME/TAG{did_you_mean(tag, pairs)}")
+        known = [entry.as_posix() for entry in path.parent.glob("*") if entry.is_dir()]
+        known += ["/".join(pair) for pair in open_clip.list_pretrained()]
+        near = difflib.get_close_matches(tag, known, n=1, cutoff=0.6)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"model '{tag}' is no folder and no open_clip NAME/TAG{hint}")
     if not pretrained:
         tags = open_clip.list_pretrained_tags_by_model(name)
         shown = f", such as {name}/{tags[0]}" if tags else " of a pretrained model"

@@ -36,7 +36,7 @@ def build_image_tower(architecture: Architecture) -> nn.Module:
         what = f"timm model '{timm_name}'" if timm_name else "model.vision"
         fetched = " with its weights" if timm_name and vision.get("timm_model_pretrained") else ""
         raise UserError(f"{what} cannot be built{fetched} ({one_line(error)})") from error
-    return tower  # type: ignore[no-any-return]
+    return tower
 
 
 def check_timm_name(name: str) -> None:
@@ -81,7 +81,7 @@ def build_text_tower(architecture: Architecture, tokenizer: Tokenizer) -> nn.Mod
         return _build_huggingface_tower(architecture, config, tokenizer)
     _check_vocabulary(architecture, tokenizer, config.vocab_size)
     try:
-        return _build_text_tower(architecture.embed_dim, config, architecture.quick_gelu)  # type: ignore[no-any-return]
+        return _build_text_tower(architecture.embed_dim, config, architecture.quick_gelu)
     except Exception as error:
         raise UserError(f"model.text cannot be built ({one_line(error)})") from error
 

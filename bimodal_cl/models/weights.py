@@ -40,6 +40,10 @@ def find_pretrained(name: str | None, pretrained: str) -> Pretrained:
     Raises:
         UserError: neither, or the tag's weights are not in the cache and cannot be fetched.
     """
+    import open_clip
+
+    if name is not None and open_clip.is_pretrained_cfg(name, pretrained):
+        return _fetch_tag(name, pretrained)
     path = Path(pretrained)
     if path.is_dir():
         for file in (path / WEIGHTS_FILE, path / "checkpoints" / "latest" / WEIGHTS_FILE):
@@ -55,17 +59,15 @@ def find_pretrained(name: str | None, pretrained: str) -> Pretrained:
         raise UserError(f"model.pretrained '{pretrained}': no such file or folder")
     if name is None:
         raise UserError(f"model.pretrained '{pretrained}': no such file, and tags are known only for a model.name")
-    return _fetch_tag(name, pretrained)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    near = did_you_mean(pretrained, tags) or "; it has none"
+    raise UserError(f"model.pretrained '{pretrained}' is no file and no tag of '{name}'{near}")
 
 
 def _fetch_tag(name: str, tag: str) -> Pretrained:
     import open_clip
 
     config = open_clip.get_pretrained_cfg(name, tag)
-    if not config:
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        near = did_you_mean(tag, tags) or "; it has none"
-        raise UserError(f"model.pretrained '{tag}' is no file and no tag of '{name}'{near}")
     try:
         path = open_clip.download_pretrained(config)
     except Exception as error:
