@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bimodal_cl import __version__
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.errors import RunStopped, UserError, did_you_mean
 
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR = 0, 1, 2
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         """Add ``--version``."""
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as usual, but refuse a flag nobody knows, naming the nearest one of this (sub-)parser."""
         known, rest = super().parse_known_args(args, namespace)
         if rest:
@@ -60,6 +60,9 @@ def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | 
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except RunStopped as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILURE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

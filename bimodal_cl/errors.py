@@ -13,6 +13,13 @@ class UserError(ValueError):
     """
 
 
+class RunStopped(RuntimeError):
+    """A run that had to stop, through nobody's typing: the message is one line that says what, where and how to go on.
+
+    Commands print it without a traceback and exit with status 1.
+    """
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"``, the choices themselves where none is near, or ``""`` where there are none."""
     known = [str(choice) for choice in choices]

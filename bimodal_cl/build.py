@@ -1,0 +1,191 @@
+"""From a config to objects; the only module that knows both."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from bimodal_cl.config import Config
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.labelled import LabelledImages, open_labelled
+from bimodal_cl.data.stream import Stream, open_stream
+from bimodal_cl.errors import UserError
+from bimodal_cl.losses import ContrastiveLoss, build_loss
+from bimodal_cl.models import DualEncoder, build_model
+from bimodal_cl.optim import build_optimizer, compute_learning_rate
+from bimodal_cl.trainer import Plan, Trainer
+from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot
+
+_MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def build_trainer(config: Config, folder: Path) -> Trainer:
+    """Build everything a run needs.
+
+    Args:
+        config: the run.
+        folder: where it writes.
+
+    Raises:
+        UserError: data that do not fit their manifest, an unknown model, a batch that the ranks cannot share.
+    """
+    accelerator = build_accelerator(config)
+    manifest = Manifest.load(config.data.train)
+    batch_size, rest = divmod(config.train.global_batch_size, accelerator.num_processes)
+    if rest:
+        raise UserError(
+            f"train.global_batch_size={config.train.global_batch_size} cannot be shared by "
+            f"{accelerator.num_processes} processes"
+        )
+    torch.manual_seed(config.seed)
+    model = build_model(**config.model.model_dump(mode="json"))
+    loss = build_loss_of(config, manifest)
+    plan = build_plan(config, manifest)
+    optim = config.optim.model_dump(mode="json")
+    schedule = {key: optim.pop(key) for key in ("min_learning_rate", "warmup_steps", "schedule")}
+    optim.pop("max_grad_norm", None)
+    return Trainer(
+        accelerator=accelerator,
+        model=model,
+        loss=loss,
+        optimizer=build_optimizer(model, loss.parameters(), **optim),
+        open_epoch=partial(_open_epoch, config, manifest, accelerator, batch_size, model.image_size),
+        learning_rate_at=partial(
+            compute_learning_rate, num_steps=plan.num_steps, learning_rate=config.optim.learning_rate, **schedule
+        ),
+        evaluate=build_evaluation(config, model.image_size),
+        plan=plan,
+        folder=folder,
+        identity=build_identity(config, manifest),
+    )
+
+
+def build_accelerator(config: Config) -> Accelerator:
+    """Build the accelerator: device, precision, data parallelism.
+
+    Raises:
+        UserError: the precision is not available on this device.
+    """
+    try:
+        return Accelerator(cpu=config.train.device == "cpu", mixed_precision=_MIXED_PRECISION[config.train.precision])
+    except ValueError as error:
+        raise UserError(f"train.precision={config.train.precision}: {error}") from None
+
+
+def build_loss_of(config: Config, manifest: Manifest) -> ContrastiveLoss:
+    """Build the loss with tables as large as the data set.
+
+    Raises:
+        UserError: hyperparameters that do not go together.
+    """
+    hyperparameters = config.loss.model_dump(mode="json")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            loss = build_loss(num_images=manifest.num_images, num_texts=manifest.num_texts, **hyperparameters)
+    except ValueError as error:
+        raise UserError(f"loss: {error}") from None
+    for warning in caught:
+        warnings.warn(f"loss: {warning.message}", stacklevel=2)
+    return loss
+
+
+def build_plan(config: Config, manifest: Manifest) -> Plan:
+    """Work out the steps: an epoch is every image once, less the last incomplete global batch.
+
+    Raises:
+        UserError: fewer images than one global batch.
+    """
+    train = config.train
+    steps_per_epoch = manifest.num_images // train.global_batch_size
+    if steps_per_epoch == 0:
+        raise UserError(
+            f"{config.data.train}: {manifest.num_images} images are fewer than one global batch "
+            f"(train.global_batch_size={train.global_batch_size})"
+        )
+    num_steps = train.num_steps or (train.num_epochs or 0) * steps_per_epoch
+    return Plan(
+        num_steps=num_steps,
+        steps_per_epoch=steps_per_epoch,
+        global_batch_size=train.global_batch_size,
+        seed=config.seed,
+        log_every=train.log_every,
+        evaluate_every=train.evaluate_every or steps_per_epoch,
+        checkpoint_every=config.checkpoint.every or steps_per_epoch,
+        keep_last=config.checkpoint.keep_last,
+        best=config.checkpoint.best,
+        max_grad_norm=config.optim.max_grad_norm,
+    )
+
+
+def build_identity(config: Config, manifest: Manifest) -> dict[str, Any]:
+    """Collect what must stay the same for a resumed run to see the same batches and to own the same tables."""
+    return {
+        "seed": config.seed,
+        "train.global_batch_size": config.train.global_batch_size,
+        "data.num_images": manifest.num_images,
+        "data.num_texts": manifest.num_texts,
+        "data.shuffle_window": config.data.shuffle_window,
+        "loss.name": config.loss.name,
+        "model": config.model.model_dump(mode="json"),
+    }
+
+
+class Evaluation:
+    """Scores of a model on the config's validation data, read with this process alone."""
+
+    def __init__(self, open_pairs: Any, labelled: LabelledImages | None) -> None:
+        self._open_pairs, self._labelled = open_pairs, labelled
+
+    def __call__(self, model: DualEncoder) -> dict[str, float]:
+        """Return scores by name, ``retrieval/...`` and ``zero_shot/...``, as fractions."""
+        scores: dict[str, float] = {}
+        if self._open_pairs is not None:
+            retrieval = evaluate_retrieval(model, self._open_pairs())
+            scores |= {f"retrieval/{name}": value for name, value in retrieval.items()}
+        if self._labelled is not None:
+            zero_shot = evaluate_zero_shot(model, self._labelled)
+            scores |= {f"zero_shot/{name}": value for name, value in zero_shot.items()}
+        return scores
+
+
+def build_evaluation(config: Config, image_size: int) -> Evaluation:
+    """Open the validation data, so that a mistake in it shows before training."""
+    open_pairs = None
+    if config.data.val is not None:
+        val = Manifest.load(config.data.val)
+        open_pairs = partial(open_stream, val, batch_size=128, image_size=image_size, train=False)
+    labelled = open_labelled(config.data.zero_shot) if config.data.zero_shot is not None else None
+    return Evaluation(open_pairs, labelled)
+
+
+def _open_epoch(
+    config: Config,
+    manifest: Manifest,
+    accelerator: Accelerator,
+    batch_size: int,
+    image_size: int,
+    epoch: int,
+    start_step: int,
+) -> Stream:
+    return open_stream(
+        manifest,
+        batch_size,
+        image_size,
+        seed=config.seed,
+        epoch=epoch,
+        start_step=start_step,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=config.data.num_workers,
+        train=True,
+        shuffle_window=config.data.shuffle_window,
+        scale=config.data.crop_scale,
+        flip=config.data.flip,
+        max_bad_fraction=config.data.max_bad_fraction,
+        pin_memory=accelerator.device.type == "cuda",
+    )

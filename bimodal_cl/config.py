@@ -1,0 +1,235 @@
+"""Every knob of a training run: one frozen schema. Imports no torch, so that ``--help`` is fast.
+
+Reading it from YAML and flags, and the messages for mistakes in them, are in ``config_source.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A frozen group of fields that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            key: value for key, value in serialize(self).items() if value is not None or fields[key].default is not None
+        }
+
+
+class Data(Section):
+    """What is trained on, and in which order."""
+
+    train: str = Field(description="folder of shards with manifest.json (see bimodal-prep)")
+    val: str | None = Field(None, description="folder of shards for retrieval scores during training")
+    zero_shot: str | None = Field(None, description="classification data for zero-shot scores during training")
+    num_workers: CountOrZero = Field(2, description="worker processes that read and decode, on each rank; 0: none")
+    crop_scale: tuple[Fraction, Fraction] = Field(
+        (0.9, 1.0), description="smallest and largest area share of the random crop (open_clip: 0.9 to 1)"
+    )
+    flip: bool = Field(False, description="mirror half of the images; wrong where captions say left or right")
+    shuffle_window: Count = Field(65_536, description="samples that the bounded shuffle mixes at a time, on each lane")
+    max_bad_fraction: Fraction = Field(0.01, description="stop when a larger share of the samples is unusable")
+
+    @model_validator(mode="after")
+    def _crop_is_ordered(self) -> Data:
+        low, high = self.crop_scale
+        if not 0 < low <= high:
+            raise ValueError(f"crop_scale={[low, high]} must be [smallest, largest] with 0 < smallest <= largest")
+        return self
+
+
+class VisionTower(Section):
+    """The image tower: open_clip's ViT or ResNet, or any timm model. Names are open_clip's."""
+
+    timm_model_name: str | None = Field(None, description="a timm architecture; the fields for ViT are then not used")
+    timm_model_pretrained: bool = Field(False, description="start from timm's weights (needs the hub)")
+    timm_pool: str | None = Field(None, description="timm: avg, token, map, abs_attn, rot_attn or empty")
+    timm_proj: str | None = Field(None, description="timm: linear, mlp or empty")
+    timm_drop: Fraction | None = Field(None, description="timm: head dropout")
+    timm_drop_path: Fraction | None = Field(None, description="timm: stochastic depth")
+    layers: int | list[int] | None = Field(None, description="ViT: blocks; ResNet: four numbers of blocks")
+    width: Count | None = Field(None, description="ViT: width")
+    head_width: Count | None = Field(None, description="ViT: width of an attention head")
+    mlp_ratio: Positive | None = Field(None, description="ViT: width of the MLP over width")
+    patch_size: Count | None = Field(None, description="ViT: patch side in pixels")
+    patch_dropout: Fraction | None = Field(None, description="ViT: share of patches left out in training (FLIP)")
+    pool_type: str | None = Field(None, description="ViT: tok, avg or none")
+
+
+class TextTower(Section):
+    """The text tower: open_clip's transformer, or a Hugging Face model. Names are open_clip's."""
+
+    hf_model_name: str | None = Field(None, description="a Hugging Face model: local folder or hub name")
+    hf_model_pretrained: bool = Field(True, description="start from its weights; false: random")
+    hf_tokenizer_name: str | None = Field(None, description="its tokenizer, where that is another folder or name")
+    hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")
+    hf_proj_type: str | None = Field(None, description="linear or mlp")
+    context_length: Count | None = Field(None, description="tokens of a caption; longer ones are cut")
+    vocab_size: Count | None = Field(None, description="open_clip: 49408")
+    width: Count | None = Field(None, description="transformer: width")
+    heads: Count | None = Field(None, description="transformer: attention heads")
+    layers: Count | None = Field(None, description="transformer: blocks")
+    mlp_ratio: Positive | None = Field(None, description="transformer: width of the MLP over width")
+
+
+class Model(Section):
+    """The dual encoder: an open_clip config by name, or two towers."""
+
+    name: str | None = Field(None, description="an open_clip config such as ViT-B-32 or RN50")
+    pretrained: str | None = Field(None, description="weights for all of it: an open_clip tag or a file")
+    image_size: Count | None = Field(None, description="side of the square input in pixels; needed with towers")
+    embed_dim: Count | None = Field(None, description="width of the shared space (with towers)")
+    vision: VisionTower | None = Field(None, description="image tower, where no name is given")
+    text: TextTower | None = Field(None, description="text tower, where no name is given")
+
+    @model_validator(mode="after")
+    def _name_or_towers(self) -> Model:
+        towers = {"embed_dim": self.embed_dim, "vision": self.vision, "text": self.text, "image_size": self.image_size}
+        if self.name is None:
+            missing = [key for key, value in towers.items() if value is None]
+            if missing:
+                raise ValueError(f"give model.name, or all of embed_dim, image_size, vision, text; missing: {missing}")
+        elif any(towers[key] is not None for key in ("embed_dim", "vision", "text")):
+            raise ValueError(f"model.name={self.name} already says what the towers are: drop embed_dim, vision, text")
+        return self
+
+
+class LossSection(Section):
+    """What every loss takes."""
+
+    tile_size: Count | None = Field(None, description="side of the tiles of similarities held at a time; null: all")
+    mask_repeats: bool = Field(True, description="captions of the same image and repeats are not negatives")
+
+
+class CLIP(LossSection):
+    """CLIP: cross-entropy with one learned temperature."""
+
+    name: Literal["clip"]
+    tau_init: Positive = Field(0.07, description="initial temperature")
+    tau_min: Positive = Field(0.01, description="the temperature stays above it")
+
+
+class MACL(LossSection):
+    """MACL (Huang et al., ICML 2023)."""
+
+    name: Literal["macl"]
+    tau_base: Positive = Field(0.1, description="temperature at the base alignment")
+    alpha: NotNegative = Field(0.5, description="how strongly the temperature follows the alignment")
+    alignment_base: Annotated[float, Field(ge=-1, le=1)] = Field(0.0, description="alignment with tau = tau_base")
+    alignment: Literal["batch", "anchor"] = Field("batch", description="of the batch, or one for each image and text")
+    mu: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="anchor: weight of the new alignment")
+    reweight: bool = Field(True, description="gradient scale one; false is the paper's ablation")
+    text_tau_base: Positive | None = Field(None, description="texts' tau_base; null: the images'")
+    text_alpha: NotNegative | None = Field(None, description="texts' alpha; null: the images'")
+    text_alignment_base: Annotated[float, Field(ge=-1, le=1)] | None = Field(
+        None, description="texts' alignment_base; null: the images'"
+    )
+
+
+class SogCLR(LossSection):
+    """SogCLR (Yuan et al., ICML 2022)."""
+
+    name: Literal["sogclr"]
+    tau: Positive = Field(0.05, description="fixed temperature")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="weight of the new value in u")
+    gamma_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: from 1 to gamma by half time"
+    )
+
+
+class ISogCLR(LossSection):
+    """iSogCLR (Qiu et al., ICML 2023)."""
+
+    name: Literal["isogclr"]
+    tau_init: Positive = Field(0.01, description="initial temperature of every image and text")
+    tau_min: Positive = Field(0.005, description="lower bound of the temperatures")
+    tau_max: Positive = Field(1.0, description="upper bound of the temperatures")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="weight of the new value in u")
+    gamma_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: from 1 to gamma by half time"
+    )
+    rho: NotNegative = Field(6.0, description="KL radius; above log of the negatives, tau falls to tau_min")
+    rho_fraction: Fraction | None = Field(None, description="rho as a share of log of the negatives, instead of rho")
+    beta: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="weight of the new temperature gradient")
+    eta: Positive = Field(0.03, description="step size of the temperatures")
+
+
+Loss = Annotated[Union[CLIP, MACL, SogCLR, ISogCLR], Field(discriminator="name")]  # noqa: UP007 (help reads it)
+
+
+class Optim(Section):
+    """AdamW, warm-up and decay of the learning rate, gradient clipping."""
+
+    learning_rate: Positive = Field(1e-3, description="peak learning rate")
+    min_learning_rate: NotNegative = Field(0.0, description="learning rate at the end of the cosine")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    warmup_steps: CountOrZero = Field(100, description="steps of linear warm-up")
+    weight_decay: NotNegative = Field(0.1, description="of matrices; norms, biases and temperatures have none")
+    beta1: Fraction = Field(0.9, description="AdamW")
+    beta2: Fraction = Field(0.98, description="AdamW")
+    eps: Positive = Field(1e-6, description="AdamW")
+    max_grad_norm: Positive | None = Field(1.0, description="clip the gradient to this norm; null: do not")
+
+
+class Train(Section):
+    """Length, batch, precision."""
+
+    num_epochs: Count | None = Field(None, description="length of the training; or give num_steps")
+    num_steps: Count | None = Field(None, description="length of the training; or give num_epochs")
+    global_batch_size: Count = Field(256, description="pairs of a step over all ranks; stays when the ranks change")
+    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers; losses use float32")
+    device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
+    log_every: Count = Field(10, description="steps between lines of metrics.jsonl")
+    evaluate_every: Count | None = Field(None, description="steps between evaluations; null: after every epoch")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Train:
+        if (self.num_epochs is None) == (self.num_steps is None):
+            raise ValueError("give one of num_epochs and num_steps")
+        return self
+
+
+class Checkpoint(Section):
+    """When the run is saved and what is kept."""
+
+    every: Count | None = Field(None, description="steps between checkpoints; null: after every epoch")
+    keep_last: Count = Field(2, description="how many of the newest are kept")
+    best: str | None = Field(
+        None, description="also keep the best by this score, e.g. retrieval/image_retrieval_recall@5 (larger is better)"
+    )
+
+
+class Config(Section):
+    """A training run."""
+
+    output: str = Field(description="the run's folder")
+    seed: CountOrZero = Field(0, description="of initialization, sample order, augmentation and dropout")
+    data: Data
+    model: Model
+    loss: Loss
+    optim: Optim = Optim()
+    train: Train
+    checkpoint: Checkpoint = Checkpoint()
+
+    @model_validator(mode="after")
+    def _scores_exist(self) -> Config:
+        if self.checkpoint.best is not None and self.data.val is None and self.data.zero_shot is None:
+            raise ValueError(f"checkpoint.best={self.checkpoint.best} needs data.val or data.zero_shot to be scored on")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, without what is None by default and was left so, as ``config.yaml`` holds them."""
+        return self.model_dump(mode="json")

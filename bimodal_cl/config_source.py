@@ -1,0 +1,235 @@
+"""From a YAML file and flags to a :class:`Config`: flag over YAML over default.
+
+Flags are ``--section.key VALUE`` for every key of the schema. Both sources are merged before the schema looks at them,
+so that ``--loss.name macl`` may choose what the other keys of ``loss`` mean; a mistake is reported by the file or flag
+it came from. (tyro, made for this, needs the choice among losses to be made before it reads the flags.)
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from bimodal_cl.command_line import Parser
+from bimodal_cl.config import Config
+from bimodal_cl.errors import UserError, did_you_mean
+
+Keys = tuple[str, ...]
+
+
+def load_config(path: str | Path, flags: dict[Keys, Any] | None = None) -> Config:
+    """Read a config file and lay flags over it.
+
+    Args:
+        path: a YAML file.
+        flags: values by key path, such as ``{("loss", "rho"): "7"}``.
+
+    Raises:
+        UserError: a file that cannot be read, an unknown key, a bad value; one line with file or flag, dotted key and,
+            for an unknown key, the nearest valid one.
+    """
+    values = _read_yaml(Path(path))
+    for keys, value in (flags or {}).items():
+        inner = values
+        for depth, key in enumerate(keys[:-1]):
+            if inner.get(key) is None:
+                inner[key] = {}
+            inner = inner[key]
+            if not isinstance(inner, dict):
+                raise UserError(f"{path}: {'.'.join(keys[: depth + 1])}: should be a mapping, got {inner!r}")
+        inner[keys[-1]] = value
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_describe(error, str(path), flags or {})) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved config; loading it gives an equal object."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(path)
+
+
+def add_flags(parser: Parser) -> None:
+    """Add one flag for every key of the schema, with its description, default and range, by section."""
+    groups = {}
+    for keys, owners in _fields(Config):
+        field = next(iter(owners.values()))
+        section = keys[0] if len(keys) > 1 else "run"
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
+        flag = "--" + ".".join(keys)
+        description = (field.description or "").replace("%", "%%")
+        if "" not in owners:
+            description = f"[{', '.join(owners)}] {description}"
+        defaults = {str(owner.default): name for name, owner in owners.items() if not owner.is_required()}
+        default = ", ".join(f"{name}: {value}" if len(defaults) > 1 else value for value, name in defaults.items())
+        default = f" (default: {default})" if default not in ("", "None") else ""
+        groups[section].add_argument(
+            flag, dest=flag, metavar=_type_name(field), help=description + default, default=None
+        )
+
+
+def flags_given(arguments: Any) -> dict[Keys, Any]:
+    """Collect the flags of :func:`add_flags` that were given, by key path."""
+    given = {name: value for name, value in vars(arguments).items() if name.startswith("--") and value is not None}
+    return {tuple(name[2:].split(".")): _parse(name, value) for name, value in given.items()}
+
+
+def dotted_keys() -> list[str]:
+    """All keys of the schema, ``loss.rho`` for example, without repeats."""
+    return [".".join(keys) for keys, _ in _fields(Config)]
+
+
+def changed_keys(old: Config, new: Config) -> list[str]:
+    """Dotted keys whose values differ."""
+    return sorted(key for key in {*_flatten(old.to_dict()), *_flatten(new.to_dict())} if _at(old, key) != _at(new, key))
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in values.items():
+        keys += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return keys
+
+
+def _at(config: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        config = getattr(config, key, None)
+    return config
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice: the first would be ignored."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = [str(other) for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise UserError(f"config file not found: {path}{did_you_mean(str(path), near)}")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: should be a mapping of sections, got {type(values).__name__}")
+    return values
+
+
+def _parse(flag: str, text: str) -> Any:
+    """Lists, mappings and null are written as in YAML; the schema converts everything else."""
+    if text[:1] in ("[", "{") or text in ("null", "none"):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{flag}: '{text}' is not a valid YAML list or mapping") from None
+    return text
+
+
+def _fields(section: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys, dict[str, FieldInfo]]]:
+    """Every leaf of the schema; its field by loss where only some losses have it, and under ``""`` elsewhere."""
+    for name, field in section.model_fields.items():
+        sections = _sections_of(field.annotation)
+        if not sections:
+            yield (*prefix, name), {"": field}
+        elif len(sections) == 1:
+            yield from _fields(sections[0], (*prefix, name))
+        else:
+            yield from _union_fields(sections, (*prefix, name))
+
+
+def _union_fields(sections: Sequence[type[BaseModel]], prefix: Keys) -> Iterator[tuple[Keys, dict[str, FieldInfo]]]:
+    leaves: dict[Keys, dict[str, FieldInfo]] = {}
+    for section in sections:
+        for keys, owners in _fields(section, prefix):
+            leaves.setdefault(keys, {})[_names_of(section)[0]] = owners[""]
+    for keys, owners in leaves.items():
+        if keys[-1] == "name":
+            yield keys, {"": FieldInfo(annotation=str, description=f"one of {', '.join(owners)}")}
+        elif len(owners) == len(sections):
+            yield keys, {"": next(iter(owners.values()))}
+        else:
+            yield keys, owners
+
+
+def _sections_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for inner in typing.get_args(annotation) for section in _sections_of(inner)]
+
+
+def _names_of(section: type[BaseModel]) -> tuple[str, ...]:
+    return typing.get_args(section.model_fields["name"].annotation)
+
+
+def _type_name(field: FieldInfo) -> str:
+    def describe(annotation: Any) -> str:
+        if typing.get_origin(annotation) is typing.Literal:
+            return "|".join(str(choice) for choice in typing.get_args(annotation))
+        if typing.get_origin(annotation) is typing.Annotated:
+            return describe(typing.get_args(annotation)[0])
+        if typing.get_origin(annotation) in (tuple, list):
+            return "LIST"
+        if isinstance(annotation, type):
+            return {"str": "TEXT", "bool": "true|false"}.get(annotation.__name__, annotation.__name__.upper())
+        inner = [describe(choice) for choice in typing.get_args(annotation) if choice is not type(None)]
+        return "|".join(dict.fromkeys(inner))
+
+    return describe(field.annotation)
+
+
+def _describe(error: ValidationError, path: str, flags: dict[Keys, Any]) -> str:
+    """One line for the first mistake, naming its source, its key and, for an unknown key, the nearest one."""
+    problems = error.errors(include_url=False)
+    problem = problems[0]
+    tags = {name for section in _sections_of(Config.model_fields["loss"].annotation) for name in _names_of(section)}
+    location = [str(part) for part in problem["loc"]]
+    tag = location.pop(1) if len(location) > 1 and location[0] == "loss" and location[1] in tags else ""
+    keys = tuple(location)
+    dotted = ".".join(keys)
+    flag = next((given for given in flags if given == keys[: len(given)]), None)
+    source = f"--{'.'.join(flag)}" if flag else f"{path}: {dotted}" if dotted else path
+    more = f" (and {len(problems) - 1} more mistakes)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        where = f" of loss '{tag}'" if tag else ""
+        return f"{source}: unknown key{where}{did_you_mean(keys[-1], _valid_keys(keys[:-1], tag))}{more}"
+    if problem["type"] == "union_tag_invalid":
+        name = str(problem["ctx"]["tag"])
+        source = "--loss.name" if ("loss", "name") in flags else f"{path}: loss.name"
+        return f"{source}: unknown loss '{name}'{did_you_mean(name, sorted(tags))}"
+    if problem["type"] == "union_tag_not_found":
+        return f"{path}: loss.name is missing; valid: {', '.join(sorted(tags))}"
+    if problem["type"] == "missing":
+        return f"{path}: {dotted} is missing{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict | BaseModel) else f", got {problem['input']!r}"
+    return f"{source}: {message[0].lower()}{message[1:]}{given}{more}"
+
+
+def _valid_keys(parent: Keys, tag: str) -> list[str]:
+    sections: list[type[BaseModel]] = [Config]
+    for key in parent:
+        sections = [inner for section in sections for inner in _sections_of(section.model_fields[key].annotation)]
+        if key == "loss":
+            sections = [section for section in sections if tag in _names_of(section)]
+    return [name for section in sections for name in section.model_fields]

@@ -1,0 +1,105 @@
+"""What a run tells: lines of ``metrics.jsonl``, and a progress bar or plain lines for whoever watches."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunLog:
+    """Writes a run's metrics; on ranks other than the main one it does nothing.
+
+    A resumed run first drops the lines after its checkpoint, so that the file equals that of a run never interrupted
+    (but for the fields that hold wall-clock time: ``seconds``, ``samples_per_second``).
+
+    Args:
+        folder: the run's folder.
+        num_steps: steps of the whole training.
+        first_step: steps done before (0 for a new run).
+        enabled: whether this process is the one that tells.
+    """
+
+    def __init__(self, folder: Path, num_steps: int, first_step: int = 0, enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._file: TextIO | None = None
+        self._bar: tqdm[Any] | None = None
+        self._started, self._first_step, self._num_steps = time.monotonic(), first_step, num_steps
+        if not enabled:
+            return
+        path = folder / METRICS_FILE
+        _keep_lines(path, last_step=first_step)
+        self._file = path.open("a", encoding="utf-8")
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.05)
+
+    def advance(self) -> None:
+        """Move the bar by one step."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def train(self, values: dict[str, Any]) -> None:
+        """Log a training step's values: a line in the file, and the main ones beside the bar."""
+        self.write({"event": "train", **values})
+        shown = {
+            "loss": f"{values['loss']:.4f}",
+            "tau image": f"{values['tau_image']:.4f}",
+            "tau text": f"{values['tau_text']:.4f}",
+            "alignment": f"{values['alignment']:.3f}",
+            "samples/s": f"{values['samples_per_second']:.0f}",
+        }
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+        else:
+            done = values["step"] - self._first_step
+            left = (time.monotonic() - self._started) / max(done, 1) * (self._num_steps - values["step"])
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
+            self.say(f"step {values['step']}/{self._num_steps}  {text}  left {_clock(left)}")
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line to the file."""
+        if self._file is not None:
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+
+    def say(self, message: str) -> None:
+        """Print a line beside the bar, once for all ranks."""
+        if self._enabled:
+            tqdm.write(message, file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the file and the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _keep_lines(path: Path, last_step: int) -> None:
+    """Keep the lines up to a step; a line cut short by a crash goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            step = json.loads(line)["step"]
+        except (ValueError, KeyError):
+            continue
+        if step <= last_step and line.endswith("\n"):
+            kept.append(line)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,92 @@
+"""Train or resume: ``accelerate launch -m bimodal_cl.train --config FILE`` or ``bimodal-train --config FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from bimodal_cl.command_line import Parser, run_command
+from bimodal_cl.config import Config
+from bimodal_cl.config_source import add_flags, changed_keys, flags_given, load_config, save_config
+from bimodal_cl.errors import UserError
+
+CONFIG_FILE = "config.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, build, run; return the exit status."""
+    return run_command(_train, argv)
+
+
+def build_parser() -> Parser:
+    """Build the parser: a config file, and a flag for each of its keys."""
+    parser = Parser(
+        prog="bimodal-train",
+        description="Train a dual encoder with a contrastive loss. Flags override the file, the file the defaults.",
+        usage="%(prog)s --config FILE [--resume latest] [--section.key VALUE ...]",
+        formatter_class=argparse.HelpFormatter,
+    )
+    parser.add_version()
+    parser.add_argument("--config", required=True, metavar="FILE", help="the run as YAML; see configs/train")
+    parser.add_argument(
+        "--resume",
+        metavar="latest|best|PATH",
+        help="continue from a checkpoint; latest starts anew where there is none yet",
+    )
+    parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
+    add_flags(parser)
+    return parser
+
+
+def _train(argv: Sequence[str]) -> None:
+    arguments = build_parser().parse_args(argv)
+    config = load_config(arguments.config, flags_given(arguments))
+    if arguments.print_config:
+        print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
+        return
+    folder = Path(config.output)
+    checkpoint = _prepare_folder(folder, config, arguments.resume)
+
+    from bimodal_cl.build import build_trainer  # torch is imported only now: --help and mistakes answer at once
+
+    trainer = build_trainer(config, folder)
+    if checkpoint is not None:
+        trainer.resume(checkpoint)
+    if trainer.accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_config(config, folder / CONFIG_FILE)
+    trainer.accelerator.wait_for_everyone()
+    trainer.run()
+    trainer.accelerator.end_training()
+
+
+def _prepare_folder(folder: Path, config: Config, resume: str | None) -> Path | None:
+    """Find the checkpoint to continue from, and refuse to write over another run or where nothing can be written."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"output: {folder} cannot be written: no permission to write in {existing}")
+    if resume is None:
+        if (folder / CONFIG_FILE).exists():
+            raise UserError(
+                f"output: {folder} already holds a run; continue it with --resume latest, or choose another"
+            )
+        return None
+    from bimodal_cl.checkpoint import find_checkpoint
+
+    checkpoint = find_checkpoint(folder / "checkpoints", resume)
+    if checkpoint is not None and (folder / CONFIG_FILE).exists():
+        changed = changed_keys(load_config(folder / CONFIG_FILE), config)
+        if changed and os.environ.get("RANK", "0") == "0":
+            print(f"resume: these keys differ from the run so far: {', '.join(changed)}", file=sys.stderr)
+    return checkpoint
+
+
+if __name__ == "__main__":
+    sys.exit(main())

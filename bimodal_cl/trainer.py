@@ -1,0 +1,249 @@
+"""The training loop: batch, features, loss, backward, clip, step; around it the log, the scores, the checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+
+from bimodal_cl.checkpoint import load_checkpoint, read_state, save_checkpoint
+from bimodal_cl.data.stream import Batch, Stream
+from bimodal_cl.errors import RunStopped, UserError
+from bimodal_cl.losses import ContrastiveLoss
+from bimodal_cl.models import DualEncoder
+from bimodal_cl.run_log import RunLog
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers that a run is made of.
+
+    Args:
+        num_steps: optimizer steps of the whole training.
+        steps_per_epoch: optimizer steps of an epoch.
+        global_batch_size: pairs of a step over all ranks.
+        seed: what dropout depends on, with step and rank.
+        log_every: steps between lines of the log.
+        evaluate_every: steps between evaluations.
+        checkpoint_every: steps between checkpoints.
+        keep_last: checkpoints kept.
+        best: the score that marks the best checkpoint, or None.
+        max_grad_norm: bound of the gradient's norm, or None.
+    """
+
+    num_steps: int
+    steps_per_epoch: int
+    global_batch_size: int
+    seed: int
+    log_every: int
+    evaluate_every: int
+    checkpoint_every: int
+    keep_last: int
+    best: str | None
+    max_grad_norm: float | None
+
+
+class Trainer:
+    """Trains a dual encoder with a contrastive loss, on one process or on many.
+
+    Everything a step depends on is the model, the optimizer, the loss's state and the step's number: learning rate,
+    sample order, augmentation and dropout are functions of it. So a resumed run continues bit for bit.
+
+    Args:
+        accelerator: device, precision and data parallelism.
+        model: the dual encoder; wrapped here.
+        loss: the contrastive loss.
+        optimizer: over the parameters of both.
+        open_epoch: ``(epoch, start_step) -> Stream`` of this rank.
+        learning_rate_at: learning rate of a step.
+        evaluate: scores of the model by name, computed on the main process.
+        plan: the run's numbers.
+        folder: the run's folder.
+        identity: what a checkpoint must share with this run to continue it.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: Accelerator,
+        model: DualEncoder,
+        loss: ContrastiveLoss,
+        optimizer: torch.optim.Optimizer,
+        open_epoch: Callable[[int, int], Stream],
+        learning_rate_at: Callable[[int], float],
+        evaluate: Callable[[DualEncoder], dict[str, float]],
+        plan: Plan,
+        folder: Path,
+        identity: dict[str, Any],
+    ) -> None:
+        self.accelerator, self.plan, self.folder, self.identity = accelerator, plan, folder, identity
+        self.encoder, self.loss = model, loss.to(accelerator.device)
+        self.open_epoch, self.learning_rate_at, self.evaluate_model = open_epoch, learning_rate_at, evaluate
+        self.steps_done = 0
+        self.best_score: float | None = None
+        self.faults: Counter[str] = Counter()  # of all ranks, up to the current stream
+        self.stream: Stream | None = None
+        self._optimizer = optimizer
+        self.model: nn.Module = model
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.log = RunLog(folder, plan.num_steps, enabled=False)
+
+    def run(self) -> None:
+        """Train from the current step to the end.
+
+        Raises:
+            RunStopped: features that are not finite, or a checkpoint that cannot be written.
+            UserError: the data cannot be used.
+        """
+        self.model, self.optimizer = self.accelerator.prepare(self.encoder, self._optimizer)
+        self.log = RunLog(self.folder, self.plan.num_steps, self.steps_done, self.accelerator.is_main_process)
+        clock = time.monotonic()
+        try:
+            while self.steps_done < self.plan.num_steps:
+                epoch, start_step = divmod(self.steps_done, self.plan.steps_per_epoch)
+                self.stream = self.open_epoch(epoch, start_step)
+                for batch in self.stream:
+                    out, grad_norm = self.step(batch)
+                    self.log.advance()
+                    if self.steps_done % self.plan.log_every == 0 or self.steps_done == self.plan.num_steps:
+                        now = time.monotonic()
+                        self.log.train(self._values(out.loss, out.metrics, grad_norm, now - clock))
+                        clock = now
+                    self._evaluate_and_save()
+                    if self.steps_done == self.plan.num_steps:
+                        break
+                self._close_epoch(epoch)
+            self.log.write({"event": "summary", **self._state()})
+        finally:
+            self.log.close()
+
+    def step(self, batch: Batch) -> tuple[Any, Tensor | None]:
+        """Do one optimizer step on this process's part of the global batch."""
+        device, step = self.accelerator.device, self.steps_done
+        torch.manual_seed(seed_of_step(self.plan.seed, step, self.accelerator.process_index))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate_at(step)
+        self.loss.set_progress(step / self.plan.num_steps)
+
+        images = batch.images.to(device, non_blocking=True)
+        tokens = self.encoder.tokenize(batch.texts).to(device, non_blocking=True)
+        image_features, text_features = self.model(images, tokens)
+        try:
+            out = self.loss(image_features, text_features, batch.image_ids.to(device), batch.text_ids.to(device))
+        except ValueError as error:
+            raise RunStopped(f"step {step}: {error}") from None
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(out.loss)
+        grad_norm = None
+        if self.plan.max_grad_norm is not None:
+            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.plan.max_grad_norm)
+        self.optimizer.step()
+
+        self.steps_done += 1
+        return out, grad_norm
+
+    def evaluate(self) -> dict[str, float]:
+        """Score the model on the main process while the others wait; every rank gets the scores."""
+        scores = [self.evaluate_model(self.encoder) if self.accelerator.is_main_process else {}]
+        broadcast_object_list(scores)
+        return scores[0]
+
+    def resume(self, checkpoint: Path) -> None:
+        """Continue from a checkpoint; call it before :meth:`run`.
+
+        Raises:
+            UserError: the checkpoint is damaged, or belongs to another model, data set, batch size or seed.
+        """
+        state = read_state(checkpoint)
+        for key, value in self.identity.items():
+            saved = state["identity"].get(key)
+            if saved != value:
+                raise UserError(f"checkpoint {checkpoint}: {key} was {saved!r}, this config has {value!r}")
+        load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)
+        self.steps_done, self.best_score, self.faults = state["step"], state["best_score"], Counter(state["faults"])
+
+    def _evaluate_and_save(self) -> None:
+        step, plan = self.steps_done, self.plan
+        last = step == plan.num_steps
+        is_best = False
+        if step % plan.evaluate_every == 0 or last:
+            scores = self.evaluate()
+            if scores:
+                self.log.write({"event": "evaluate", "step": step, "epoch": step / plan.steps_per_epoch, **scores})
+                self.log.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+            if plan.best is not None:
+                score = _pick(scores, plan.best)
+                is_best = self.best_score is None or score > self.best_score
+                self.best_score = score if is_best else self.best_score
+        if step % plan.checkpoint_every == 0 or last or is_best:
+            self._save(is_best)
+
+    def _save(self, is_best: bool) -> None:
+        state = self._state()
+        if self.accelerator.is_main_process:
+            save_checkpoint(
+                self.folder / "checkpoints",
+                state,
+                save_model=self.encoder.save,
+                loss=self.loss,
+                optimizer=self._optimizer,
+                keep_last=self.plan.keep_last,
+                is_best=is_best,
+            )
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.steps_done,
+            "epoch": self.steps_done / self.plan.steps_per_epoch,
+            "samples_seen": self.steps_done * self.plan.global_batch_size,
+            "num_processes": self.accelerator.num_processes,
+            "best_score": self.best_score,
+            "faults": self._count_faults(),
+            "identity": self.identity,
+        }
+
+    def _values(
+        self, loss: Tensor, metrics: dict[str, Tensor], grad_norm: Tensor | None, seconds: float
+    ) -> dict[str, Any]:
+        since = (self.steps_done - 1) % self.plan.log_every + 1
+        return {
+            "step": self.steps_done,
+            "epoch": self.steps_done / self.plan.steps_per_epoch,
+            "samples_seen": self.steps_done * self.plan.global_batch_size,
+            "loss": loss.item(),
+            **{name: value.item() for name, value in metrics.items()},
+            "learning_rate": self.learning_rate_at(self.steps_done - 1),
+            "grad_norm": None if grad_norm is None else float(grad_norm),
+            "seconds": seconds,
+            "samples_per_second": since * self.plan.global_batch_size / seconds,
+        }
+
+    def _count_faults(self) -> Counter[str]:
+        """Samples replaced so far, by kind, over all ranks."""
+        mine = self.stream.report().by_kind if self.stream is not None else Counter()
+        return sum(gather_object([mine]), start=Counter(self.faults))
+
+    def _close_epoch(self, epoch: int) -> None:
+        before, self.faults = self.faults.total(), self._count_faults()
+        self.stream = None
+        if self.faults.total() > before:
+            self.log.say(f"epoch {epoch}: replaced {self.faults.total() - before} samples; so far {dict(self.faults)}")
+
+
+def seed_of_step(seed: int, step: int, rank: int) -> int:
+    """Return the seed of dropout and the like in one step on one rank: a function, so it needs no saving."""
+    return int(torch.tensor([seed, step, rank]).mul(torch.tensor([1_000_003, 8_191, 131])).sum()) % (1 << 62)
+
+
+def _pick(scores: dict[str, float], name: str) -> float:
+    if name not in scores:
+        raise UserError(f"checkpoint.best: no score '{name}'; valid: {', '.join(sorted(scores))}")
+    return scores[name]
