@@ -9,6 +9,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def split_captions(text: bytes, captions: CaptionsMode) -> list[str]:
 
     Bytes that are not UTF-8 become U+FFFD, so that one bad byte moves no caption's id.
     """
-    whole = text.decode("utf-8", errors="replace").strip().removeprefix("\ufeff")
+    whole = text.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
     if captions == "whole" or "\n" not in whole:
         return [whole] if whole else []
     return [line for line in map(str.strip, whole.split("\n")) if line]
@@ -71,26 +73,40 @@ def read_row(path: str | Path, index: ShardIndex, row: int) -> tuple[bytes, list
     Raises:
         UserError: the shard cannot be opened or is shorter than its index.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"shard {path}: cannot be opened: {error.strerror}") from None
+    descriptor = open_shard(path)
     try:
         return read_row_at(descriptor, path, index, row)
     finally:
         os.close(descriptor)
 
 
+def open_shard(path: str | Path) -> int:
+    """Open a shard for reading and return its file descriptor, which is the caller's to close.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"shard {path}: cannot be opened: {error.strerror}") from None
+
+
 def read_row_at(descriptor: int, path: str | Path, index: ShardIndex, row: int) -> tuple[bytes, list[str]]:
     """Do what :func:`read_row` does, from an open file; the file's position is neither used nor moved."""
-    image = _read_exactly(descriptor, path, int(index.image_size[row]), int(index.image_offset[row]))
+    image = read_exactly(descriptor, path, int(index.image_size[row]), int(index.image_offset[row]))
     if index.text_offset[row] < 0:
         return image, []
-    text = _read_exactly(descriptor, path, int(index.text_size[row]), int(index.text_offset[row]))
+    text = read_exactly(descriptor, path, int(index.text_size[row]), int(index.text_offset[row]))
     return image, split_captions(text, index.captions)
 
 
-def _read_exactly(descriptor: int, path: str | Path, size: int, offset: int) -> bytes:
+def read_exactly(descriptor: int, path: str | Path, size: int, offset: int) -> bytes:
+    """Read ``size`` bytes at ``offset`` of an open shard.
+
+    Raises:
+        UserError: the file ends before.
+    """
     data = os.pread(descriptor, size, offset)
     if len(data) < size:
         raise UserError(f"shard {path}: ends inside the member at byte {offset}; it changed while it was read")
@@ -108,21 +124,41 @@ def index_shard(path: str | Path, captions: CaptionsMode = "lines") -> ShardInde
     """
     if captions not in CAPTIONS_MODES:
         raise UserError(f"captions {captions!r}{did_you_mean(str(captions), CAPTIONS_MODES)}")
+    with _mapped(path) as data:
+        return _group_rows(_list_members(path, data), data, captions)
+
+
+def list_members(path: str | Path) -> list[tuple[str, int, int]]:
+    """Return name, offset and size (bytes) of each regular file of a tar, in order, hidden ones left out.
+
+    Raises:
+        UserError: as :func:`index_shard`.
+    """
+    with _mapped(path) as data:
+        return _list_members(path, data)
+
+
+@contextmanager
+def _mapped(path: str | Path) -> Iterator[mmap.mmap]:
     try:
         with Path(path).open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise UserError(f"shard {path}: is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _index(path, data, captions)
+                yield data
     except OSError as error:
         raise UserError(f"shard {path}: cannot be opened: {error.strerror}") from None
 
 
-def _index(path: str | Path, data: mmap.mmap, captions: CaptionsMode) -> ShardIndex:
+def _list_members(path: str | Path, data: mmap.mmap) -> list[tuple[str, int, int]]:
     members, headers = _walk(path, data)
     wrong = _find_wrong_checksum(data, np.asarray(headers, dtype=np.int64))
     if wrong is not None:
         raise UserError(f"shard {path}: no tar header at byte {wrong} (wrong checksum): garbage, or not a tar")
+    return members
+
+
+def _group_rows(members: list[tuple[str, int, int]], data: mmap.mmap, captions: CaptionsMode) -> ShardIndex:
     keys: list[str] = []
     image_ext: list[str] = []
     places: list[tuple[int, int, int, int, int]] = []

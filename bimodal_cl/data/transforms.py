@@ -1,0 +1,115 @@
+"""From an RGB image to the pixels of a batch: a random crop for training, a centre crop for evaluation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bimodal_cl.data.draws import Purpose, draw_uniform
+from bimodal_cl.errors import UserError
+
+_ATTEMPTS = 10
+_DRAWS = 3 + 2 * _ATTEMPTS  # flip, left, top, then area and aspect ratio of each attempt
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Crop a random part, resize it to a square (bicubic, antialiased), flip it perhaps.
+
+    The crop's distribution is that of Inception's augmentation (Szegedy et al., "Going deeper with convolutions",
+    CVPR 2015, section 6) as torchvision's ``RandomResizedCrop`` draws it; crop and resize are one resampling here.
+
+    Args:
+        image_size: side of the result, pixels, >= 1.
+        scale: smallest and largest area of the crop, fractions of the image, ``0 < min <= max <= 1``.
+        ratio: smallest and largest width / height of the crop, ``0 < min <= max``.
+        flip: mirror half of the images. Off by default, as captions say "left" and "right".
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    image_size: int
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        _require_size(self.image_size)
+        for name, bounds, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= most:
+                raise UserError(f"{name} must be two numbers with 0 < min <= max <= {most}, got {tuple(bounds)}")
+
+    def __call__(self, image: Image.Image, seed: int = 0, epoch: int = 0, image_id: int = 0) -> Tensor:
+        """Turn an RGB image into uint8 ``[3, image_size, image_size]``; the same for the same three integers."""
+        draws = draw_uniform(Purpose.AUGMENTATION, seed, epoch, image_id, np.arange(_DRAWS))
+        side = self.image_size
+        image = image.resize((side, side), Image.Resampling.BICUBIC, box=self.crop_box(*image.size, draws))
+        if self.flip and draws[0] < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return to_tensor(image)
+
+    def crop_box(self, width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:
+        """Return the crop (left, top, right, bottom) in pixels for uniform numbers ``draws``, float64 ``[23]``.
+
+        Ten pairs of area and ratio are tried; where none fits, the crop is the largest central one of a valid ratio.
+        """
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for draw_area, draw_ratio in draws[3:].reshape(-1, 2):
+            area = width * height * (self.scale[0] + (self.scale[1] - self.scale[0]) * draw_area)
+            ratio = math.exp(low + (high - low) * draw_ratio)
+            crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < crop_width <= width and 0 < crop_height <= height:
+                left = int(draws[1] * (width - crop_width + 1))
+                top = int(draws[2] * (height - crop_height + 1))
+                return left, top, left + crop_width, top + crop_height
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        crop_width = min(width, max(round(height * ratio), 1))
+        crop_height = min(height, max(round(width / ratio), 1))
+        left, top = (width - crop_width) // 2, (height - crop_height) // 2
+        return left, top, left + crop_width, top + crop_height
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """Resize the short side to ``image_size`` (bicubic, antialiased) and cut out the centre square, as CLIP does.
+
+    Pixels equal those of torchvision's ``Resize`` and ``CenterCrop`` up to one grey level; only the square is
+    resampled, so an image of extreme aspect costs no more memory than any other.
+
+    Args:
+        image_size: side of the result, pixels, >= 1.
+
+    Raises:
+        UserError: ``image_size`` is out of range.
+    """
+
+    image_size: int
+
+    def __post_init__(self) -> None:
+        _require_size(self.image_size)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Turn an RGB image into uint8 ``[3, image_size, image_size]``."""
+        width, height = image.size
+        side, short = self.image_size, min(width, height)
+        grid_width, grid_height = side * width // short, side * height // short
+        left, top = round((grid_width - side) / 2), round((grid_height - side) / 2)
+        across, down = width / grid_width, height / grid_height
+        box = (left * across, top * down, min((left + side) * across, width), min((top + side) * down, height))
+        return to_tensor(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Copy an RGB image into uint8 ``[3, height, width]``."""
+    return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
+
+
+def _require_size(image_size: int) -> None:
+    if image_size < 1:
+        raise UserError(f"image_size must be at least 1, got {image_size}")
