@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,14 @@ def test_out_of_range(name: str, hyper: dict[str, Any], message: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Run as a user does, without the test run's type checks, which would refuse a wrong literal first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 @pytest.mark.parametrize(
     ("name", "hyper", "message"),
     [
@@ -62,7 +72,7 @@ def test_out_of_range(name: str, hyper: dict[str, Any], message: str) -> None:
         ("sogclr", {"gamma_schedule": "linear"}, "gamma_schedule='linear'.*constant.*cosine"),
     ],
 )
-def test_unknown_choice(name: str, hyper: dict[str, Any], message: str) -> None:
+def test_unknown_choice(name: str, hyper: dict[str, Any], message: str, unchecked: None) -> None:
     with pytest.raises(ValueError, match=message):
         build_loss(name, num_images=4, num_texts=4, **hyper)
 
