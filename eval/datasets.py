@@ -30,6 +30,18 @@ def require_folder(path: Path, flag: str = "--data") -> None:
     raise UserError(f"{flag} {path}: no '{missing}' in {existing.resolve() if existing == Path() else existing}{near}")
 
 
+def require_split(path: Path, split: str) -> None:
+    """Refuse a split that is missing beside others, whose folders would be taken for classes.
+
+    Raises:
+        UserError: there are other splits but not this one.
+    """
+    there = [each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith(".")]
+    # "train" is a class of vehicles too: only where every folder is named after a split are they splits.
+    if there and split not in there and all(name.lower() in SPLITS for name in there):
+        raise UserError(f"--split {split}: not in {path}{did_you_mean(split, there)}")
+
+
 def dataset_name(path: Path) -> str:
     """What a folder's data are called: its name, after its parent's where its own is only that of a split."""
     resolved = path.resolve()
@@ -59,18 +71,19 @@ def load_templates(given: str) -> list[str]:
     if not lines:
         raise UserError(f"--templates {given}: holds no template")
     for line in lines:
-        check_template(line, f"--templates {given}")
+        if "{c}" not in line:
+            raise UserError(f"--templates {given}: template '{line}' has no {{c}} where the class name goes")
     return lines
 
 
-def check_template(template: str, where: str) -> None:
-    """Refuse a template without its place for the class name.
+def require_classes(classnames: Sequence[str], path: Path) -> None:
+    """Refuse data of one class, on which every model scores 100 %.
 
     Raises:
-        UserError: it has no ``{c}``.
+        UserError: there are fewer than two.
     """
-    if "{c}" not in template:
-        raise UserError(f"{where}: template '{template}' has no {{c}} where the class name goes")
+    if len(classnames) < 2:
+        raise UserError(f"--data {path}: needs at least two classes, found only {list(classnames)}")
 
 
 def load_classnames(given: Path, folder_names: Sequence[str]) -> list[str]:

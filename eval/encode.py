@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import re
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 # Where a folder's weights are, in the order in which they are looked for.
-_WEIGHTS = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
+_WEIGHTS = (
+    "model.safetensors",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "pytorch_model.bin",
+)
 
 
 @dataclass(frozen=True)
@@ -116,20 +123,21 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
     Raises:
         UserError: there is no such model, or it cannot be read.
     """
+    path = Path(given)
+    if not path.exists():
+        _refuse_near_miss(path)
+
     from bimodal_cl.models import load_model
 
-    path = Path(given)
     if not path.is_dir():
-        encoder = load_model(given, device=str(device))
-        architecture, _, weights = given.rpartition("/")
-        return ScoredModel(encoder.eval(), architecture or given, weights)
+        architecture, _, weights = given.partition("/")
+        return ScoredModel(load_model(given, device), architecture, weights)
     run = path if (path / "checkpoints").is_dir() else None
     # `latest` may move on while a run trains: load the very folder whose hash is written down.
     checkpoint = _newest_checkpoint(path) if run else path
-    encoder = load_model(str(checkpoint), device=str(device))
     weights_file = next((checkpoint / name for name in _WEIGHTS if (checkpoint / name).is_file()), None)
     return ScoredModel(
-        encoder=encoder.eval(),
+        encoder=load_model(checkpoint, device),
         name=(checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint).resolve().name,
         pretrained=str(checkpoint),
         checkpoint=checkpoint,
@@ -149,6 +157,14 @@ def result_folder(model: ScoredModel, given: str, to: str | None, num_models: in
 def slug(name: str) -> str:
     """A name that every file system takes as one file's."""
     return re.sub(r"[^\w.+-]+", "_", name.strip("/.")) or "unnamed"
+
+
+def _refuse_near_miss(path: Path) -> None:
+    """A folder's name with a typo is told from an open_clip pair by a folder that has nearly that name."""
+    if path.parent.is_dir():
+        folders = [each.name for each in path.parent.iterdir() if each.is_dir()]
+        if difflib.get_close_matches(path.name, folders, n=1):
+            raise UserError(f"MODEL {path}: no such folder{did_you_mean(path.name, folders)}")
 
 
 def _newest_checkpoint(run: Path) -> Path:

@@ -24,6 +24,7 @@ from .encode import (
 from .results import build_result, format_table, make_folder, percent, write_result
 
 if TYPE_CHECKING:
+    from bimodal_cl.data.faults import FaultCounts
     from bimodal_cl.validation import PairFeatures
 
 _TOP = 5  # images shown for a caption
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     from bimodal_cl.data import Manifest
 
-    manifest = Manifest.load(arguments.data)
+    Manifest.load(arguments.data)  # refuses data that do not fit before a model is loaded
     device = resolve_device(arguments.device)
     rows, written = [], []
     chance: dict[str, float] = {}
@@ -52,8 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
         model = open_model(given, device)
         folder = result_folder(model, given, arguments.to, len(arguments.models))
         make_folder(folder)
-        pairs, num_skipped = encode_shards(model, manifest.num_images, arguments)
-        result = score_pairs(model, pairs, num_skipped, arguments)
+        pairs, faults = encode_shards(model, arguments)
+        result = score_pairs(model, pairs, faults, arguments)
         chance = chance_level(pairs)
         written.append(write_result(folder, result))
         rows.extend(_rows(given, result["metrics"]))
@@ -64,12 +65,11 @@ def run(arguments: argparse.Namespace) -> None:
     print(*written, sep="\n")
 
 
-def encode_shards(model: ScoredModel, num_images: int, arguments: argparse.Namespace) -> tuple[PairFeatures, int]:
-    """Encode every image and caption of the shards, and count the images that could not be read.
+def encode_shards(model: ScoredModel, arguments: argparse.Namespace) -> tuple[PairFeatures, FaultCounts]:
+    """Encode every image and caption of the shards, and count what could not be used.
 
     Args:
         model: whose features they are.
-        num_images: images of the manifest.
         arguments: ``data``, ``batch_size``, ``workers``, ``precision``.
     """
     from bimodal_cl.data import open_stream
@@ -85,37 +85,31 @@ def encode_shards(model: ScoredModel, num_images: int, arguments: argparse.Names
     )
     batches = progress(stream, stream.steps, "batches", "encode pairs")
     pairs = encode_pairs(model.encoder, batches, autocast=autocast_type(arguments.precision))
-    return pairs, num_images - len(pairs.image_ids)
+    return pairs, stream.report()
 
 
 def score_pairs(
-    model: ScoredModel, pairs: PairFeatures, num_skipped: int, arguments: argparse.Namespace
+    model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A model's result on encoded pairs, ready to be written.
 
     Args:
         model: what is scored.
         pairs: its features.
-        num_skipped: images left out because they could not be read.
+        faults: what was left out.
         arguments: ``data``, ``name``, ``precision``, ``examples``.
     """
     from bimodal_cl.validation import ranks_of_pairs, score_retrieval
 
     image_ranks, text_ranks = ranks_of_pairs(pairs)
-    num_images, num_queried = len(pairs.image_ids), len(text_ranks)
     return build_result(
         task="zeroshot_retrieval",
         dataset=arguments.name or dataset_name(arguments.data),
         model=model,
         metrics=score_retrieval(image_ranks, text_ranks),
         data=str(arguments.data),
-        counts={
-            "num_images": num_images,
-            "num_texts": len(pairs.text_ids),
-            "num_images_without_caption": num_images - num_queried,
-            "num_skipped": num_skipped,
-        },
-        provenance={"precision": arguments.precision},
+        counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
+        provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
         examples=collect_examples(pairs, image_ranks, arguments.examples),
     )
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .datasets import check_template, dataset_name, load_classnames, load_templates, prompt_names, require_folder
+from .datasets import load_classnames, load_templates, prompt_names, require_classes, require_folder, require_split
 from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
 from .results import build_result, format_table, make_folder, percent, write_result
 
@@ -39,18 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Score every model, write a result for each, print a table."""
     require_folder(arguments.data)
+    require_split(arguments.data, arguments.split)
     templates = load_templates(arguments.templates) if arguments.templates else None
 
     from bimodal_cl.data import open_labelled
     from bimodal_cl.validation import DEFAULT_TEMPLATES
 
     labelled = open_labelled(arguments.data, split=arguments.split)
+    require_classes(labelled.classnames, arguments.data)
     source = arguments.templates
     if templates is None:
         source = "data set" if labelled.templates else "default"
         templates = list(labelled.templates or DEFAULT_TEMPLATES)
-        for template in templates:
-            check_template(template, str(arguments.data))
     classnames = list(labelled.classnames)
     if arguments.classnames:
         classnames = load_classnames(arguments.classnames, labelled.classnames)
@@ -100,7 +100,7 @@ def score_model(
     targets = encoded.targets.numpy()
     return build_result(
         task="zeroshot_classification",
-        dataset=arguments.name or dataset_name(arguments.data),
+        dataset=arguments.name or labelled.name,
         model=model,
         metrics=score_classification(logits, encoded.targets),
         data=str(arguments.data),
