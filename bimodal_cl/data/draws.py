@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     CAPTION = 5
     AUGMENTATION = 6
     SUBSTITUTE = 7
+    LANES = 8
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -5,16 +5,18 @@ Training, ``EpochPlan``, in the order in which it is built:
 1. The shards are permuted, their rows laid end to end, and this sequence is turned by a random number of rows.
 2. The first ``steps * global_batch_size`` rows of it are used; the rest, less than one batch, is dropped. Both draws
    change with the epoch, so what is dropped does too, even from a single shard.
-3. It is cut into equal contiguous *lanes*: as many as the largest power of two up to 64 that divides the global batch.
+3. It is cut into equal contiguous *lanes*, numbered at random: as many as the largest power of two up to 64 that
+   divides the global batch.
 4. Each lane is cut into windows of at most ``shuffle_window`` rows, at borders that change with the epoch, and the
    rows of a window are permuted.
-5. Global batch ``t`` is the next ``global_batch_size / lanes`` rows of every lane, lane after lane.
+5. Global batch ``t`` is the next ``global_batch_size / lanes`` rows of every lane: of lanes 0 to 7 in turn, then of
+   lanes 8 to 15 in turn, and so on.
 
 A data set of at most ``shuffle_window`` images is one window: all its rows are permuted and cut into batches.
 
 Ranks and workers do not occur in it: rank ``r`` of ``W`` takes rows ``[r B/W, (r+1) B/W)`` of each global batch ``B``,
-and a worker takes whole batches, so any numbers of them see the same global batches. Lanes give each rank its own
-part of the data set to read, and each batch samples from everywhere in it.
+and a worker takes whole batches, so any numbers of them see the same global batches. Lanes let each batch sample from
+everywhere in the data set, yet on 8 ranks or more a rank reads an eighth of it in an epoch, not all.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from bimodal_cl.data.draws import Purpose, draw_below, draw_permutation
 from bimodal_cl.errors import UserError
 
 MAX_LANES = 64
+LANES_IN_TURN = 8
 SHUFFLE_WINDOW = 8192
 
 
@@ -91,6 +94,7 @@ class EpochPlan:
         self._order = draw_permutation(len(sizes), Purpose.SHARDS, seed, epoch)
         self._first_id = np.cumsum(sizes)[self._order] - sizes[self._order]
         self._starts = np.concatenate([[0], np.cumsum(sizes[self._order])])
+        self._lane_order = draw_permutation(self.lanes, Purpose.LANES, seed, epoch)
         self._turn = int(draw_below(self.num_images, Purpose.ROTATION, seed, epoch)[0])
         self._borders = draw_below(shuffle_window, Purpose.WINDOW_BORDER, seed, epoch, np.arange(self.lanes))
         self._windows: dict[int, tuple[int, np.ndarray]] = {}
@@ -114,12 +118,18 @@ class EpochPlan:
             raise UserError(f"rows [{first_row}, {last_row}) are outside the global batch of {size}")
         if self._whole is not None:
             return self._whole[step * size + first_row : step * size + last_row]
-        share = size // self.lanes
-        parts = []
-        for lane in range(first_row // share, -(-last_row // share)):
-            begin, end = max(first_row - lane * share, 0), min(last_row - lane * share, share)
-            parts.append(self._lane_positions(lane, step * share + begin, step * share + end))
-        return self._ids_at(np.concatenate(parts)) if parts else np.empty(0, dtype=np.int64)
+        in_turn = min(self.lanes, LANES_IN_TURN)
+        rows = np.arange(first_row, last_row)
+        group, inside = np.divmod(rows, size // self.lanes * in_turn)
+        sample, lanes = np.divmod(inside, in_turn)
+        lanes += group * in_turn
+        positions = np.empty_like(rows)
+        for lane in np.unique(lanes).tolist():
+            here = lanes == lane
+            # A lane's rows among those asked for are consecutive samples of it.
+            begin = step * (size // self.lanes) + int(sample[here][0])
+            positions[here] = self._lane_positions(lane, begin, begin + int(here.sum()))
+        return self._ids_at(positions)
 
     def _lane_positions(self, lane: int, begin: int, end: int) -> np.ndarray:
         """Return the sequence positions of a lane's samples ``[begin, end)``, shuffled inside their windows."""
@@ -129,9 +139,9 @@ class EpochPlan:
             window = (begin + border) // self.shuffle_window
             start, permutation = self._window(lane, window)
             stop = min(end, start + len(permutation))
-            parts.append(permutation[begin - start : stop - start] + (lane * self._lane_length + start))
+            parts.append(permutation[begin - start : stop - start] + start)
             begin = stop
-        return np.concatenate(parts)
+        return np.concatenate(parts) + self._lane_order[lane] * self._lane_length
 
     def _window(self, lane: int, window: int) -> tuple[int, np.ndarray]:
         """Return where a window begins in its lane, and its permutation; each lane's latest is kept."""
