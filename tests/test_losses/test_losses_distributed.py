@@ -61,6 +61,8 @@ def test_every_rank_refuses_what_one_rank_gets_wrong(results: dict, world_size: 
         assert str([4 + r for r in range(world_size)]) in refusals["sizes"]
         assert f"rank {world_size - 1}" in refusals["nan"]
         assert "image id" in refusals["id"]
+        assert "not positive" in refusals["tau"]
+        assert "tables moved" not in refusals["tau"]
 
 
 def test_every_name_is_covered() -> None:
