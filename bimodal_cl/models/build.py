@@ -162,9 +162,8 @@ def _try_towers(encoder: DualEncoder) -> None:
         except Exception as error:
             raise UserError(f"the {modality} tower cannot take {what} ({one_line(error)})") from error
         if features.shape != (1, encoder.dim):
-            raise UserError(
-                f"the {modality} tower gives {list(features.shape[1:])} numbers, embed_dim is {encoder.dim}"
-            )
+            shape = list(features.shape[1:])
+            raise UserError(f"the {modality} tower gives features of shape {shape}, embed_dim is {encoder.dim}")
         reached = _reached_parameters(features)
         for parameter in tower.parameters():
             if id(parameter) not in reached:

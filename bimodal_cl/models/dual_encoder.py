@@ -6,19 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
+from PIL import Image
 from torch import Tensor, nn
 
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
 from bimodal_cl.models.weights import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_weights, save_weights
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Pixels = UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
 Tokens = Int64[Tensor, "batch tokens"]

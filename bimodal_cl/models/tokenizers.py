@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import one_line
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Texts to int64 ``[batch, tokens]``, padded or cut to the context length."""
 

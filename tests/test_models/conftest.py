@@ -1,0 +1,22 @@
+"""A small dual encoder and images for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bimodal_cl.models import DualEncoder, build_model
+from tests.test_models.small_models import TEXT, VISION
+
+
+@pytest.fixture
+def encoder() -> DualEncoder:
+    """A small dual encoder of open_clip's own towers, in evaluation mode."""
+    torch.manual_seed(0)
+    return build_model(embed_dim=16, vision=VISION, text=TEXT).eval()
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    """uint8 images [3, 3, 32, 32]."""
+    return torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

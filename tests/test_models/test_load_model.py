@@ -1,0 +1,152 @@
+"""load_model: runs, checkpoints, exports, Hugging Face CLIP folders, tags."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bimodal_cl.errors import UserError
+from bimodal_cl.models import load_model
+from tests.test_models.small_models import CAPTIONS, TEXT, VISION, write_tokenizer
+
+
+def test_a_run_means_its_latest_checkpoint(encoder, pixels, tmp_path):
+    run = tmp_path / "run"
+    encoder.save(run / "checkpoints" / "step_00000002")
+    (run / "checkpoints" / "latest").symlink_to("step_00000002")
+    expected = encoder.encode_image(pixels)
+    for path in (run, run / "checkpoints" / "latest", str(run / "checkpoints" / "step_00000002")):
+        model = load_model(path)
+        assert not model.training
+        assert torch.equal(model.encode_image(pixels), expected)
+
+
+def test_an_export_in_open_clips_form(encoder, pixels, tmp_path):
+    import open_clip
+
+    config = {
+        "model_cfg": {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT, "custom_text": True},
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "size": [32, 32]},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"has no weights: none of open_clip_model\.safetensors"):
+        load_model(tmp_path)
+    save_file(encoder.state_dict(), tmp_path / "open_clip_model.safetensors")
+    model = load_model(tmp_path)
+    theirs = open_clip.create_model(f"local-dir:{tmp_path}").eval()
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(
+        model.encode_image(images), theirs.encode_image(images, normalize=True), atol=1e-6, rtol=0
+    )
+    tokens = model.tokenize(CAPTIONS)
+    torch.testing.assert_close(model.encode_text(tokens), theirs.encode_text(tokens, normalize=True), atol=1e-6, rtol=0)
+    assert torch.equal(model.encode_text(tokens), encoder.encode_text(tokens))
+    grey = (pixels.float() / 255 - 0.5) / 0.25
+    torch.testing.assert_close(model.encode_image(pixels), model.encode_image(grey), atol=1e-6, rtol=0)
+
+
+def clip_folder(folder, activation="quick_gelu", eos_token_id=3):
+    """Write a random CLIPModel whose weights are far from their initial values; return it."""
+    from transformers import CLIPConfig, CLIPModel
+
+    config = CLIPConfig(
+        text_config={
+            "vocab_size": 9,
+            "hidden_size": 32,
+            "intermediate_size": 56,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 12,
+            "hidden_act": activation,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": eos_token_id,
+        },
+        vision_config={
+            "hidden_size": 48,
+            "intermediate_size": 100,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "image_size": 32,
+            "patch_size": 8,
+            "hidden_act": activation,
+            "layer_norm_eps": 1e-3,
+        },
+        projection_dim=24,
+    )
+    torch.manual_seed(0)
+    model = CLIPModel(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    return model
+
+
+def features_of(output) -> torch.Tensor:
+    pooled = getattr(output, "pooler_output", output)  # a tensor before transformers 5
+    return torch.nn.functional.normalize(pooled, dim=-1)
+
+
+@pytest.mark.parametrize(("activation", "eos_token_id"), [("quick_gelu", 3), ("gelu", 2)])
+def test_a_hugging_face_clip_folder_gives_transformers_own_features(activation, eos_token_id, tmp_path):
+    theirs = clip_folder(tmp_path / "clip", activation, eos_token_id)
+    write_tokenizer(tmp_path / "clip")
+    preprocessor = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.2], "resample": 2}
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    model = load_model(tmp_path / "clip")
+    images, tokens = torch.randn(3, 3, 32, 32), model.tokenize(CAPTIONS)
+    image_features = features_of(theirs.get_image_features(pixel_values=images))
+    text_features = features_of(theirs.get_text_features(input_ids=tokens))
+    torch.testing.assert_close(model.encode_image(images), image_features, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.encode_text(CAPTIONS), text_features, atol=1e-5, rtol=0)
+    assert model.architecture.preprocess["mean"] == [0.5, 0.4, 0.3]
+    assert model.architecture.preprocess["interpolation"] == "bilinear"
+    # From here on it is a model like any other.
+    model.save(tmp_path / "checkpoint")
+    shutil.rmtree(tmp_path / "clip")
+    again = load_model(tmp_path / "checkpoint")
+    assert torch.equal(again.encode_text(CAPTIONS), model.encode_text(CAPTIONS))
+    assert torch.equal(again.encode_image(images), model.encode_image(images))
+
+
+def test_hugging_face_folders_that_are_no_clip_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="family 'bert' is not 'clip'"):
+        load_model(tmp_path)
+    clip_folder(tmp_path, activation="relu")
+    with pytest.raises(UserError, match="hidden_act must be one of gelu, quick_gelu"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ("ViT-B-32", "'ViT-B-32' is no folder; an open_clip model is loaded by NAME/TAG, such as ViT-B-32/openai"),
+        ("ViT-B-32/laion2b_s34b", "no tag of 'ViT-B-32'; did you mean 'laion2b_s34b_b79k'"),
+        ("ViT-B-33/openai", "no folder and no open_clip NAME/TAG; did you mean 'ViT-B-32/openai'"),
+        ("RN50/openai", "weights 'RN50/openai' are not in the cache and cannot be fetched"),
+    ],
+)
+def test_tags_that_cannot_be_had_are_one_line(what, match, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=match) as refusal:
+        load_model(what)
+    assert "\n" not in str(refusal.value)
+
+
+def test_paths_that_hold_no_model_are_named(tmp_path):
+    (tmp_path / "flickr8k").mkdir()
+    with pytest.raises(UserError, match=r"'.*flickr8' is no folder .*did you mean '.*flickr8k'"):
+        load_model(tmp_path / "flickr8")
+    with pytest.raises(UserError, match=r"holds no model: neither model\.json"):
+        load_model(tmp_path / "flickr8k")
+    (tmp_path / "flickr8k" / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        load_model(tmp_path / "flickr8k")
+    (tmp_path / "weights.pt").touch()
+    with pytest.raises(UserError, match="is a file: give the folder"):
+        load_model(tmp_path / "weights.pt")
