@@ -6,7 +6,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Pillow's own threshold for a suspected decompression bomb: 0.25 GiB of RGB.
 MAX_PIXELS = 89_478_485
@@ -49,8 +49,11 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImage("too_many_pixels", str(error)) from None
     except (BadImage, MemoryError):
         raise
+    except UnidentifiedImageError:
+        reason = f"its bytes are not {', '.join(_FORMATS)}" if data else "zero bytes"
+        raise BadImage("undecodable", reason) from None
     except Exception as error:  # Pillow's decoders raise whatever their format's parser met
-        raise BadImage("undecodable", f"{type(error).__name__}: {error}" if data else "zero bytes") from None
+        raise BadImage("undecodable", f"{type(error).__name__}: {error}") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -79,8 +79,8 @@ class TrainTransform:
 class EvalTransform:
     """Resize the short side to ``image_size`` (bicubic, antialiased) and cut out the centre square, as CLIP does.
 
-    Pixels equal those of torchvision's ``Resize`` and ``CenterCrop`` up to one grey level; only the square is
-    resampled, so an image of extreme aspect costs no more memory than any other.
+    Pixels equal those of torchvision's ``Resize`` and ``CenterCrop`` up to rounding (two grey levels); only the
+    square is resampled, so an image of extreme aspect costs no more memory than any other.
 
     Args:
         image_size: side of the result, pixels, >= 1.

@@ -33,7 +33,7 @@ def write_shards(tmp_path: Path) -> Callable[..., Path]:
                     text = other
                 members.append((f"k{image_id:04d}.png", data))
                 members.append((f"k{image_id:04d}.txt", text.encode()))
-                texts += caption_count(image_id) if text else 0
+                texts += caption_count(image_id) if text.strip() else 0
                 image_id += 1
             write_tar(folder / f"{shard:03d}.tar", members)
             counts.append((f"{shard:03d}.tar", size, texts))
