@@ -6,7 +6,7 @@ The keys of the two towers are open_clip's (``CLIPVisionCfg``, ``CLIPTextCfg``),
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +186,35 @@ def inline_architecture(
     vision["image_size"] = check_image_size(size, f"{where}vision.image_size")
     text.setdefault("context_length", CLIPTextCfg.context_length)
     return Architecture(embed_dim=embed_dim, vision=vision, text=text)
+
+
+def refuse_idle_keys(architecture: Architecture) -> None:
+    """Refuse keys that the chosen kind of tower does not read, so that nothing a user sets is ignored.
+
+    Raises:
+        UserError: naming the key.
+    """
+    vision, text = (
+        {key for key, value in keys.items() if value is not None} for keys in (architecture.vision, architecture.text)
+    )
+    timm_keys = {key for key in vision if key.startswith("timm_")}
+    hf_keys = {key for key in text if key.startswith("hf_")} - {"hf_tokenizer_name"}
+    tokenizer_keys = {"context_length", "hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs"}
+    if "timm_model_name" in vision:
+        _refuse("vision", vision - timm_keys - {"image_size", "patch_dropout"}, "a timm tower")
+    elif isinstance(architecture.vision.get("layers"), (list, tuple)):
+        _refuse("vision", vision - {"layers", "width", "head_width", "image_size"}, "a ResNet (layers is a list)")
+    else:
+        _refuse("vision", timm_keys, "a tower without timm_model_name")
+    if "hf_model_name" in text:
+        _refuse("text", text - hf_keys - tokenizer_keys, "a Hugging Face tower")
+    else:
+        _refuse("text", hf_keys, "a tower without hf_model_name")
+
+
+def _refuse(part: str, idle: Iterable[str], tower: str) -> None:
+    for key in sorted(idle):
+        raise UserError(f"model.{part}.{key} has no effect on {tower}: leave it out")
 
 
 def check_image_size(image_size: Any, what: str) -> int:

@@ -17,6 +17,7 @@ from bimodal_cl.models.architecture import (
     inline_architecture,
     named_architecture,
     one_line,
+    refuse_idle_keys,
 )
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.tokenizers import build_tokenizer
@@ -81,7 +82,9 @@ def _resolve_architecture(
     if embed_dim is None or vision is None or text is None:
         missing = [key for key, value in inline.items() if value is None]
         raise UserError(f"a model needs model.name, or model.{' and model.'.join(missing)} as well")
-    return inline_architecture(embed_dim, vision, text)
+    architecture = inline_architecture(embed_dim, vision, text)
+    refuse_idle_keys(architecture)
+    return architecture
 
 
 def assemble(

@@ -80,6 +80,8 @@ def build_text_tower(architecture: Architecture, tokenizer: Tokenizer) -> nn.Mod
     if config.hf_model_name:
         return _build_huggingface_tower(architecture, config, tokenizer)
     _check_vocabulary(architecture, tokenizer, config.vocab_size)
+    if is_hugging_face(tokenizer):
+        _check_pooling(architecture, config, tokenizer)
     try:
         return _build_text_tower(architecture.embed_dim, config, architecture.quick_gelu)
     except Exception as error:
@@ -112,3 +114,14 @@ def _check_vocabulary(architecture: Architecture, tokenizer: Tokenizer, vocab_si
     if architecture.name is None and vocab_size is not None and size > vocab_size:
         kind = "the Hugging Face tokenizer" if is_hugging_face(tokenizer) else "open_clip's tokenizer"
         raise UserError(f"the text tower embeds {vocab_size} tokens, {kind} has {size}: set model.text.vocab_size")
+
+
+def _check_pooling(architecture: Architecture, config: Any, tokenizer: Any) -> None:
+    """Refuse a pooling that takes another token than the one with which this tokenizer ends a text."""
+    end = tokenizer.tokenizer.eos_token_id
+    taken = {"argmax": vocabulary_size(tokenizer) - 1, "eos": config.eos_id}.get(config.pool_type, end)
+    if architecture.name is None and taken != end:
+        raise UserError(
+            f"model.text.pool_type '{config.pool_type}' takes token {taken}, and the tokenizer ends a text with {end}: "
+            f"set pool_type 'eos' and eos_id {end}"
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog", "cat", "red", "blue"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "a", "dog", "cat", "red", "blue", "[SEP]"]
+END = WORDS.index("[SEP]")
 VISION = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1}
 TEXT = {"context_length": 12, "width": 64, "heads": 2, "layers": 1}
 CAPTIONS = ["a dog", "a red cat a blue dog", "blue"]
@@ -18,7 +19,7 @@ def write_tokenizer(folder: Path, pad_token: str = "[PAD]") -> None:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", END)]
     )
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=pad_token, unk_token="[UNK]", cls_token="[CLS]", eos_token="[SEP]"
@@ -30,7 +31,7 @@ def text_folder(folder: Path, family: str) -> Path:
     from transformers import AutoConfig, AutoModel
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": END}
     options = {
         "bert": sizes,
         "roberta": sizes,

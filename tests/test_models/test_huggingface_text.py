@@ -9,7 +9,7 @@ import torch
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import DualEncoder, build_model
-from tests.test_models.small_models import CAPTIONS, VISION, text_folder, write_tokenizer
+from tests.test_models.small_models import CAPTIONS, END, TEXT, VISION, text_folder, write_tokenizer
 
 FAMILIES = ["bert", "distilbert", "roberta", "clip_text_model", "t5"]
 
@@ -33,7 +33,7 @@ def test_features_equal_the_library_called_on_unpadded_texts(family, pad_token, 
     features = model.encode_text(CAPTIONS)
     for caption, ours in zip(CAPTIONS, features, strict=True):
         ids = torch.tensor([tokenizer(caption).input_ids])
-        assert ids[0, -1] == 3  # [SEP], which ends a text
+        assert ids[0, -1] == END
         hidden = theirs(input_ids=ids).last_hidden_state.mean(dim=1)
         expected = hidden @ model.text.proj.weight.T
         expected = expected[0] / expected.norm()
@@ -98,14 +98,27 @@ def test_an_open_clip_tower_may_use_a_hugging_face_tokenizer(tmp_path):
         "vocab_size": 9,
         "hf_tokenizer_name": str(tmp_path / "words"),
         "pool_type": "eos",
-        "eos_id": 3,
+        "eos_id": END,
     }
     model = build_model(embed_dim=16, vision=VISION, text=text).eval()
-    assert model.tokenize(["a dog"])[0, :4].tolist() == [2, 4, 5, 3]
+    assert model.tokenize(["a dog"])[0, :4].tolist() == [2, 3, 4, END]
     model.save(tmp_path / "checkpoint")
     features = model.encode_text(CAPTIONS)
     shutil.rmtree(tmp_path / "words")
     assert torch.equal(DualEncoder.load(tmp_path / "checkpoint").encode_text(CAPTIONS), features)
+
+
+@pytest.mark.parametrize(("pool_type", "eos_id", "taken"), [("eos", 2, 2), ("argmax", 8, 9)])
+def test_pooling_another_token_than_the_texts_end_is_refused(pool_type, eos_id, taken, tmp_path):
+    from transformers import AutoTokenizer
+
+    write_tokenizer(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["horse"])  # now the largest token is no longer the end of a text
+    tokenizer.save_pretrained(tmp_path)
+    text = {**TEXT, "vocab_size": 10, "hf_tokenizer_name": str(tmp_path), "pool_type": pool_type, "eos_id": eos_id}
+    with pytest.raises(UserError, match=f"'{pool_type}' takes token {taken}, and the tokenizer ends a text with {END}"):
+        build_model(embed_dim=16, vision=VISION, text=text)
 
 
 @pytest.mark.parametrize(

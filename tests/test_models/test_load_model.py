@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import load_model
-from tests.test_models.small_models import CAPTIONS, TEXT, VISION, write_tokenizer
+from tests.test_models.small_models import CAPTIONS, END, TEXT, VISION, write_tokenizer
 
 
 def test_a_run_means_its_latest_checkpoint(encoder, pixels, tmp_path):
@@ -49,7 +49,7 @@ def test_an_export_in_open_clips_form(encoder, pixels, tmp_path):
     torch.testing.assert_close(model.encode_image(pixels), model.encode_image(grey), atol=1e-6, rtol=0)
 
 
-def clip_folder(folder, activation="quick_gelu", eos_token_id=3):
+def clip_folder(folder, activation="quick_gelu", eos_token_id=END):
     """Write a random CLIPModel whose weights are far from their initial values; return it."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -91,7 +91,7 @@ def features_of(output) -> torch.Tensor:
     return torch.nn.functional.normalize(pooled, dim=-1)
 
 
-@pytest.mark.parametrize(("activation", "eos_token_id"), [("quick_gelu", 3), ("gelu", 2)])
+@pytest.mark.parametrize(("activation", "eos_token_id"), [("quick_gelu", END), ("gelu", 2)])
 def test_a_hugging_face_clip_folder_gives_transformers_own_features(activation, eos_token_id, tmp_path):
     theirs = clip_folder(tmp_path / "clip", activation, eos_token_id)
     write_tokenizer(tmp_path / "clip")
