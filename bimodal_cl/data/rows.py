@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -82,6 +83,7 @@ class RowReader:
         self, manifest: Manifest, max_indexed_rows: int = MAX_INDEXED_ROWS, max_open_files: int = MAX_OPEN_FILES
     ) -> None:
         self.manifest = manifest
+        self._offsets: list[int] = manifest.image_offsets.tolist()
         self._rows: _Recent[_Rows] = _Recent(max_indexed_rows, lambda rows: len(rows.first_text_id), lambda rows: None)
         self._keys: _Recent[list[str]] = _Recent(1, lambda keys: 1, lambda keys: None)
         self._files: _Recent[int] = _Recent(max_open_files, lambda descriptor: 1, os.close)
@@ -104,9 +106,15 @@ class RowReader:
         return self._rows.get(shard, self._index).first_text_id
 
     def locate(self, image_id: int) -> tuple[int, int]:
-        """Return an image's shard and its row in it."""
-        shards, rows = self.manifest.locate_images(np.asarray([image_id]))
-        return int(shards[0]), int(rows[0])
+        """Return an image's shard and its row in it.
+
+        Raises:
+            UserError: ``image_id`` is outside the data set.
+        """
+        if not 0 <= image_id < self._offsets[-1]:
+            raise UserError(f"{self.manifest.folder}: image_id {image_id} is outside [0, {self._offsets[-1]})")
+        shard = bisect_right(self._offsets, image_id) - 1
+        return shard, image_id - self._offsets[shard]
 
     def key(self, image_id: int) -> str:
         """Return an image's key. May read the shard's headers again: meant for messages and reports."""

@@ -198,9 +198,11 @@ def batch_rows(samples: Iterable[Sample], draw_caption: Callable[[int, int], int
 def _build_batch(step: int, samples: list[Sample], draw_caption: Callable[[int, int], int]) -> Batch:
     drawn = [draw_caption(sample.image_id, len(sample.captions)) for sample in samples]
     first_text_ids = torch.tensor([sample.first_text_id for sample in samples])
+    # Stacked by numpy for the reason that `to_tensor` gives.
+    images = np.stack([sample.image.numpy() for sample in samples if isinstance(sample.image, Tensor)])
     return Batch(
         step=step,
-        images=torch.stack([sample.image for sample in samples if isinstance(sample.image, Tensor)]),
+        images=torch.from_numpy(images),
         texts=[sample.captions[n] for sample, n in zip(samples, drawn, strict=True)],
         image_ids=torch.tensor([sample.image_id for sample in samples]),
         text_ids=first_text_ids + torch.tensor(drawn),
