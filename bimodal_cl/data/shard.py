@@ -24,8 +24,9 @@ TEXT_EXTENSION = ".txt"
 
 _BLOCK = 512
 _ZERO_BLOCK = bytes(_BLOCK)
-# name, (mode, uid, gid), size, (mtime, checksum), type, (link name), magic, (version, owner, device), prefix
-_HEADER = struct.Struct("100s24x12s20xc100x6s82x155s")
+# name, (mode, uid, gid), size, (mtime, checksum), type, (link name), magic
+_HEADER = struct.Struct("100s24x12s20xc100x6s")
+_PREFIX = slice(345, 500)
 _CHECKSUM = slice(148, 156)
 _FILE_TYPES = (b"0", b"\0", b"7")
 
@@ -206,7 +207,7 @@ def _walk(path: str | Path, data: mmap.mmap) -> tuple[list[tuple[str, int, int]]
             raise UserError(
                 f"shard {path}: truncated: {end - position} bytes where a header begins, at byte {position}"
             )
-        raw_name, raw_size, kind, magic, prefix = unpack(data, position)
+        raw_name, raw_size, kind, magic = unpack(data, position)
         if not raw_name[0] and data[position : position + _BLOCK] == _ZERO_BLOCK:
             break
         try:
@@ -229,12 +230,12 @@ def _walk(path: str | Path, data: mmap.mmap) -> tuple[list[tuple[str, int, int]]
                 name = long_name
             else:
                 name = raw_name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-                if magic == b"ustar\0" and prefix[0]:
-                    name = prefix.partition(b"\0")[0].decode("utf-8", "surrogateescape") + "/" + name
+                if magic == b"ustar\0" and data[start - _BLOCK + _PREFIX.start]:
+                    prefix = data[start - _BLOCK : start][_PREFIX].partition(b"\0")[0]
+                    name = prefix.decode("utf-8", "surrogateescape") + "/" + name
             long_name = long_size = None
             name = name.removeprefix("./")
-            base = name.rpartition("/")[2]
-            if base[:1] != "." and name:
+            if name and name[name.rfind("/") + 1 :][:1] != ".":
                 members.append((name, start, size))
         elif kind == b"L":
             long_name = data[start : start + size].rstrip(b"\0").decode("utf-8", "surrogateescape")
@@ -274,10 +275,10 @@ def _parse_pax(path: str | Path, records: bytes, start: int, name: str | None) -
 
 def _find_wrong_checksum(data: mmap.mmap, headers: np.ndarray) -> int | None:
     """Return the offset of the first header whose bytes do not add up to its checksum."""
-    view = np.frombuffer(data, dtype=np.uint8)
+    file = np.frombuffer(data, dtype=np.uint8, count=len(data) // _BLOCK * _BLOCK).reshape(-1, _BLOCK)
     for first in range(0, len(headers), 1024):
         offsets = headers[first : first + 1024]
-        blocks = view[offsets[:, None] + np.arange(_BLOCK)]
+        blocks = file[offsets // _BLOCK]
         stored = [_parse_octal(field) for field in np.ascontiguousarray(blocks[:, _CHECKSUM]).view("S8")[:, 0].tolist()]
         blocks[:, _CHECKSUM] = ord(" ")
         wrong = np.flatnonzero(_sum_bytes(blocks) != np.asarray(stored))
