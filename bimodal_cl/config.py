@@ -55,7 +55,7 @@ class VisionTower(Section):
     """The image tower: open_clip's ViT or ResNet, or any timm model. Names are open_clip's."""
 
     timm_model_name: str | None = Field(None, description="a timm architecture; the fields for ViT are then not used")
-    timm_model_pretrained: bool = Field(False, description="start from timm's weights (needs the hub)")
+    timm_model_pretrained: bool | None = Field(None, description="start from timm's weights (needs the hub)")
     timm_pool: str | None = Field(None, description="timm: avg, token, map, abs_attn, rot_attn or empty")
     timm_proj: str | None = Field(None, description="timm: linear, mlp or empty")
     timm_drop: Fraction | None = Field(None, description="timm: head dropout")
@@ -73,7 +73,7 @@ class TextTower(Section):
     """The text tower: open_clip's transformer, or a Hugging Face model. Names are open_clip's."""
 
     hf_model_name: str | None = Field(None, description="a Hugging Face model: local folder or hub name")
-    hf_model_pretrained: bool = Field(True, description="start from its weights; false: random")
+    hf_model_pretrained: bool | None = Field(None, description="false: random weights instead of its own")
     hf_tokenizer_name: str | None = Field(None, description="its tokenizer, where that is another folder or name")
     hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")
     hf_proj_type: str | None = Field(None, description="linear or mlp")

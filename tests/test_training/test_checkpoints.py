@@ -1,0 +1,133 @@
+"""Checkpoints are whole or absent; the newest and the best are kept; a run writes what others read."""
+
+import json
+import math
+import os
+
+import pytest
+import torch
+import yaml
+
+from bimodal_cl import train
+from bimodal_cl.config_source import load_config
+from bimodal_cl.models import load_model
+from bimodal_cl.optim import build_optimizer, compute_learning_rate
+
+SCORE = "retrieval/image_retrieval_recall@5"
+
+
+def folders(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_the_newest_and_the_best_are_kept(write_config, tmp_path):
+    config = write_config(checkpoint={"every": 1, "keep_last": 2, "best": SCORE}, train={"evaluate_every": 2})
+    assert train.main(["--config", str(config)]) == 0
+    run = tmp_path / "run"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line[SCORE] for line in lines if line["event"] == "evaluate"}
+    best = min(step for step, score in scores.items() if score == max(scores.values()))
+    kept = {"step_00000009", "step_00000010", f"step_{best:08d}", "best", "latest"}
+    assert folders(run) == sorted(kept)
+    assert os.readlink(run / "checkpoints/latest") == "step_00000010"
+    assert os.readlink(run / "checkpoints/best") == f"step_{best:08d}"
+
+
+def test_a_run_holds_its_config_its_metrics_and_a_loadable_model(write_config, tmp_path):
+    path = write_config()
+    assert train.main(["--config", str(path)]) == 0
+    run = tmp_path / "run"
+    assert load_config(run / "config.yaml") == load_config(path)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "train"] == list(range(1, 11))
+    assert all(math.isfinite(line["loss"]) and line["samples_per_second"] > 0 for line in lines[:5])
+    assert lines[-1]["event"] == "summary" and lines[-1]["samples_seen"] == 720
+    encoder = load_model(str(run))
+    features = encoder.encode_text(["a red circle", "a blue star"])
+    assert torch.allclose(features.norm(dim=1), torch.ones(2))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(write_config, tmp_path, capsys, monkeypatch):
+    config = write_config(checkpoint={"every": 3})
+    real, calls = torch.save, []
+
+    def full_disk(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("[enforce fail] No space left on device")
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    assert train.main(["--config", str(config)]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "step_00000006 could not be written" in line and "--resume latest" in line
+    assert folders(tmp_path / "run") == ["latest", "step_00000003"]
+
+
+def test_a_damaged_checkpoint_is_named(write_config, tmp_path, capsys):
+    config = write_config(train={"num_epochs": 1})
+    assert train.main(["--config", str(config)]) == 0
+    tables = tmp_path / "run/checkpoints/latest/loss.safetensors"
+    tables.write_bytes(tables.read_bytes()[:100])
+    assert train.main(["--config", str(config), "--resume", "latest"]) == 2
+    assert "loss.safetensors: cannot be read" in capsys.readouterr().err
+    assert train.main(["--config", str(config), "--resume", "step_00000099"]) == 2
+    assert "no checkpoint 'step_00000099'" in capsys.readouterr().err
+
+
+def test_an_unknown_best_score_is_named(write_config, capsys):
+    assert train.main(["--config", str(write_config(checkpoint={"best": "retrieval/recall"}))]) == 2
+    assert "no score 'retrieval/recall'" in capsys.readouterr().err
+
+
+def test_features_that_are_not_finite_stop_the_step_and_touch_no_state(write_config, tmp_path, capsys):
+    config = write_config(checkpoint={"every": 1}, optim={"learning_rate": 1e30, "warmup_steps": 0, "max_grad_norm": None})
+    assert train.main(["--config", str(config)]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "features are not finite on rank 0" in line and line.startswith("error: step ")
+
+
+def test_a_missing_a_truncated_shard_and_a_manifest_that_does_not_fit_are_named(write_config, shapes, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(shapes / "train", copy)
+    config = write_config(data={"train": str(copy)})
+    shard = copy / "00001.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-5_000])
+    assert train.main(["--config", str(config)]) == 2
+    truncated = capsys.readouterr().err
+    assert "00001.tar" in truncated and str(len(whole)) in truncated.replace(",", "")
+    shard.unlink()
+    assert train.main(["--config", str(config)]) == 2
+    assert "00001.tar" in capsys.readouterr().err
+    shard.write_bytes(whole)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["num_images"] += 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert train.main(["--config", str(config)]) == 2
+    assert "num_images" in capsys.readouterr().err
+
+
+def test_learning_rate_is_a_function_of_the_step():
+    schedule = {"num_steps": 110, "learning_rate": 1.0, "min_learning_rate": 0.1, "warmup_steps": 10}
+    rates = [compute_learning_rate(step, **schedule) for step in range(110)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.55)
+    assert rates[109] == pytest.approx(0.1, abs=1e-3)
+    assert compute_learning_rate(80, schedule="constant", **schedule) == 1.0
+
+
+def test_norms_biases_and_temperatures_are_not_decayed():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+    model.add_module("frozen", torch.nn.Linear(2, 2).requires_grad_(False))
+    temperature = torch.nn.Parameter(torch.tensor(1.0))
+    optimizer = build_optimizer(model, [temperature], learning_rate=1e-3, weight_decay=0.3)
+    decayed, free = optimizer.param_groups
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3)] and decayed["weight_decay"] == 0.3
+    assert [tuple(p.shape) for p in free["params"]] == [(4,), (4,), (4,), ()] and free["weight_decay"] == 0.0
+
+
+def test_the_small_config_is_yaml_that_a_user_could_write(write_config):
+    assert yaml.safe_load(write_config().read_text())["loss"]["name"] == "isogclr"
