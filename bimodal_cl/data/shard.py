@@ -229,16 +229,16 @@ def _walk(path: str | Path, data: mmap.mmap) -> tuple[list[tuple[str, int, int]]
             if long_name is not None:
                 name = long_name
             else:
-                name = raw_name.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+                name = raw_name.partition(b"\0")[0].decode("utf-8", "backslashreplace")
                 if magic == b"ustar\0" and data[start - _BLOCK + _PREFIX.start]:
                     prefix = data[start - _BLOCK : start][_PREFIX].partition(b"\0")[0]
-                    name = prefix.decode("utf-8", "surrogateescape") + "/" + name
+                    name = prefix.decode("utf-8", "backslashreplace") + "/" + name
             long_name = long_size = None
             name = name.removeprefix("./")
             if name and name[name.rfind("/") + 1 :][:1] != ".":
                 members.append((name, start, size))
         elif kind == b"L":
-            long_name = data[start : start + size].rstrip(b"\0").decode("utf-8", "surrogateescape")
+            long_name = data[start : start + size].rstrip(b"\0").decode("utf-8", "backslashreplace")
         elif kind == b"x":
             long_name, long_size = _parse_pax(path, data[start : start + size], start, long_name)
         elif kind not in b"gK":
@@ -266,7 +266,7 @@ def _parse_pax(path: str | Path, records: bytes, start: int, name: str | None) -
             raise UserError(f"shard {path}: garbage in the pax header at byte {start + position}")
         field, _, value = records[position + len(digits) + 1 : position + int(digits) - 1].partition(b"=")
         if field == b"path":
-            name = value.decode("utf-8", "surrogateescape")
+            name = value.decode("utf-8", "backslashreplace")
         elif field == b"size" and value.isdigit():
             size = int(value)
         position += int(digits)

@@ -35,6 +35,7 @@ class Stream:
         steps: batches of the whole epoch on this rank.
         start_step: the first that is given out; ``len(stream) == steps - start_step``.
         dropped: images left over at the epoch's end, less than one global batch.
+        build_pipeline: makes the webdataset pipeline of ``Delivery`` that workers run, stage by stage.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Stream:
         self.steps = plan.steps
         self.dropped = plan.dropped
         self.start_step = start_step
-        self._build_pipeline = build_pipeline
+        self.build_pipeline = build_pipeline
         self._num_workers = num_workers
         self._max_bad_fraction = max_bad_fraction
         self._pin_memory = pin_memory
@@ -86,7 +87,7 @@ class Stream:
 
     def _build_loader(self) -> DataLoader[Delivery]:
         return DataLoader(
-            self._build_pipeline(),
+            self.build_pipeline(),
             batch_size=None,
             num_workers=self._num_workers,
             pin_memory=self._pin_memory and torch.cuda.is_available(),

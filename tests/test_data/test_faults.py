@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from bimodal_cl.data import Manifest, image_ids_of_texts, open_stream, read_pairs
+from bimodal_cl.data import Manifest, image_ids_of_texts, index_shard, open_stream, read_pairs
 from bimodal_cl.data.draws import Purpose, draw_below
 from bimodal_cl.data.faults import Fault, FaultCounts
 from bimodal_cl.errors import UserError
@@ -81,6 +84,25 @@ def test_a_replaced_sample_does_not_depend_on_ranks_or_workers(write_shards: Cal
         for batch, expected in zip(part, whole[2:], strict=True):
             assert torch.equal(batch.image_ids, expected.image_ids[rank * 5 : rank * 5 + 5])
             assert torch.equal(batch.images, expected.images[rank * 5 : rank * 5 + 5])
+
+
+def test_a_read_error_is_a_fault_of_its_sample(write_shards: Callable[..., Path], monkeypatch: Any) -> None:
+    folder = write_shards([12])
+    place = int(index_shard(folder / "000.tar").image_offset[5])
+    pread = os.pread
+
+    def fail_once(descriptor: int, size: int, offset: int) -> bytes:
+        if offset == place:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", fail_once)
+    stream = open_stream(folder, 12, 4)
+    (batch,) = stream
+    assert 5 not in batch.image_ids.tolist()
+    assert [str(fault) for fault in stream.report().examples] == [
+        "shard 000.tar, key k0005: unreadable ([Errno 5] Input/output error)"
+    ]
 
 
 def test_evaluation_leaves_faulty_samples_out(write_shards: Callable[..., Path]) -> None:

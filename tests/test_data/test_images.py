@@ -31,13 +31,13 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.uint8(127 + 120 * np.stack(waves, axis=-1)))
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "WEBP"])
 def test_transparency_is_laid_on_white(mode: str) -> None:
     image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     image.putpixel((1, 1), (0, 0, 0, 255))
     if mode == "P":
         data = encode(image.quantize(8))
-    elif mode == "PA":
+    elif mode == "WEBP":
         data = encode(image, "WEBP", lossless=True)
     else:
         data = encode(image.convert(mode))

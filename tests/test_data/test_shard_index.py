@@ -94,6 +94,14 @@ def test_what_is_and_is_not_a_row(tmp_path: Path) -> None:
     assert whole.caption_count.tolist() == [1, 0, 1, 1, 0, 0]
 
 
+def test_a_name_that_is_not_utf8_can_be_printed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        tar.addfile(tarfile.TarInfo("café.jpg"))
+    (key,) = index_shard(tmp_path / "s.tar").keys
+    assert key == "caf\\xe9"
+    key.encode()
+
+
 def test_captions_of_a_text() -> None:
     text = "\ufeff a cat \n\n\tzwei Hunde\r\n".encode()
     assert split_captions(text, "lines") == ["a cat", "zwei Hunde"]

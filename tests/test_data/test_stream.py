@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from bimodal_cl.data import Batch, Manifest, open_stream
+from bimodal_cl.data.rows import RowReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count
 
@@ -136,6 +138,27 @@ def test_leaving_early_ends_the_workers(write_shards: Callable[..., Path]) -> No
     assert len(multiprocessing.active_children()) == 2
     del batches
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_few_open_files_are_enough(write_shards: Callable[..., Path]) -> None:
+    manifest = Manifest.load(write_shards(SIZES))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    reader = RowReader(manifest, max_indexed_rows=18, max_open_files=2)
+    order = [44, 0, 5, 6, 44, 31, 22, 1, 23, 32, 5]
+    rows = [reader.read(image_id) for image_id in order]
+    assert [row.captions[0] for row in rows] == [f"{image_id}-0" for image_id in order]
+    assert [row.first_text_id for row in rows] == [FIRST_TEXT[image_id] for image_id in order]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before + 2
+    reader.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_worker_can_be_started_afresh(write_shards: Callable[..., Path]) -> None:
+    # Where processes are not forked, the stages travel to the workers pickled.
+    stream = open_stream(write_shards(SIZES), 8, 4, shuffle_window=4)
+    pipeline = pickle.loads(pickle.dumps(stream.build_pipeline()))
+    require_equal([delivery.batch for delivery in pipeline], list(stream))
 
 
 def test_opening_a_stream_draws_nothing_from_the_global_generators(write_shards: Callable[..., Path]) -> None:
