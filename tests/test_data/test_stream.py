@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import pickle
 import re
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from bimodal_cl.data import Batch, Manifest, open_stream
+from bimodal_cl.data import Batch, Manifest, TrainTransform, open_stream
 from bimodal_cl.data.rows import RowReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count
@@ -54,7 +56,7 @@ def test_an_epoch_holds_every_image_once(write_shards: Callable[..., Path]) -> N
     assert (stream.report().samples, stream.report().total) == (40, 0)
 
 
-def test_captions_and_crops_change_with_the_epoch(write_shards: Callable[..., Path]) -> None:
+def test_every_caption_is_drawn_in_some_epoch(write_shards: Callable[..., Path]) -> None:
     folder = write_shards(SIZES)
     drawn: dict[int, set[int]] = {}
     for epoch in range(12):
@@ -64,6 +66,22 @@ def test_captions_and_crops_change_with_the_epoch(write_shards: Callable[..., Pa
     assert sorted(drawn) == list(range(45))
     for image_id, captions in drawn.items():
         assert captions == set(range(caption_count(image_id)))
+
+
+def test_crops_are_a_function_of_seed_epoch_and_image(write_shards: Callable[..., Path]) -> None:
+    gradient = Image.linear_gradient("L").convert("RGB")
+    out = io.BytesIO()
+    gradient.save(out, "PNG")
+    folder = write_shards([7], dict.fromkeys(range(7), out.getvalue()))  # all alike, so that only crops differ
+    transform = TrainTransform(8, scale=(0.2, 0.6), ratio=(0.5, 2.0), flip=True)
+    options = {"scale": (0.2, 0.6), "ratio": (0.5, 2.0), "flip": True}
+    seen: list[torch.Tensor] = []
+    for seed, epoch, num_workers in ((0, 0, 0), (0, 1, 2), (3, 0, 1)):
+        for batch in open_stream(folder, 2, 8, seed=seed, epoch=epoch, num_workers=num_workers, **options):
+            for image, image_id in zip(batch.images, batch.image_ids.tolist(), strict=True):
+                assert torch.equal(image, transform(gradient, seed, epoch, image_id))
+                seen.append(image.flatten())
+    assert len(torch.stack(seen).unique(dim=0)) == len(seen) == 18
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
