@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 RUN := runs/quickstart
 THREADS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
 
+LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml --num_cpu_threads_per_process $(THREADS)
+
 .PHONY: quickstart test lint bench clean
 
 # Installing again is needed only when the dependencies change: the package itself is installed in place.
@@ -19,6 +21,15 @@ $(VENV)/installed-test: pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	@touch $@ $(VENV)/installed
+
+# A finished step is not repeated: the data set is kept, and a finished run resumes at its end.
+quickstart: $(VENV)/installed
+	@test -d $(RUN)/data || $(BIN)/bimodal-prep write synthetic --to $(RUN)/data
+	$(LAUNCH) -m bimodal_cl.train --config configs/train/quickstart.yaml --resume latest
+	$(BIN)/bimodal-eval zero-shot $(RUN)/model --data $(RUN)/data/zero_shot
+	$(BIN)/bimodal-eval retrieval $(RUN)/model --data $(RUN)/data/retrieval
+	$(BIN)/bimodal-eval report $(RUN)/model
+	@echo "Open $(CURDIR)/$(RUN)/model/report.html in a browser."
 
 test: $(VENV)/installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)

@@ -61,6 +61,10 @@ def _plain_lines(iterable: Iterable[T], total: int | None, unit: str, descriptio
             rate = count / (now - start)
             done = f"{count:,}" if total is None else f"{count:,} of {total:,}"
             left = "" if total is None else f", {format_duration((total - count) / rate)} left"
-            note(f"{description}: {done} {unit}, {rate:,.0f}/s{left}")
+            note(f"{description}: {done} {unit}, {_rate(rate)}{left}")
     elapsed = time.monotonic() - start
-    note(f"{description}: {count:,} {unit} in {format_duration(elapsed)} ({count / max(elapsed, 1e-9):,.0f}/s)")
+    note(f"{description}: {count:,} {unit} in {format_duration(elapsed)} ({_rate(count / max(elapsed, 1e-9))})")
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.2g}/s"

@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from bimodal_cl.progress import format_duration, note
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -60,7 +62,7 @@ class RunLog:
             done = values["step"] - self._first_step
             left = (time.monotonic() - self._started) / max(done, 1) * (self._num_steps - values["step"])
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
-            self.say(f"step {values['step']}/{self._num_steps}  {text}  left {_clock(left)}")
+            self.say(f"step {values['step']}/{self._num_steps}  {text}  left {format_duration(left)}")
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line to the file."""
@@ -71,7 +73,7 @@ class RunLog:
     def say(self, message: str) -> None:
         """Print a line beside the bar, once for all ranks."""
         if self._enabled:
-            tqdm.write(message, file=sys.stderr)
+            note(message)
 
     def close(self) -> None:
         """Close the file and the bar."""
@@ -80,12 +82,6 @@ class RunLog:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _keep_lines(path: Path, last_step: int) -> None:

@@ -105,6 +105,10 @@ class Trainer:
         """
         self.model, self.optimizer = self.accelerator.prepare(self.encoder, self._optimizer)
         self.log = RunLog(self.folder, self.plan.num_steps, self.steps_done, self.accelerator.is_main_process)
+        if self.steps_done >= self.plan.num_steps:
+            self.log.say(f"nothing to do: {self.steps_done} of {self.plan.num_steps} steps are done")
+            self.log.close()
+            return
         clock = time.monotonic()
         try:
             while self.steps_done < self.plan.num_steps:

@@ -116,6 +116,7 @@ def open_stream(
     max_bad_fraction: float = 0.01,
     max_pixels: int = MAX_PIXELS,
     pin_memory: bool = False,
+    eval_transform: Callable[[Image.Image], Tensor] | None = None,
 ) -> Stream:
     """Open one epoch of a data set on one rank.
 
@@ -144,6 +145,8 @@ def open_stream(
             :meth:`~bimodal_cl.data.faults.FaultCounts.require_few` states.
         max_pixels: more pixels than this make an image a fault, >= 1.
         pin_memory: put the images in page-locked memory where CUDA is there.
+        eval_transform: what evaluation does to an image instead of :class:`EvalTransform`, such as the preprocessing
+            that a published model was trained with.
 
     Raises:
         UserError: a value is out of range, the manifest or a shard does not fit, or the data set does not fill one
@@ -177,7 +180,7 @@ def open_stream(
     else:
         plan = SequentialPlan(manifest.num_images, batch_size, rank, world_size)
         image_ids = plan.image_ids
-        transform = partial(_transform, EvalTransform(image_size))
+        transform = partial(_transform, eval_transform or EvalTransform(image_size))
         draw_caption = _first_caption
     _require_ranges(start_step=(start_step, 0, plan.steps))
 
@@ -199,7 +202,7 @@ def _augment(transform: TrainTransform, seed: int, epoch: int, image: Image.Imag
     return transform(image, seed, epoch, image_id)
 
 
-def _transform(transform: EvalTransform, image: Image.Image, image_id: int) -> Tensor:
+def _transform(transform: Callable[[Image.Image], Tensor], image: Image.Image, image_id: int) -> Tensor:
     return transform(image)
 
 
