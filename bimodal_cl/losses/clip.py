@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from bimodal_cl.distributed import replicated_parameter
 from bimodal_cl.losses.anchors import widen_exactly_
-from bimodal_cl.losses.contrastive import ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.margin import compute_softplus
 
 
 class CLIPLoss(ContrastiveLoss):
@@ -58,15 +58,12 @@ class CLIPLoss(ContrastiveLoss):
         widen_exactly_(self.logit_scale.data, self._initial)
         return self
 
-    def temperatures(
-        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
-    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Return the one learned temperature for all, after holding the parameter to its bound."""
         with torch.no_grad():
             self.logit_scale.clamp_(max=-math.log(self.tau_min))
-        tau = torch.exp(-replicated_parameter(self.logit_scale)).expand_as(alignment)
-        return tau, tau
+        return torch.exp(-replicated_parameter(self.logit_scale)).expand_as(anchors.alignment)
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
         """Return ``softplus(z_i)``."""
-        return softplus(direction.margins.margin)
+        return compute_softplus(direction.margins.margin)

@@ -1,6 +1,6 @@
 """What all losses share: checks, the two directions, the mean over the global batch, the metrics.
 
-A loss is a temperature rule (:meth:`ContrastiveLoss.temperatures`) and a weight rule
+A loss is a temperature rule (:meth:`ContrastiveLoss.temperature`) and a weight rule
 (:meth:`ContrastiveLoss.anchor_losses`); one file of this folder each.
 """
 
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Iterable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bimodal_cl.distributed import gather_rows, reduce_sum, world_size
-from bimodal_cl.losses.margin import Margins, contrastive_margins
+from bimodal_cl.losses.margin import Margins, Negatives, compute_margins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +36,31 @@ class LossOutput:
 
 
 @dataclasses.dataclass(frozen=True)
-class Direction:
-    """One direction of a step, anchors to candidates: what a weight rule reads.
+class Anchors:
+    """This process's anchors of one modality: what a temperature rule reads.
 
     Attributes:
-        modality: ``"image"`` (images are the anchors) or ``"text"``.
+        modality: ``"image"`` or ``"text"``.
         ids: the anchors' ids.
-        tau: the anchors' temperatures in this step.
-        margins: see :class:`Margins`.
+        alignment: cosine of each with its positive, without gradient.
+        has_negatives: an anchor without any contributes nothing and keeps its state.
     """
 
     modality: str
     ids: Int[Tensor, " anchors"]
+    alignment: Float[Tensor, "anchors 1"]
+    has_negatives: Bool[Tensor, "anchors 1"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Direction(Anchors):
+    """One direction of a step, anchors to candidates: what a weight rule reads besides.
+
+    Attributes:
+        tau: the anchors' temperatures in this step.
+        margins: see :class:`Margins`.
+    """
+
     tau: Float[Tensor, "anchors 1"]
     margins: Margins
 
@@ -60,7 +74,7 @@ class ContrastiveLoss(nn.Module, abc.ABC):
     Args:
         num_images: number of images of the data set; None where the loss keeps nothing per anchor.
         num_texts: number of texts of the data set; None likewise.
-        tile_size: see :func:`contrastive_margins`.
+        tile_size: see :func:`~bimodal_cl.losses.margin.contrastive_margins`.
         mask_repeats: other captions of the same image and repeats of the same caption are not negatives.
 
     Raises:
@@ -129,21 +143,18 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             if image_features.dtype != torch.float64:
                 image_features, text_features = image_features.float(), text_features.float()
             alignment = (image_features.detach() * text_features.detach()).sum(dim=1, keepdim=True)
-            tau_image, tau_text = self.temperatures(image_ids, text_ids, alignment)
-            margins_image, margins_text = contrastive_margins(
-                image_features,
-                text_features,
-                image_ids,
-                text_ids,
-                tau_image,
-                tau_text,
-                tile_size=self.tile_size,
-                mask_repeats=self.mask_repeats,
+            negatives = Negatives.gather(image_ids, text_ids, self.mask_repeats)
+            has_negatives = negatives.of_own_anchors > 0
+            image = Anchors("image", image_ids, alignment, has_negatives)
+            text = Anchors("text", text_ids, alignment, has_negatives)
+            tau_image, tau_text = self.temperature(image), self.temperature(text)
+            margins_image, margins_text = compute_margins(
+                image_features, text_features, tau_image, tau_text, negatives, self.tile_size
             )
-            image = Direction("image", image_ids, tau_image, margins_image)
-            text = Direction("text", text_ids, tau_text, margins_text)
-            local = (self._mean_loss(image) + self._mean_loss(text)) / 2
-            alone = (~margins_image.has_negatives).sum().to(local.dtype)
+            direction_image = Direction(**vars(image), tau=tau_image, margins=margins_image)
+            direction_text = Direction(**vars(text), tau=tau_text, margins=margins_text)
+            local = (self._mean_loss(direction_image) + self._mean_loss(direction_text)) / 2
+            alone = (~has_negatives).sum().to(local.dtype)
             means = torch.stack([local, tau_image.mean(), tau_text.mean(), alignment.mean(), alone * world_size()])
             means = reduce_sum(means) / world_size()
         loss = local + (means[0] - local).detach()  # the global value with this rank's gradient
@@ -151,10 +162,8 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         return LossOutput(loss, dict(zip(names, means[1:].unbind(), strict=True)))
 
     @abc.abstractmethod
-    def temperatures(
-        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
-    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-        """Temperature rule: one temperature for each of this process's image anchors and text anchors."""
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
+        """Temperature rule: the temperature of each anchor of one modality. Moves no state."""
 
     @abc.abstractmethod
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
@@ -166,7 +175,7 @@ class ContrastiveLoss(nn.Module, abc.ABC):
 
     def _mean_loss(self, direction: Direction) -> Tensor:
         losses = self.anchor_losses(direction)
-        return torch.where(direction.margins.has_negatives, losses, 0.0).mean()
+        return torch.where(direction.has_negatives, losses, 0.0).mean()
 
     def _require_sound_batch(
         self, image_features: Tensor, text_features: Tensor, image_ids: Tensor, text_ids: Tensor
@@ -204,11 +213,11 @@ class ContrastiveLoss(nn.Module, abc.ABC):
 
 
 def require_between(name: str, value: float, low: float, high: float, *, low_open: bool = False) -> None:
-    """Refuse a hyperparameter outside ``[low, high]`` (``(low, high]`` where ``low_open``), by value.
+    """Refuse a hyperparameter that is not finite or outside ``[low, high]`` (``(low, high]`` where ``low_open``).
 
     Raises:
         ValueError: with the name, the value and the range.
     """
-    if not (low < value if low_open else low <= value) or not value <= high:
+    if not math.isfinite(value) or not (low < value if low_open else low <= value) or not value <= high:
         left = "(" if low_open else "["
         raise ValueError(f"{name}={value} must be in {left}{low}, {high}]")

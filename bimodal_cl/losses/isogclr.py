@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.losses.anchors import Occurrences
-from bimodal_cl.losses.contrastive import Direction, require_between
+from bimodal_cl.losses.contrastive import Anchors, Direction, require_between
 from bimodal_cl.losses.sogclr import MovingAverageLoss, compute_estimated_loss
 
 MAX_TAU_GRADIENT = 5.0
@@ -88,15 +88,13 @@ class ISogCLRLoss(MovingAverageLoss):
         self.rho, self.rho_fraction = rho, rho_fraction
         self._rho_was_compared = False
 
-    def temperatures(
-        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
-    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Look the anchors' own temperatures up, as they are before this step's update."""
-        return self.image_anchors.look_up("tau", image_ids), self.text_anchors.look_up("tau", text_ids)
+        return self.table_of(anchors).look_up("tau", anchors.ids)
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
         """Return ``tau_i * (log u_i + rho)`` and update ``log_u``, ``tau_grad`` and ``tau``."""
-        occurrences = Occurrences(direction.ids, direction.margins.has_negatives)
+        occurrences = Occurrences(direction.ids, direction.has_negatives)
         log_u = self.compute_log_u(direction, occurrences)
         log_u_of_anchor = occurrences.to_local(log_u, missing=0.0)
         losses, ratio = compute_estimated_loss(direction, log_u_of_anchor)

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from bimodal_cl.distributed import reduce_sum, world_size
+from bimodal_cl.distributed import reduce_max, reduce_sum, world_size
 from bimodal_cl.losses.anchors import AnchorTable, Occurrences
-from bimodal_cl.losses.contrastive import ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.margin import compute_softplus
 
 
 class MACLLoss(ContrastiveLoss):
@@ -86,31 +86,30 @@ class MACLLoss(ContrastiveLoss):
             self.image_anchors = AnchorTable(num_images, alignment=math.nan)
             self.text_anchors = AnchorTable(num_texts, alignment=math.nan)
 
-    def temperatures(
-        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
-    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-        """Return ``tau_base * (1 + alpha * (A - alignment_base))`` for images and texts."""
-        if self.image_anchors is None or self.text_anchors is None:
-            mean = reduce_sum(alignment.mean()) / world_size()
-            known = {"image": mean.expand_as(alignment), "text": mean.expand_as(alignment)}
-            updates = []
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
+        """Return ``tau_base * (1 + alpha * (A - alignment_base))`` ."""
+        table = self.table_of(anchors)
+        if table is None:
+            alignment = (reduce_sum(anchors.alignment.mean()) / world_size()).expand_as(anchors.alignment)
         else:
-            updates = [
-                MovingAlignment(self.image_anchors, image_ids, alignment, self.mu),
-                MovingAlignment(self.text_anchors, text_ids, alignment, self.mu),
-            ]
-            known = {"image": updates[0].for_anchors, "text": updates[1].for_anchors}
-        tau_image, tau_text = self._rule["image"](known["image"]), self._rule["text"](known["text"])
-        if self.training:  # only now: a refused temperature must leave the tables alone
-            for update in updates:
-                update.write_()
-        return tau_image, tau_text
+            alignment = MovingAlignment(table, anchors, self.mu).for_anchors
+        return self._rule[anchors.modality](alignment)
+
+    def table_of(self, anchors: Anchors) -> AnchorTable | None:
+        """Return the table of the anchors' modality; None where the batch's alignment is used."""
+        return self.image_anchors if anchors.modality == "image" else self.text_anchors
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
-        """Return ``V_i * softplus(z_i)`` with gradient one in ``z_i``, or ``softplus(z_i)`` without reweighting."""
+        """Return ``V_i * softplus(z_i)`` with gradient one in ``z_i``, or ``softplus(z_i)`` without reweighting.
+
+        Moves the anchors' alignment, only here: a refused temperature of either modality leaves the tables alone.
+        """
+        table = self.table_of(direction)
+        if self.training and table is not None:
+            MovingAlignment(table, direction, self.mu).write_()
         margin = direction.margins.margin
         if not self.reweight:
-            return softplus(margin)
+            return compute_softplus(margin)
         return compute_reweighted_value(margin.detach()) + (margin - margin.detach())
 
 
@@ -134,32 +133,33 @@ class TemperatureRule:
                 f"{prefix}alpha={alpha} with {prefix}alignment_base={alignment_base}: the temperature {self.formula} "
                 f"falls below 0 for alignments under {alignment_base - 1 / alpha:.3g}"
             )
+        self._may_fail = lowest <= 0
         self.tau_base, self.alpha, self.alignment_base = tau_base, alpha, alignment_base
 
     def __call__(self, alignment: Float[Tensor, "anchors 1"]) -> Float[Tensor, "anchors 1"]:
         """Return the temperatures.
 
         Raises:
-            ValueError: one of them is not positive.
+            ValueError: one of them is not positive, on whichever rank; raised on all.
         """
-        tau = self.tau_base * (1 + self.alpha * (alignment - self.alignment_base))
-        if (self.alpha > 1 or 1 - self.alpha * (1 + self.alignment_base) <= 0) and not (tau > 0).all():
-            raise ValueError(
-                f"the temperature {self.formula} is not positive at an alignment of {alignment.min().item():.4g}"
-            )
-        return tau
+        if self._may_fail:  # alike on all ranks, so that none is left waiting for one that has raised
+            lowest = -reduce_max(-alignment.min()).item()
+            if not 1 + self.alpha * (lowest - self.alignment_base) > 0:
+                raise ValueError(f"the temperature {self.formula} is not positive at an alignment of {lowest:.4g}")
+        return self.tau_base * (1 + self.alpha * (alignment - self.alignment_base))
 
 
 class MovingAlignment:
     """The moving average of the alignment of this batch's anchors, computed before it is written."""
 
-    def __init__(self, table: AnchorTable, ids: Tensor, alignment: Float[Tensor, "anchors 1"], mu: float) -> None:
-        occurrences = Occurrences(ids)
-        seen = occurrences.mean(alignment)
+    def __init__(self, table: AnchorTable, anchors: Anchors, mu: float) -> None:
+        occurrences = Occurrences(anchors.ids, anchors.has_negatives)
+        seen = occurrences.mean(anchors.alignment)
         old = table.look_up("alignment", occurrences.ids)
         self._table, self._ids = table, occurrences.ids
         self._new = torch.where(old.isnan(), seen, (1 - mu) * old + mu * seen)
-        self.for_anchors = occurrences.to_local(self._new, math.nan)
+        local = occurrences.to_local(self._new, math.nan)
+        self.for_anchors = torch.where(local.isnan(), anchors.alignment, local)  # those without negatives
 
     def write_(self) -> None:
         """Store the new values."""
@@ -172,5 +172,5 @@ def compute_reweighted_value(margin: Float[Tensor, "anchors 1"]) -> Float[Tensor
     Below -20 the quotient is ``1 + exp(z)/2`` to float64's precision (next term of the series: ``-exp(2z)/6``).
     """
     moderate = margin.clamp(min=-20)
-    exact = softplus(moderate) * (1 + torch.exp(-moderate))
+    exact = compute_softplus(moderate) * (1 + torch.exp(-moderate))
     return torch.where(margin < -20, 1 + torch.exp(margin.clamp(max=0)) / 2, exact)

@@ -35,7 +35,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -57,11 +57,6 @@ class Margins(NamedTuple):
     margin: Float[Tensor, "anchors 1"]
     tau_slope: Float[Tensor, "anchors 1"]
     num_negatives: Float[Tensor, "anchors 1"]
-
-    @property
-    def has_negatives(self) -> Bool[Tensor, "anchors 1"]:
-        """Whether the anchor has any negative at all; those without contribute nothing and keep their state."""
-        return self.num_negatives > 0
 
     @property
     def log_mean_odds(self) -> Float[Tensor, "anchors 1"]:
@@ -95,25 +90,46 @@ def contrastive_margins(
     Returns:
         The images' margins and the texts' margins.
     """
-    pairs = _Pairs.gather(image_ids, text_ids, mask_repeats)
+    negatives = Negatives.gather(image_ids, text_ids, mask_repeats)
+    return compute_margins(image_features, text_features, tau_image, tau_text, negatives, tile_size)
+
+
+def compute_margins(
+    image_features: Float[Tensor, "batch dim"],
+    text_features: Float[Tensor, "batch dim"],
+    tau_image: Float[Tensor, "batch 1"],
+    tau_text: Float[Tensor, "batch 1"],
+    negatives: Negatives,
+    tile_size: int | None,
+) -> tuple[Margins, Margins]:
+    """Compute the margins as :func:`contrastive_margins` does, where the negatives are known already."""
     margin_image, margin_text, slope_image, slope_text = _MarginFunction.apply(
-        image_features, text_features, tau_image, tau_text, pairs, tile_size
+        image_features, text_features, tau_image, tau_text, negatives, tile_size
     )
-    own = pairs.num_negatives[pairs.own].to(image_features.dtype)
+    own = negatives.of_own_anchors.to(image_features.dtype)
     return Margins(margin_image, slope_image, own), Margins(margin_text, slope_text, own)
 
 
-class _Pairs(NamedTuple):
-    """Who is whose negative in the global batch; the relation is symmetric, so both directions share it."""
+class Negatives(NamedTuple):
+    """Who is whose negative in the global batch; the relation is symmetric, so both directions share it.
 
-    image_group: Int[Tensor, " candidates"]  # equal number, equal image id
+    Attributes:
+        image_group: equal numbers stand for equal image ids.
+        text_group: equal numbers stand for equal text ids.
+        num_negatives: ``n_i`` of every pair of the global batch.
+        any_repeats: whether any id occurs twice; otherwise only the positives are no negatives.
+        own: this process's rows of the global batch.
+    """
+
+    image_group: Int[Tensor, " candidates"]
     text_group: Int[Tensor, " candidates"]
     num_negatives: Int[Tensor, "candidates 1"]
     any_repeats: bool
-    own: slice  # this process's rows of the global batch
+    own: slice
 
     @classmethod
-    def gather(cls, image_ids: Tensor, text_ids: Tensor, mask_repeats: bool) -> _Pairs:
+    def gather(cls, image_ids: Tensor, text_ids: Tensor, mask_repeats: bool) -> Negatives:
+        """Find the negatives in the global batch from this process's ids; without ``mask_repeats``, all but itself."""
         batch_size = image_ids.shape[0]
         own = slice(rank() * batch_size, (rank() + 1) * batch_size)
         ids = gather_rows(torch.stack([image_ids, text_ids], dim=1))
@@ -128,6 +144,11 @@ class _Pairs(NamedTuple):
         excluded = image_count[image_group] + text_count[text_group] - both_count[both_group]
         any_repeats = min(image_count.numel(), text_count.numel()) < num_pairs
         return cls(image_group, text_group, (num_pairs - excluded)[:, None], any_repeats, own)
+
+    @property
+    def of_own_anchors(self) -> Int[Tensor, "anchors 1"]:
+        """``n_i`` of this process's pairs."""
+        return self.num_negatives[self.own]
 
     def mask_(self, logits: Tensor, rows: slice, columns: slice) -> None:
         """Set the logits of pairs that are not negatives to ``MASKED``, in place."""
@@ -176,6 +197,11 @@ class _RunningSums:
         return margin, (self.weighted / total).masked_fill(alone, 0)
 
 
+def compute_softplus(margin: Float[Tensor, "anchors 1"]) -> Float[Tensor, "anchors 1"]:
+    """``log(1 + exp(z))`` to full precision; PyTorch's own ``softplus`` is cut to ``z`` above 20."""
+    return -torch.nn.functional.logsigmoid(-margin)
+
+
 def _tiles(whole: slice, tile_size: int | None) -> Iterator[slice]:
     step = tile_size or max(whole.stop - whole.start, 1)
     for start in range(whole.start, whole.stop, step):
@@ -192,24 +218,24 @@ class _MarginFunction(torch.autograd.Function):
         text_features: Tensor,
         tau_image: Tensor,
         tau_text: Tensor,
-        pairs: _Pairs,
+        negatives: Negatives,
         tile_size: int | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         images, texts = gather_rows(image_features), gather_rows(text_features)
         tau_images, tau_texts = gather_rows(tau_image), gather_rows(tau_text)
         positives = (images * texts).sum(dim=1, keepdim=True)
         image_sums, text_sums = _RunningSums(tau_images), _RunningSums(tau_texts)
-        for rows in _tiles(pairs.own, tile_size):
+        for rows in _tiles(negatives.own, tile_size):
             for columns in _tiles(slice(0, len(texts)), tile_size):
                 sims = images[rows] @ texts[columns].T
-                pairs.mask_(sims, rows, columns)
+                negatives.mask_(sims, rows, columns)
                 image_sums.add(rows, (sims - positives[rows]) / tau_images[rows], dim=1)
                 text_sums.add(columns, sims.sub_(positives[columns].T).div_(tau_texts[columns].T), dim=0)
         text_sums.reduce()  # each rank has seen its own images only
-        text_margin, text_slope = text_sums.margin_and_slope(pairs.num_negatives)
-        image_margin, image_slope = image_sums.margin_and_slope(pairs.num_negatives)
-        ctx.pairs, ctx.tile_size = pairs, tile_size
-        own = pairs.own
+        text_margin, text_slope = text_sums.margin_and_slope(negatives.num_negatives)
+        image_margin, image_slope = image_sums.margin_and_slope(negatives.num_negatives)
+        ctx.negatives, ctx.tile_size = negatives, tile_size
+        own = negatives.own
         ctx.save_for_backward(
             images, texts, tau_images, tau_texts, positives, image_margin[own], text_margin, image_slope, text_slope
         )
@@ -221,9 +247,9 @@ class _MarginFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, c_image: Tensor, c_text: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         images, texts, tau_images, tau_texts, positives, own_margin, text_margin, *slopes = ctx.saved_tensors
-        pairs, own = ctx.pairs, ctx.pairs.own
+        negatives, own = ctx.negatives, ctx.negatives.own
         everyone = slice(0, len(images))
-        alone = pairs.num_negatives == 0
+        alone = negatives.num_negatives == 0
         scale_image = (gather_rows(c_image) / tau_images).masked_fill_(alone, 0)
         scale_text = (gather_rows(c_text) / tau_texts).masked_fill_(alone, 0)
         image_margin = gather_rows(own_margin)
@@ -231,7 +257,7 @@ class _MarginFunction(torch.autograd.Function):
         def weights(rows: slice, columns: slice) -> Tensor:
             """``G`` of one tile."""
             sims = images[rows] @ texts[columns].T
-            pairs.mask_(sims, rows, columns)
+            negatives.mask_(sims, rows, columns)
             result = (
                 ((sims - positives[rows]) / tau_images[rows]).sub_(image_margin[rows]).exp_().mul_(scale_image[rows])
             )

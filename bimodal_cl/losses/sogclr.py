@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.losses.anchors import AnchorTable, Occurrences
-from bimodal_cl.losses.contrastive import ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, Direction, require_between
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
 
@@ -57,9 +57,9 @@ class MovingAverageLoss(ContrastiveLoss):
         progress = min(1.0, 2 * self.scheduled_progress("gamma"))
         return self._gamma + (1 - self._gamma) * (1 + math.cos(math.pi * progress)) / 2
 
-    def table_of(self, direction: Direction) -> AnchorTable:
-        """Return the table of the direction's anchors."""
-        return self.image_anchors if direction.modality == "image" else self.text_anchors
+    def table_of(self, anchors: Anchors) -> AnchorTable:
+        """Return the table of the anchors' modality."""
+        return self.image_anchors if anchors.modality == "image" else self.text_anchors
 
     def compute_log_u(self, direction: Direction, occurrences: Occurrences) -> Float[Tensor, "ids 1"]:
         """Return the updated ``log_u`` of every id of the global batch; several occurrences count as one mean."""
@@ -116,16 +116,13 @@ class SogCLRLoss(MovingAverageLoss):
         require_between("tau", tau, 0, math.inf, low_open=True)
         self.tau = tau
 
-    def temperatures(
-        self, image_ids: Tensor, text_ids: Tensor, alignment: Float[Tensor, "batch 1"]
-    ) -> tuple[Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Return the fixed temperature for all."""
-        tau = torch.full_like(alignment, self.tau)
-        return tau, tau
+        return torch.full_like(anchors.alignment, self.tau)
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
         """Update ``log_u`` and return ``tau * log u_i``."""
-        occurrences = Occurrences(direction.ids, direction.margins.has_negatives)
+        occurrences = Occurrences(direction.ids, direction.has_negatives)
         log_u = self.compute_log_u(direction, occurrences)
         if self.training:
             self.table_of(direction).update_(occurrences.ids, log_u=log_u)
