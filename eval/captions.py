@@ -1,0 +1,139 @@
+"""Captions of a shard folder, read without decoding a picture, and what they say about concepts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bimodal_cl.errors import UserError
+
+
+def iterate_captions(folder: Path) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield ``(image_id, first_text_id, captions)`` of every image, in the order of ids.
+
+    Raises:
+        UserError: the manifest or a shard cannot be read.
+    """
+    from bimodal_cl.data import Manifest
+    from bimodal_cl.data.shard import index_shard, split_captions
+
+    manifest = Manifest.load(folder)
+    image_id = first_text_id = 0
+    for shard in manifest.shards:
+        index = index_shard(folder / shard.name, manifest.captions)
+        with (folder / shard.name).open("rb") as stream:
+            rows = zip(index.text_offset.tolist(), index.text_size.tolist(), index.caption_count.tolist(), strict=True)
+            for offset, size, count in rows:
+                captions: list[str] = []
+                if count:
+                    stream.seek(offset)
+                    captions = split_captions(stream.read(size), manifest.captions)
+                yield image_id, first_text_id, captions
+                image_id += 1
+                first_text_id += count
+
+
+def read_captions(folder: Path, text_ids: Iterable[int]) -> dict[int, str]:
+    """Return the captions of some texts by ``text_id``; random access, so a large data set costs no more than a small one."""
+    from bimodal_cl.data.pairs import image_ids_of_texts, read_pairs
+
+    wanted = np.unique(np.fromiter(text_ids, dtype=np.int64))
+    if not len(wanted):
+        return {}
+    owners = image_ids_of_texts(folder, wanted)
+    pairs = read_pairs(folder, np.unique(owners))
+    return {
+        text_id: pairs[owner].captions[text_id - pairs[owner].first_text_id]
+        for text_id, owner in zip(wanted.tolist(), owners.tolist(), strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class ConceptTemperature:
+    """A concept's frequency in the training data and the mean temperature of what mentions it (NaN: none visited)."""
+
+    concept: str
+    count: int
+    image_tau: float
+    text_tau: float
+
+
+def load_concepts(data: Path) -> list[tuple[str, int]]:
+    """Return ``(concept, count)`` from the ``concepts.json`` beside a shard folder; empty where there is none.
+
+    Raises:
+        UserError: the file is there but not a list of ``{"concept": ..., "count": ...}``.
+    """
+    path = data.resolve().parent / "concepts.json"
+    if not path.is_file():
+        return []
+    try:
+        return [(str(each["concept"]), int(each["count"])) for each in json.loads(path.read_text(encoding="utf-8"))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path}: not a list of {{"concept": ..., "count": ...}}: {error!r}') from error
+
+
+def temperatures_of_concepts(
+    data: Path, concepts: Sequence[tuple[str, int]], image_tau: np.ndarray, text_tau: np.ndarray
+) -> list[ConceptTemperature]:
+    """Average the temperatures of the texts that name a concept, and of their images.
+
+    A caption names a concept when the concept's words stand in it side by side, whatever their case.
+
+    Args:
+        data: shard folder.
+        concepts: ``(concept, count)``.
+        image_tau, text_tau: ``[images]`` and ``[texts]``, NaN where never visited.
+
+    Returns:
+        One entry a concept that some visited text or image shows.
+    """
+    index_of_words = {_words(concept): index for index, (concept, _) in enumerate(concepts)}
+    lengths = sorted({len(words) for words in index_of_words})
+    sums = np.zeros((2, len(concepts)))
+    counts = np.zeros((2, len(concepts)), dtype=np.int64)
+    for image_id, first_text_id, captions in iterate_captions(data):
+        shown: set[int] = set()
+        for text_id, caption in enumerate(captions, start=first_text_id):
+            words = _words(caption)
+            named = {
+                index_of_words[part]
+                for length in lengths
+                for start in range(len(words) - length + 1)
+                if (part := words[start : start + length]) in index_of_words
+            }
+            shown |= named
+            if named and not np.isnan(text_tau[text_id]):
+                sums[1, list(named)] += text_tau[text_id]
+                counts[1, list(named)] += 1
+        if shown and not np.isnan(image_tau[image_id]):
+            sums[0, list(shown)] += image_tau[image_id]
+            counts[0, list(shown)] += 1
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return [
+        ConceptTemperature(concept, count, float(means[0, index]), float(means[1, index]))
+        for index, (concept, count) in enumerate(concepts)
+        if counts[:, index].any()
+    ]
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two ``[n]`` arrays, equal values sharing their mean rank; NaN when one is constant."""
+    ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
+    if len(first) < 2 or (ranks.std(axis=1) == 0).any():
+        return float("nan")
+    return float(np.corrcoef(ranks)[0, 1])
+
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.lower()))

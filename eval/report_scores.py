@@ -1,0 +1,126 @@
+"""The report's tables of scores: one a task, and where a classifier errs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+_NAMES = {
+    "acc1": "top-1",
+    "acc5": "top-5",
+    "mean_per_class_recall": "mean recall a class",
+    "image_retrieval": "text → image",
+    "text_retrieval": "image → text",
+}
+_TASKS = {"zeroshot_classification": "Zero-shot classification", "zeroshot_retrieval": "Retrieval"}
+_ROWS = 12
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """A task's data sets (rows) by metrics (columns); ``cells`` are ready to print, "" where a metric is missing."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, str, list[str]]]
+
+
+@dataclass(frozen=True)
+class ClassErrors:
+    """Where a classifier errs on one data set.
+
+    ``confusions``: ``(class, predicted, count, share of the class's images or None)``, most frequent first.
+    ``weakest``: ``(class, images, recall)``, lowest recall first.
+    """
+
+    dataset: str
+    num_classes: int
+    num_never_right: int
+    confusions: list[tuple[str, str, int, float | None]] = field(default_factory=list)
+    weakest: list[tuple[str, int, float]] = field(default_factory=list)
+
+
+def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
+    """Gather results into one table a task; fractions are shown in percent, ranks as they are."""
+    tables = []
+    for task in sorted({str(each.get("task", "")) for each in results}, key=lambda name: (name not in _TASKS, name)):
+        of_task = [each for each in results if str(each.get("task", "")) == task]
+        metrics = list(dict.fromkeys(name for each in of_task for name in each["metrics"]))
+        metrics.sort(key=_order)
+        rows = [
+            (str(each.get("dataset", each["file"])), _origin(each), [_cell(each["metrics"], name) for name in metrics])
+            for each in of_task
+        ]
+        tables.append(ScoreTable(_TASKS.get(task, task or "Other"), [metric_name(name) for name in metrics], rows))
+    return tables
+
+
+def metric_name(name: str) -> str:
+    """Return a metric's name for people: ``image_retrieval_recall@5`` is ``text → image R@5``."""
+    known = re.fullmatch(r"(image_retrieval|text_retrieval)_(.+)", name)
+    if known:
+        rest = known[2].replace("recall@", "R@").replace("_", " ")
+        return f"{_NAMES[known[1]]} {rest}"
+    return _NAMES.get(name, name.replace("_", " "))
+
+
+def format_metric(name: str, value: float) -> str:
+    """Print a rank as a number and anything else, a fraction, in percent."""
+    return f"{value:,.4g}" if "rank" in name else f"{100 * value:.1f} %"
+
+
+def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
+    """Gather per-class recalls and confusions of every classification result that has them."""
+    found = []
+    for result in results:
+        per_class, confusions = result.get("per_class") or [], result.get("confusions") or []
+        if not per_class and not confusions:
+            continue
+        sizes = {each["class"]: int(each["count"]) for each in per_class}
+        recalls = sorted(
+            ((each["class"], int(each["count"]), float(each["recall"])) for each in per_class if each["count"]),
+            key=lambda row: (row[2], -row[1]),
+        )
+        found.append(
+            ClassErrors(
+                dataset=str(result.get("dataset", result["file"])),
+                num_classes=len(recalls),
+                num_never_right=sum(recall == 0 for _, _, recall in recalls),
+                confusions=[
+                    (
+                        one["class"],
+                        one["predicted"],
+                        int(one["count"]),
+                        _share(int(one["count"]), sizes.get(one["class"])),
+                    )
+                    for one in confusions[:_ROWS]
+                ],
+                weakest=recalls[:_ROWS],
+            )
+        )
+    return found
+
+
+def _share(count: int, size: int | None) -> float | None:
+    return count / size if size else None
+
+
+def _order(name: str) -> tuple[int, str, int]:
+    group = next((place for place, prefix in enumerate(_NAMES) if name.startswith(prefix)), len(_NAMES))
+    number = re.search(r"@(\d+)$", name)
+    return group, "" if number else name, int(number[1]) if number else 0
+
+
+def _cell(metrics: dict[str, Any], name: str) -> str:
+    value = metrics.get(name)
+    return format_metric(name, value) if isinstance(value, (int, float)) else ""
+
+
+def _origin(result: dict[str, Any]) -> str:
+    provenance = result.get("provenance") or {}
+    counts = provenance.get("counts") or {}
+    parts = [f"{value:,} {key.removeprefix('num_')}" for key, value in counts.items() if isinstance(value, int)]
+    if isinstance(provenance.get("step"), int):
+        parts.append(f"step {provenance['step']:,}")
+    return " · ".join(parts)

@@ -1,0 +1,228 @@
+"""``bimodal-eval temperatures``: the temperatures a run learned, one for each image and each text."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bimodal_cl.errors import UserError
+
+from .run_folder import RunFolder, find_training_data, load_run, write_whole
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+Kind = Literal["image", "text"]
+
+
+@dataclass(frozen=True)
+class LearnedTemperatures:
+    """The temperatures of one modality's visited ids.
+
+    ``ids``: int64 ``[visited]``, ascending. ``tau``: float64 ``[visited]``, > 0. ``num_ids``: the table's size, so
+    that ``num_never_visited`` says how many ids are left out. ``tau_min``, ``tau_max``: the loss's bounds, where it has any.
+    """
+
+    ids: np.ndarray
+    tau: np.ndarray
+    num_ids: int
+    tau_min: float | None = None
+    tau_max: float | None = None
+
+    @property
+    def num_never_visited(self) -> int:
+        """How many ids have no temperature of their own yet."""
+        return self.num_ids - len(self.ids)
+
+    @property
+    def num_at_min(self) -> int:
+        """How many ids sit on the lower bound."""
+        return 0 if self.tau_min is None else int((self.tau <= self.tau_min * (1 + 1e-4)).sum())
+
+    @property
+    def num_at_max(self) -> int:
+        """How many ids sit on the upper bound."""
+        return 0 if self.tau_max is None else int((self.tau >= self.tau_max * (1 - 1e-4)).sum())
+
+    def quantiles(self) -> dict[float, float]:
+        """The values at ``QUANTILES``; empty when no id was visited."""
+        if not len(self.tau):
+            return {}
+        return dict(zip(QUANTILES, np.quantile(self.tau, QUANTILES).tolist(), strict=True))
+
+    def largest(self, count: int) -> list[tuple[int, float]]:
+        """The ``count`` largest as ``(id, tau)``, largest first; equal ones by id."""
+        order = np.lexsort((self.ids, -self.tau))[:count]
+        return list(zip(self.ids[order].tolist(), self.tau[order].tolist(), strict=True))
+
+    def smallest(self, count: int) -> list[tuple[int, float]]:
+        """The ``count`` smallest as ``(id, tau)``, smallest first; equal ones by id."""
+        order = np.lexsort((self.ids, self.tau))[:count]
+        return list(zip(self.ids[order].tolist(), self.tau[order].tolist(), strict=True))
+
+    def by_id(self) -> np.ndarray:
+        """All temperatures by id, ``[num_ids]``, NaN where never visited."""
+        values = np.full(self.num_ids, np.nan)
+        values[self.ids] = self.tau
+        return values
+
+
+def learned_temperatures(run: RunFolder, kind: Kind) -> LearnedTemperatures | None:
+    """Return a modality's temperatures from the newest checkpoint, or ``None`` where the loss has none for each id.
+
+    With ``macl`` and ``alignment: anchor`` they follow from the alignment tables,
+    ``tau_i = tau_base * (1 + alpha * (a_i - alignment_base))``, with the texts' own hyperparameters where they are set.
+    """
+    tau, log_u = run.tables.get(f"{kind}_anchors.tau"), run.tables.get(f"{kind}_anchors.log_u")
+    alignment = run.tables.get(f"{kind}_anchors.alignment")
+    if tau is None and alignment is not None:
+        base, alpha, center = (_macl_argument(run.loss, kind, name) for name in ("tau_base", "alpha", "alignment_base"))
+        tau = base * (1 + alpha * (alignment.astype(np.float64) - center))
+    if tau is None or tau.ndim != 1:
+        return None
+    visited = np.isfinite(tau)
+    if log_u is not None:
+        visited &= ~np.isneginf(log_u)
+    return LearnedTemperatures(
+        ids=np.flatnonzero(visited),
+        tau=tau[visited].astype(np.float64),
+        num_ids=len(tau),
+        tau_min=run.loss.get("tau_min"),
+        tau_max=run.loss.get("tau_max"),
+    )
+
+
+def _macl_argument(loss: dict[str, Any], kind: Kind, name: str) -> float:
+    own = loss.get(f"text_{name}") if kind == "text" else None
+    value = loss.get(name) if own is None else own
+    if value is None:
+        raise UserError(f"loss.{name} is missing in config.yaml, so the temperatures cannot be computed")
+    return float(value)
+
+
+def require_temperatures(run: RunFolder) -> tuple[LearnedTemperatures, LearnedTemperatures]:
+    """Return ``(images', texts')`` temperatures.
+
+    Raises:
+        UserError: there is no checkpoint, or the loss learns none for each image and text.
+    """
+    if run.checkpoint is None:
+        raise UserError(f"{run.path}: no checkpoint yet, so no temperatures")
+    images, texts = learned_temperatures(run, "image"), learned_temperatures(run, "text")
+    if images is None or texts is None:
+        last = run.training[-1] if run.training else {}
+        now = f" (tau {last['tau_image']:.4g} at step {last['step']})" if "tau_image" in last else ""
+        raise UserError(
+            f"{run.path}: loss '{run.loss['name']}' keeps one temperature for all pairs{now}, none of its own for each image and text"
+        )
+    return images, texts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-command's arguments."""
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--top", metavar="K", type=int, default=10, help="how many captions to print at either end")
+    parser.add_argument(
+        "--to", metavar="FILE", default=None, help="also write every id's temperature to this .csv or .json file"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print quantiles and the captions at both ends; write every id's temperature where ``--to`` asks for it.
+
+    Raises:
+        UserError: no run, no temperatures in it, ``--top`` below 0, or a file name that ends in neither .csv nor .json.
+    """
+    if args.top < 0:
+        raise UserError(f"--top: {args.top} must be 0 or more")
+    target = None if args.to is None else Path(args.to)
+    if target is not None and target.suffix.lower() not in (".csv", ".json"):
+        raise UserError(f"--to: '{args.to}' must end in .csv or .json")
+    folder = load_run(args.run)
+    images, texts = require_temperatures(folder)
+    data, why = find_training_data(folder)
+    print("\n".join(describe(folder, images, texts)))
+    if data is None:
+        print(f"\nNo captions: {why}.")
+    captions = _captions_of(data, [*texts.largest(args.top), *texts.smallest(args.top)])
+    for title, rows in (("largest", texts.largest(args.top)), ("smallest", texts.smallest(args.top))):
+        if rows:
+            print(f"\nCaptions with the {title} temperatures")
+        for text_id, tau in rows:
+            print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
+    if target is not None:
+        rows_of_texts = list(_rows(data, images, texts))
+        write_whole(
+            target,
+            _as_csv(rows_of_texts) if target.suffix.lower() == ".csv" else _as_json(folder, rows_of_texts, images),
+        )
+        print(f"\n{target}: {len(rows_of_texts):,} texts")
+
+
+def describe(run: RunFolder, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
+    """Lines of a table of quantiles and counts, one row a modality."""
+    heads = ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"]
+    lines = [
+        f"{run.path}: {run.loss['name']}, step {run.step:,}",
+        "",
+        f"{'':8}{'ids':>12}{'visited':>12}" + "".join(f"{head:>10}" for head in heads),
+    ]
+    for name, each in (("images", images), ("texts", texts)):
+        values = "".join(f"{value:>10.4g}" for value in each.quantiles().values())
+        lines.append(f"{name:8}{each.num_ids:>12,}{len(each.ids):>12,}{values}")
+    for name, each in (("images", images), ("texts", texts)):
+        if each.num_at_min or each.num_at_max:
+            lines.append(f"{name}: {each.num_at_min:,} at tau_min, {each.num_at_max:,} at tau_max")
+    return lines
+
+
+def _captions_of(data: Path | None, rows: list[tuple[int, float]]) -> dict[int, str]:
+    if data is None or not rows:
+        return {}
+    from .captions import read_captions
+
+    return read_captions(data, [text_id for text_id, _ in rows])
+
+
+def _rows(data: Path | None, images: LearnedTemperatures, texts: LearnedTemperatures) -> Iterator[dict[str, Any]]:
+    """One mapping a text, in the order of ids; temperatures of ids never visited are ``None``."""
+    image_tau, text_tau = images.by_id(), texts.by_id()
+    if data is None:
+        for text_id, tau in enumerate(text_tau.tolist()):
+            yield {"text_id": text_id, "tau": _or_none(tau), "caption": None, "image_id": None, "image_tau": None}
+        return
+    from .captions import iterate_captions
+
+    for image_id, first_text_id, captions in iterate_captions(data):
+        for text_id, caption in enumerate(captions, start=first_text_id):
+            yield {
+                "text_id": text_id,
+                "tau": _or_none(text_tau[text_id]),
+                "caption": caption,
+                "image_id": image_id,
+                "image_tau": _or_none(image_tau[image_id]),
+            }
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(np.float32(value))
+
+
+def _as_csv(rows: list[dict[str, Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, ["text_id", "tau", "caption", "image_id", "image_tau"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _as_json(run: RunFolder, rows: list[dict[str, Any]], images: LearnedTemperatures) -> str:
+    taus = [{"image_id": image_id, "tau": _or_none(tau)} for image_id, tau in enumerate(images.by_id().tolist())]
+    content = {"loss": run.loss["name"], "step": run.step, "texts": rows, "images": taus}
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
