@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bimodal_cl.distributed import replicated_parameter
-from bimodal_cl.losses.anchors import widen_exactly_
-from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
 from bimodal_cl.losses.margin import compute_softplus
 
 
-class CLIPLoss(ContrastiveLoss):
+class CLIPLoss(MarginLoss):
     """Symmetric cross-entropy over the global batch (Radford et al. 2021, figure 3).
 
         L_i = softplus(z_i),   dL_i/dz_i = sigmoid(z_i) = 1 - P(positive)
@@ -35,6 +33,8 @@ class CLIPLoss(ContrastiveLoss):
         ValueError: ``tau_min`` is not positive or exceeds ``tau_init``.
     """
 
+    logit_scale: nn.Parameter
+
     def __init__(
         self,
         num_images: int | None = None,
@@ -50,13 +50,7 @@ class CLIPLoss(ContrastiveLoss):
         if tau_min > tau_init:
             raise ValueError(f"tau_min={tau_min} must not exceed tau_init={tau_init}")
         self.tau_min = tau_min
-        self._initial = -math.log(tau_init)
-        self.logit_scale = nn.Parameter(torch.tensor(self._initial))
-
-    def _apply(self, *args: Any, **kwargs: Any) -> CLIPLoss:
-        super()._apply(*args, **kwargs)
-        widen_exactly_(self.logit_scale.data, self._initial)
-        return self
+        self.learn("logit_scale", -math.log(tau_init))
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Return the one learned temperature for all, after holding the parameter to its bound."""

@@ -1,7 +1,7 @@
-"""What all losses share: checks, the two directions, the mean over the global batch, the metrics.
+"""What all losses share: checks, the mean over the global batch, the metrics; and the two directions of most of them.
 
-A loss is a temperature rule (:meth:`ContrastiveLoss.temperature`) and a weight rule
-(:meth:`ContrastiveLoss.anchor_losses`); one file of this folder each.
+A loss on the primitive is a temperature rule (:meth:`MarginLoss.temperature`) and a weight rule
+(:meth:`MarginLoss.anchor_losses`); one file of this folder each.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bimodal_cl.distributed import gather_rows, reduce_sum, world_size
+from bimodal_cl.losses.anchors import widen_exactly_
 from bimodal_cl.losses.margin import Margins, Negatives, compute_margins
 
 
@@ -90,6 +91,7 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         self.num_images, self.num_texts = num_images, num_texts
         self.tile_size, self.mask_repeats = tile_size, mask_repeats
         self.progress: float | None = None
+        self._learned: dict[str, float] = {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
         def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` move nothing below float32
@@ -97,7 +99,14 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
 
         super()._apply(keep_precision, recurse)
+        for name, initial in self._learned.items():
+            widen_exactly_(self.get_parameter(name).data, initial)
         return self
+
+    def learn(self, name: str, initial: float) -> None:
+        """Add a number that the optimizer learns, as the parameter ``name``."""
+        self._learned[name] = initial
+        self.register_parameter(name, nn.Parameter(torch.tensor(initial)))
 
     def set_progress(self, progress: float) -> None:
         """Tell a scheduled hyperparameter how much of the training is done.
@@ -147,13 +156,7 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             has_negatives = negatives.of_own_anchors > 0
             image = Anchors("image", image_ids, alignment, has_negatives)
             text = Anchors("text", text_ids, alignment, has_negatives)
-            tau_image, tau_text = self.temperature(image), self.temperature(text)
-            margins_image, margins_text = compute_margins(
-                image_features, text_features, tau_image, tau_text, negatives, self.tile_size
-            )
-            direction_image = Direction(**vars(image), tau=tau_image, margins=margins_image)
-            direction_text = Direction(**vars(text), tau=tau_text, margins=margins_text)
-            local = (self._mean_loss(direction_image) + self._mean_loss(direction_text)) / 2
+            local, tau_image, tau_text = self.local_loss(image_features, text_features, image, text, negatives)
             alone = (~has_negatives).sum().to(local.dtype)
             means = torch.stack([local, tau_image.mean(), tau_text.mean(), alignment.mean(), alone * world_size()])
             means = reduce_sum(means) / world_size()
@@ -162,20 +165,18 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         return LossOutput(loss, dict(zip(names, means[1:].unbind(), strict=True)))
 
     @abc.abstractmethod
-    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
-        """Temperature rule: the temperature of each anchor of one modality. Moves no state."""
+    def local_loss(
+        self,
+        image_features: Float[Tensor, "batch dim"],
+        text_features: Float[Tensor, "batch dim"],
+        image: Anchors,
+        text: Anchors,
+        negatives: Negatives,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+        """Return this process's loss, whose mean over the ranks is the loss, and its anchors' temperatures.
 
-    @abc.abstractmethod
-    def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
-        """Weight rule: the loss of each anchor of one direction, whose gradient in the margin is the weight.
-
-        Called once for each direction; updates the state of the direction's anchors in ``train()`` mode. Values of
-        anchors without negatives are not used.
+        The loss's gradient on a rank is that of the sum of all ranks' losses.
         """
-
-    def _mean_loss(self, direction: Direction) -> Tensor:
-        losses = self.anchor_losses(direction)
-        return torch.where(direction.has_negatives, losses, 0.0).mean()
 
     def _require_sound_batch(
         self, image_features: Tensor, text_features: Tensor, image_ids: Tensor, text_ids: Tensor
@@ -210,6 +211,44 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             if anchor_id < 0 or (num_anchors is not None and anchor_id >= num_anchors):
                 size = "" if num_anchors is None else f" of {num_anchors} rows"
                 raise ValueError(f"{modality} id {anchor_id} is outside the table{size}")
+
+
+class MarginLoss(ContrastiveLoss):
+    """Base of the losses on the primitive: ``(L_image + L_text) / 2``, each a mean over the anchors of one modality."""
+
+    @abc.abstractmethod
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
+        """Temperature rule: the temperature of each anchor of one modality. Moves no state."""
+
+    @abc.abstractmethod
+    def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
+        """Weight rule: the loss of each anchor of one direction, whose gradient in the margin is the weight.
+
+        Called once for each direction; updates the state of the direction's anchors in ``train()`` mode. Values of
+        anchors without negatives are not used.
+        """
+
+    def local_loss(
+        self,
+        image_features: Float[Tensor, "batch dim"],
+        text_features: Float[Tensor, "batch dim"],
+        image: Anchors,
+        text: Anchors,
+        negatives: Negatives,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+        """Compute both directions' margins and the mean of the anchors' losses."""
+        tau_image, tau_text = self.temperature(image), self.temperature(text)
+        margins_image, margins_text = compute_margins(
+            image_features, text_features, tau_image, tau_text, negatives, self.tile_size
+        )
+        direction_image = Direction(**vars(image), tau=tau_image, margins=margins_image)
+        direction_text = Direction(**vars(text), tau=tau_text, margins=margins_text)
+        local = (self._mean_loss(direction_image) + self._mean_loss(direction_text)) / 2
+        return local, tau_image, tau_text
+
+    def _mean_loss(self, direction: Direction) -> Tensor:
+        losses = self.anchor_losses(direction)
+        return torch.where(direction.has_negatives, losses, 0.0).mean()
 
 
 def require_between(name: str, value: float, low: float, high: float, *, low_open: bool = False) -> None:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from bimodal_cl.distributed import reduce_max, reduce_sum, world_size
 from bimodal_cl.losses.anchors import AnchorTable, Occurrences
-from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
 from bimodal_cl.losses.margin import compute_softplus
 
 
-class MACLLoss(ContrastiveLoss):
+class MACLLoss(MarginLoss):
     """Model-Aware Contrastive Learning (Huang et al., ICML 2023), symmetric over images and texts.
 
     Temperature: ``tau = tau_base * (1 + alpha * (A - alignment_base))`` with ``A`` the alignment of positives, not

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.losses.anchors import AnchorTable, Occurrences
-from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, Direction, require_between
+from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
 
 
-class MovingAverageLoss(ContrastiveLoss):
+class MovingAverageLoss(MarginLoss):
     """What SogCLR and iSogCLR share: the moving average ``u_i`` of the mean odds ``g_i``, kept as its logarithm.
 
         log_u_i <- log g_i                                                        first visit
