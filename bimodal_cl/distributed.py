@@ -6,6 +6,7 @@ function is the one-process case.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,21 @@ def gather_rows(local: Tensor) -> Tensor:
     gathered = local.new_empty((world_size() * local.shape[0], *local.shape[1:]))
     dist.all_gather_into_tensor(gathered, local)
     return gathered
+
+
+def exchange_rows(rows: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:
+    """Send rows to other ranks and get theirs (all-to-all): ``[sum(sent), ...] -> [sum(received), ...]``.
+
+    Gradient: none (the result is detached). Rank ``r`` gets the next ``sent[r]`` rows in turn; the result holds the
+    rows from rank 0, then those from rank 1, and so on, ``received[r]`` from each. What one rank sends another must
+    expect: ``sent[r]`` here is ``received`` of this rank on rank ``r``.
+    """
+    rows = rows.detach().contiguous()
+    if world_size() == 1:
+        return rows
+    arrived = rows.new_empty((sum(received), *rows.shape[1:]))
+    dist.all_to_all_single(arrived, rows, list(received), list(sent))
+    return arrived
 
 
 def reduce_sum(values: Tensor) -> Tensor:

@@ -1,59 +1,190 @@
-"""What is remembered for every image and every text of the data set, and how repeats in a batch are combined.
+"""What is remembered for every image and every text of the data set.
 
-A table has one row per id and a few float32 columns (``log_u``, ``tau``, ``tau_grad`` or ``alignment``). They are
-buffers, so ``state_dict`` holds them and a resumed run continues with them.
+A table has one row per id and a few float32 columns (``log_u``, ``tau``, ``tau_grad`` or ``alignment``), which
+``state_dict`` holds, so that a resumed run continues with them.
+
+Either every process keeps all rows (``replicated``), or row ``k`` is kept by rank ``k mod W`` alone (``sharded``). A
+replicated table is one shard out of one: everything below is written for shards. Which rows a step reads and writes,
+and how it asks other ranks for theirs, is in ``occurrences.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bimodal_cl.distributed import gather_rows
+from bimodal_cl.distributed import gather_rows, rank, world_size
+
+TABLE_KINDS = ("replicated", "sharded")
+_CHUNK = 1 << 24  # ids that are gathered at a time when a sharded column is put together: 64 MiB of float32
 
 
 class AnchorTable(nn.Module):
-    """Per-anchor state of one modality, the same on every rank.
+    """Per-anchor state of one modality.
+
+    The columns are attributes: ``[N]`` in a replicated table; in a sharded one this rank's rows, ids ``rank``,
+    ``rank + W``, ``rank + 2 W``, ..., so a rank needs ``4 * ceil(N / W)`` bytes for each column (see :meth:`full`).
+    They are no buffers of the module: DistributedDataParallel would copy rank 0's buffers over all others' before every
+    forward pass. ``.to(device)`` and ``.double()`` reach them all the same; ``.half()`` and ``.bfloat16()`` leave them.
+
+    ``state_dict()`` holds whole columns ``[N]`` whatever the kind, and ``load_state_dict`` takes them, so a state can
+    be loaded on any number of ranks and by either kind. For a sharded table ``state_dict()`` is a collective: call it
+    on every rank. It puts the columns together on the CPU of each, ``4 * N`` bytes a column; to have them on one rank
+    only, see :func:`gather_state`. Loading is no collective.
 
     Args:
         num_anchors: N, images or texts of the whole data set; ids are 0 .. N-1.
-        columns: name and initial value of each column; the columns are attributes of shape ``[N]``.
+        tables: ``"replicated"`` or ``"sharded"``; build a sharded table after ``init_process_group``.
+        table_device: ``"cpu"`` keeps the rows there wherever the module is moved, for tables that do not fit on the
+            device; a step then copies the batch's rows to and fro. None: on the module's device.
+        columns: name and initial value of each column.
 
     Raises:
-        ValueError: ``num_anchors`` is not a positive integer.
+        ValueError: ``num_anchors`` is not a positive integer, or an unknown kind or place.
     """
 
-    def __init__(self, num_anchors: int, **columns: float) -> None:
+    def __init__(
+        self,
+        num_anchors: int,
+        tables: Literal["replicated", "sharded"] = "replicated",
+        table_device: Literal["cpu"] | None = None,
+        /,
+        **columns: float,
+    ) -> None:
         super().__init__()
         if num_anchors < 1:
             raise ValueError(f"a per-anchor table needs at least one row, got {num_anchors}")
-        self.num_anchors = num_anchors
+        if tables not in TABLE_KINDS:
+            raise ValueError(f"tables='{tables}' must be 'replicated' or 'sharded'")
+        if table_device not in (None, "cpu"):
+            raise ValueError(f"table_device='{table_device}' must be 'cpu', or None for the loss's own device")
+        self.num_anchors, self.tables, self.table_device = num_anchors, tables, table_device
+        self.num_shards, self.shard = (world_size(), rank()) if tables == "sharded" else (1, 0)
         self.columns = tuple(columns)
         self._initial = columns
+        self._state_on: int | None = None  # the rank that puts whole columns together; None: all do
+        num_rows = len(range(self.shard, num_anchors, self.num_shards))
+        device = torch.get_default_device() if table_device is None else torch.device(table_device)
+        self._exchange_device = torch.get_default_device()
         for name, initial in columns.items():
-            self.register_buffer(name, torch.full((num_anchors,), initial, dtype=torch.float32))
-
-    def _apply(self, *args: Any, **kwargs: Any) -> AnchorTable:
-        super()._apply(*args, **kwargs)
-        for name, initial in self._initial.items():
-            widen_exactly_(self.get_buffer(name), initial)
-        return self
+            setattr(self, name, torch.full((num_rows,), initial, dtype=torch.float32, device=device))
 
     def look_up(self, column: str, ids: Int[Tensor, " anchors"]) -> Float[Tensor, "anchors 1"]:
-        """Return a column's values for the given ids."""
-        return self.get_buffer(column)[ids][:, None]
+        """Return a column's values for ids whose rows this process keeps, on the ids' device."""
+        return self._column(column)[self._rows_of(ids)].to(ids.device)[:, None]
 
     def update_(self, ids: Int[Tensor, " anchors"], **columns: Float[Tensor, "anchors 1"]) -> None:
-        """Write values for ids, each of which occurs once (see :func:`gather_occurrences`)."""
+        """Write values for ids whose rows this process keeps, each of which occurs once here."""
+        rows = self._rows_of(ids)
         for name, values in columns.items():
-            self.get_buffer(name)[ids] = values[:, 0].to(self.get_buffer(name).dtype)
+            column = self._column(name)
+            column[rows] = values[:, 0].to(column)
+
+    def full(self, column: str) -> Float[Tensor, " rows"]:
+        """Return a whole column ``[N]``: the column itself, or, of a sharded table, a new tensor on the CPU.
+
+        A collective where the table is sharded: call it on every rank.
+        """
+        if self.num_shards == 1:
+            return self._column(column)
+        whole = self._put_together(column, here=True)
+        assert whole is not None
+        return whole
 
     def extra_repr(self) -> str:
-        """Show the table's size and columns in the module's repr."""
-        return f"num_anchors={self.num_anchors}, columns={self.columns}"
+        """Show the table's size, kind and columns in the module's repr."""
+        place = "" if self.table_device is None else f", table_device={self.table_device}"
+        return f"num_anchors={self.num_anchors}, tables={self.tables}{place}, columns={self.columns}"
+
+    def _column(self, name: str) -> Tensor:
+        column: Tensor = getattr(self, name)
+        return column
+
+    def _rows_of(self, ids: Tensor) -> Tensor:
+        rows = ids if self.num_shards == 1 else ids // self.num_shards
+        return rows if self.table_device is None else rows.to(self.table_device)
+
+    def _put_together(self, column: str, here: bool) -> Tensor | None:
+        """Gather a sharded column by chunks of ids; every rank sees each chunk, and keeps it if it is wanted here."""
+        mine, most_rows = self._column(column), -(-self.num_anchors // self.num_shards)
+        whole = torch.empty(self.num_anchors, dtype=mine.dtype) if here else None
+        step = max(1, _CHUNK // self.num_shards)
+        for start in range(0, most_rows, step):
+            num_rows = min(step, most_rows - start)
+            part = mine[start : start + num_rows].to(self._exchange_device)
+            part = nn.functional.pad(part, (0, num_rows - part.numel()))  # the last row of some ranks is no id
+            by_rank = gather_rows(part).view(self.num_shards, num_rows)
+            if whole is not None:
+                chunk = whole[start * self.num_shards : (start + num_rows) * self.num_shards]
+                chunk.copy_(by_rank.T.reshape(-1)[: chunk.numel()])
+        return whole
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnchorTable:
+        super()._apply(fn, recurse)
+        for name, initial in self._initial.items():
+            column = self._column(name)
+            asked = fn(column.new_empty(0))  # what would become of the column, without moving it there
+            self._exchange_device = asked.device
+            if self.table_device is None:
+                column = column.to(asked.device)
+            if asked.dtype not in (torch.float16, torch.bfloat16):
+                column = column.to(asked.dtype)
+            widen_exactly_(column, initial)
+            setattr(self, name, column)
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        here = self._state_on in (None, rank())
+        for name in self.columns:
+            whole = self._column(name) if self.num_shards == 1 else self._put_together(name, here)
+            if here:
+                destination[prefix + name] = whole
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        for name in self.columns:
+            saved = state_dict.get(prefix + name)
+            if saved is None:
+                missing_keys.append(prefix + name)
+            elif saved.shape != (self.num_anchors,):
+                shape = list(saved.shape)
+                error_msgs.append(f"{prefix}{name} has shape {shape}, this table needs [{self.num_anchors}]")
+            else:
+                self._column(name).copy_(saved[self.shard :: self.num_shards])
+        known = {prefix + name for name in self.columns}
+        if strict:
+            unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in known)
+
+
+def gather_state(module: nn.Module, destination: int = 0) -> dict[str, Tensor]:
+    """Return the module's ``state_dict()`` on one rank, and an empty one on the others.
+
+    A collective where the module has sharded tables: call it on every rank. Their columns are put together on the CPU
+    of ``destination`` alone: ``4 * N`` bytes for each column there, about 64 MiB at a time on the others, and
+    ``4 * N`` bytes for each column through every rank's network link.
+    """
+    tables = [part for part in module.modules() if isinstance(part, AnchorTable)]
+    try:
+        for table in tables:
+            table._state_on = destination
+        state: dict[str, Tensor] = module.state_dict()
+    finally:
+        for table in tables:
+            table._state_on = None
+    return state if rank() == destination else {}
 
 
 def widen_exactly_(tensor: Tensor, initial: float) -> None:
@@ -63,55 +194,3 @@ def widen_exactly_(tensor: Tensor, initial: float) -> None:
     """
     if tensor.dtype == torch.float64:
         tensor.masked_fill_(tensor == torch.tensor(initial, dtype=torch.float32).item(), initial)
-
-
-class Occurrences:
-    """The anchors of the global batch grouped by id, so that an id that occurs several times is updated once.
-
-    Grouping sorts by id, and each group is reduced in the order of the global batch, so the result is the same on
-    every rank, bit for bit.
-
-    Args:
-        local_ids: ids of this process's anchors.
-        counted: whether each takes part; an anchor without negatives does not.
-
-    Attributes:
-        ids: the distinct ids that take part, ascending.
-    """
-
-    def __init__(self, local_ids: Int[Tensor, " anchors"], counted: Tensor | None = None) -> None:
-        self._local_ids = local_ids
-        ids = gather_rows(local_ids)
-        positions = torch.arange(ids.numel(), device=ids.device)
-        if counted is not None:
-            positions = positions[gather_rows(counted).reshape(-1)]
-        ordered, order = ids[positions].sort(stable=True)
-        self._order = positions[order]
-        self.ids, self._counts = ordered.unique_consecutive(return_counts=True)
-
-    def mean(self, values: Float[Tensor, "anchors 1"]) -> Float[Tensor, "ids 1"]:
-        """Mean over an id's occurrences of this process's and all other processes' values."""
-        return self._reduce(self._grouped(values), "mean")
-
-    def log_mean_exp(self, values: Float[Tensor, "anchors 1"]) -> Float[Tensor, "ids 1"]:
-        """Log of the mean of ``exp(values)`` over an id's occurrences, computed without overflow."""
-        grouped = self._grouped(values)
-        peak = self._reduce(grouped, "max")
-        spread = peak.repeat_interleave(self._counts, dim=0)
-        return peak + self._reduce((grouped - spread).exp(), "mean").log()
-
-    def to_local(self, per_id: Float[Tensor, "ids 1"], missing: float) -> Float[Tensor, "anchors 1"]:
-        """Hand every local anchor its id's value; ``missing`` for those that do not take part."""
-        if self.ids.numel() == 0:
-            return per_id.new_full((self._local_ids.numel(), 1), missing)
-        place = torch.searchsorted(self.ids, self._local_ids).clamp(max=self.ids.numel() - 1)
-        found = (self.ids[place] == self._local_ids)[:, None]
-        return torch.where(found, per_id[place], missing)
-
-    def _grouped(self, values: Tensor) -> Tensor:
-        return gather_rows(values)[self._order]
-
-    def _reduce(self, grouped: Tensor, reduce: str) -> Tensor:
-        if self.ids.numel() == 0:
-            return grouped
-        return torch.segment_reduce(grouped, reduce, lengths=self._counts, axis=0)

@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bimodal_cl.distributed import gather_rows, reduce_sum, world_size
-from bimodal_cl.losses.anchors import widen_exactly_
+from bimodal_cl.losses.anchors import AnchorTable, widen_exactly_
 from bimodal_cl.losses.margin import Margins, Negatives, compute_margins
+from bimodal_cl.losses.occurrences import Occurrences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +46,14 @@ class Anchors:
         ids: the anchors' ids.
         alignment: cosine of each with its positive, without gradient.
         has_negatives: an anchor without any contributes nothing and keeps its state.
+        occurrences: those with negatives of the global batch, grouped by id, and the rows of their table.
     """
 
     modality: str
     ids: Int[Tensor, " anchors"]
     alignment: Float[Tensor, "anchors 1"]
     has_negatives: Bool[Tensor, "anchors 1"]
+    occurrences: Occurrences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,8 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         self.num_images, self.num_texts = num_images, num_texts
         self.tile_size, self.mask_repeats = tile_size, mask_repeats
         self.progress: float | None = None
+        self.image_anchors: AnchorTable | None = None
+        self.text_anchors: AnchorTable | None = None
         self._learned: dict[str, float] = {}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
@@ -154,8 +159,10 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             alignment = (image_features.detach() * text_features.detach()).sum(dim=1, keepdim=True)
             negatives = Negatives.gather(image_ids, text_ids, self.mask_repeats)
             has_negatives = negatives.of_own_anchors > 0
-            image = Anchors("image", image_ids, alignment, has_negatives)
-            text = Anchors("text", text_ids, alignment, has_negatives)
+            of_images = Occurrences(image_ids, has_negatives, self.image_anchors)
+            of_texts = Occurrences(text_ids, has_negatives, self.text_anchors)
+            image = Anchors("image", image_ids, alignment, has_negatives, of_images)
+            text = Anchors("text", text_ids, alignment, has_negatives, of_texts)
             local, tau_image, tau_text = self.local_loss(image_features, text_features, image, text, negatives)
             alone = (~has_negatives).sum().to(local.dtype)
             means = torch.stack([local, tau_image.mean(), tau_text.mean(), alignment.mean(), alone * world_size()])

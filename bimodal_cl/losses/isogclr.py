@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bimodal_cl.losses.anchors import Occurrences
 from bimodal_cl.losses.contrastive import Anchors, Direction, require_between
+from bimodal_cl.losses.occurrences import Occurrences
 from bimodal_cl.losses.sogclr import MovingAverageLoss, compute_estimated_loss
 
 MAX_TAU_GRADIENT = 5.0
@@ -41,6 +41,7 @@ class ISogCLRLoss(MovingAverageLoss):
             another batch size; ``rho`` must then be left alone.
         beta: weight of the new gradient, in (0, 1].
         eta: step size of the temperature, > 0.
+        tables: see :class:`~bimodal_cl.losses.anchors.AnchorTable`; so is ``table_device``.
 
     Raises:
         ValueError: a value out of range, or bounds that do not enclose ``tau_init``.
@@ -62,6 +63,8 @@ class ISogCLRLoss(MovingAverageLoss):
         eta: float = 0.03,
         tile_size: int | None = None,
         mask_repeats: bool = True,
+        tables: Literal["replicated", "sharded"] = "replicated",
+        table_device: Literal["cpu"] | None = None,
     ) -> None:
         super().__init__(
             num_images,
@@ -70,6 +73,8 @@ class ISogCLRLoss(MovingAverageLoss):
             gamma_schedule=gamma_schedule,
             tile_size=tile_size,
             mask_repeats=mask_repeats,
+            tables=tables,
+            table_device=table_device,
             tau=tau_init,
             tau_grad=0.0,
         )
@@ -90,11 +95,11 @@ class ISogCLRLoss(MovingAverageLoss):
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Look the anchors' own temperatures up, as they are before this step's update."""
-        return self.table_of(anchors).look_up("tau", anchors.ids)
+        return anchors.occurrences.gather("tau")
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
         """Return ``tau_i * (log u_i + rho)`` and update ``log_u``, ``tau_grad`` and ``tau``."""
-        occurrences = Occurrences(direction.ids, direction.has_negatives)
+        occurrences = direction.occurrences
         log_u = self.compute_log_u(direction, occurrences)
         log_u_of_anchor = occurrences.to_local(log_u, missing=0.0)
         losses, ratio = compute_estimated_loss(direction, log_u_of_anchor)

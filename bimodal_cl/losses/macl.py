@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.distributed import reduce_max, reduce_sum, world_size
-from bimodal_cl.losses.anchors import AnchorTable, Occurrences
+from bimodal_cl.losses.anchors import AnchorTable
 from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
 from bimodal_cl.losses.margin import compute_softplus
 
@@ -41,6 +41,7 @@ class MACLLoss(MarginLoss):
         mu: weight of the new value in that moving average, in (0, 1].
         reweight: False leaves ``V`` out (the paper's ablation): ``L_i = softplus(z_i)``.
         text_tau_base: for text anchors; None takes the images'. So do ``text_alpha`` and ``text_alignment_base``.
+        tables: of ``alignment="anchor"``; see :class:`AnchorTable`. So is ``table_device``.
 
     Raises:
         ValueError: a value out of range, or a temperature that can fall to 0 (on construction; in a step where
@@ -63,6 +64,8 @@ class MACLLoss(MarginLoss):
         text_alignment_base: float | None = None,
         tile_size: int | None = None,
         mask_repeats: bool = True,
+        tables: Literal["replicated", "sharded"] = "replicated",
+        table_device: Literal["cpu"] | None = None,
     ) -> None:
         super().__init__(num_images, num_texts, tile_size, mask_repeats)
         if alignment not in ("batch", "anchor"):
@@ -78,13 +81,15 @@ class MACLLoss(MarginLoss):
                 alignment_base if text_alignment_base is None else text_alignment_base,
             ),
         }
-        self.image_anchors: AnchorTable | None = None
-        self.text_anchors: AnchorTable | None = None
+        if alignment == "batch" and (tables != "replicated" or table_device is not None):
+            raise ValueError(
+                f"macl with alignment='batch' has no tables: drop tables='{tables}' and table_device={table_device!r}"
+            )
         if alignment == "anchor":
             if num_images is None or num_texts is None:
                 raise ValueError("macl with alignment='anchor' needs num_images and num_texts: one row for each")
-            self.image_anchors = AnchorTable(num_images, alignment=math.nan)
-            self.text_anchors = AnchorTable(num_texts, alignment=math.nan)
+            self.image_anchors = AnchorTable(num_images, tables, table_device, alignment=math.nan)
+            self.text_anchors = AnchorTable(num_texts, tables, table_device, alignment=math.nan)
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Return ``tau_base * (1 + alpha * (A - alignment_base))`` ."""
@@ -153,7 +158,7 @@ class MovingAlignment:
     """The moving average of the alignment of this batch's anchors, computed before it is written."""
 
     def __init__(self, table: AnchorTable, anchors: Anchors, mu: float) -> None:
-        occurrences = Occurrences(anchors.ids, anchors.has_negatives)
+        occurrences = anchors.occurrences
         seen = occurrences.mean(anchors.alignment)
         old = table.look_up("alignment", occurrences.ids)
         self._table, self._ids = table, occurrences.ids

@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bimodal_cl.losses.anchors import AnchorTable, Occurrences
+from bimodal_cl.losses.anchors import AnchorTable
 from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
+from bimodal_cl.losses.occurrences import Occurrences
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
 
@@ -28,7 +29,12 @@ class MovingAverageLoss(MarginLoss):
         gamma: weight of the **new** value, in (0, 1].
         gamma_schedule: ``"constant"``, or ``"cosine"`` from 1 to gamma over the first half of training (FastCLIP,
             arXiv 2407.01445); needs :meth:`set_progress`.
+        tables: ``"replicated"`` or ``"sharded"`` over the ranks; see :class:`AnchorTable`.
+        table_device: ``"cpu"`` keeps the tables there; None: on the loss's device.
     """
+
+    image_anchors: AnchorTable
+    text_anchors: AnchorTable
 
     def __init__(
         self,
@@ -39,6 +45,8 @@ class MovingAverageLoss(MarginLoss):
         gamma_schedule: Literal["constant", "cosine"],
         tile_size: int | None,
         mask_repeats: bool,
+        tables: Literal["replicated", "sharded"],
+        table_device: Literal["cpu"] | None,
         **columns: float,
     ) -> None:
         super().__init__(num_images, num_texts, tile_size, mask_repeats)
@@ -46,8 +54,8 @@ class MovingAverageLoss(MarginLoss):
         if gamma_schedule not in ("constant", "cosine"):
             raise ValueError(f"gamma_schedule='{gamma_schedule}' must be 'constant' or 'cosine'")
         self._gamma, self._gamma_schedule = gamma, gamma_schedule
-        self.image_anchors = AnchorTable(num_images, log_u=UNVISITED, **columns)
-        self.text_anchors = AnchorTable(num_texts, log_u=UNVISITED, **columns)
+        self.image_anchors = AnchorTable(num_images, tables, table_device, log_u=UNVISITED, **columns)
+        self.text_anchors = AnchorTable(num_texts, tables, table_device, log_u=UNVISITED, **columns)
 
     @property
     def gamma(self) -> float:
@@ -91,7 +99,7 @@ class SogCLRLoss(MovingAverageLoss):
 
     Args:
         tau: temperature, > 0.
-        gamma: see :class:`MovingAverageLoss`; so is ``gamma_schedule``.
+        gamma: see :class:`MovingAverageLoss`; so are ``gamma_schedule``, ``tables`` and ``table_device``.
     """
 
     def __init__(
@@ -104,6 +112,8 @@ class SogCLRLoss(MovingAverageLoss):
         gamma_schedule: Literal["constant", "cosine"] = "constant",
         tile_size: int | None = None,
         mask_repeats: bool = True,
+        tables: Literal["replicated", "sharded"] = "replicated",
+        table_device: Literal["cpu"] | None = None,
     ) -> None:
         super().__init__(
             num_images,
@@ -112,6 +122,8 @@ class SogCLRLoss(MovingAverageLoss):
             gamma_schedule=gamma_schedule,
             tile_size=tile_size,
             mask_repeats=mask_repeats,
+            tables=tables,
+            table_device=table_device,
         )
         require_between("tau", tau, 0, math.inf, low_open=True)
         self.tau = tau
@@ -122,7 +134,7 @@ class SogCLRLoss(MovingAverageLoss):
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
         """Update ``log_u`` and return ``tau * log u_i``."""
-        occurrences = Occurrences(direction.ids, direction.has_negatives)
+        occurrences = direction.occurrences
         log_u = self.compute_log_u(direction, occurrences)
         if self.training:
             self.table_of(direction).update_(occurrences.ids, log_u=log_u)
