@@ -1,0 +1,1 @@
+"""Benchmarks: printed tables, never passed or failed by time. `make bench`, `make bench ARGS="losses --help"`."""

@@ -1,0 +1,55 @@
+"""List and run the benchmarks: ``python -m tests.benchmarks [NAME [options]]``.
+
+Without a name, the list is printed and then every benchmark runs with its defaults. To add one: a module of this
+folder with ``add_arguments(parser)`` and ``run(arguments)``, and its line in ``BENCHMARKS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from bimodal_cl.command_line import Parser, run_command
+from tests.benchmarks.machine import describe_load, describe_machine
+
+BENCHMARKS = {
+    "losses": "forward and backward of every loss: time and peak memory, against other people's code",
+    "state": "what the per-anchor tables cost: ten million anchors, a batch of 4096",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse the command line and run what it names."""
+    parser = Parser(prog="tests.benchmarks", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="benchmark", metavar="NAME")
+    parsers = {}
+    for name, summary in BENCHMARKS.items():
+        parsers[name] = commands.add_parser(name, help=summary, description=summary)
+        parsers[name].add_argument("--threads", type=int, help="CPU threads (default: every CPU of this process)")
+        parsers[name].add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
+        _module(name).add_arguments(parsers[name])
+    arguments = parser.parse_args(argv)
+    if arguments.benchmark is not None:
+        _run(arguments.benchmark, arguments)
+        return
+    for name, summary in BENCHMARKS.items():
+        print(f"{name:8} {summary}")
+    for name in BENCHMARKS:
+        print()
+        _run(name, parsers[name].parse_args([]))
+
+
+def _run(name: str, arguments: argparse.Namespace) -> None:
+    print(describe_machine(arguments.threads), flush=True)
+    _module(name).run(arguments)
+    print(f"load at the end: {describe_load()}", flush=True)
+
+
+def _module(name: str):
+    return importlib.import_module(f"tests.benchmarks.{name}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,113 @@
+"""What is measured of a loss, each in a process of its own: peak memory of one case, times of several in turn."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tests.benchmarks.loss_cases import Case, Inputs, Step, build_our_step, draw_inputs
+from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.peers import build_peer_step
+from tests.benchmarks.timing import synchronizer, time_in_turn
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cases of a table share.
+
+    Attributes:
+        batch_size: B.
+        dim: D.
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: of the CPU.
+    """
+
+    batch_size: int
+    dim: int
+    device: str
+    threads: int
+
+    def begin(self) -> Inputs:
+        """Prepare this process and draw the inputs."""
+        torch.set_num_threads(self.threads)
+        return draw_inputs(self.batch_size, self.dim, self.device)
+
+
+class NotInThisVersion(RuntimeError):
+    """A peer's version lacks the loss."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes above the inputs in one step: the most at once, and what is left when it is done (gradients, caches)."""
+
+    peak: int | None
+    held: int | None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A case's seconds, round by round, and its first gradient's cosine with the first case's."""
+
+    seconds: list[float]
+    cosine: float
+
+
+def measure_memory(case: Case, setting: Setting) -> Memory:
+    """Peak memory of making a loss, one forward and one backward pass, the features' gradients included.
+
+    An instance made before, and dropped, has taken what a library sets up once.
+    """
+    inputs = setting.begin()
+    if setting.device == "cpu":
+        return_freed_memory()
+    run_step(_build(case, inputs), inputs)
+    inputs.clear_gradients()
+    gc.collect()
+    with PeakMemory(setting.device) as memory:
+        step = _build(case, inputs)
+        run_step(step, inputs)
+        gc.collect()
+    return Memory(memory.peak, memory.held)
+
+
+def measure_times(cases: Sequence[Case], setting: Setting, rounds: int, seconds: float) -> dict[str, Timing | str]:
+    """Time of a forward and a backward pass of each case, in turn; a text instead where a peer's code fails."""
+    inputs = setting.begin()
+    steps, cosines, failures = {}, {}, {}
+    first: torch.Tensor | None = None
+    for case in cases:
+        try:
+            steps[case.name] = _build(case, inputs)
+            run_step(steps[case.name], inputs)
+        except Exception as error:  # somebody else's code, in whatever version: its row says what happened
+            if case.is_ours:
+                raise
+            steps.pop(case.name, None)
+            failures[case.name] = f"failed: {type(error).__name__}: {error}"
+            continue
+        gradient = inputs.gradient().flatten().double()
+        first = gradient if first is None else first
+        cosines[case.name] = torch.nn.functional.cosine_similarity(first, gradient, dim=0).item()
+    work = {name: lambda step=step: run_step(step, inputs) for name, step in steps.items()}
+    times = time_in_turn(work, rounds, seconds, synchronizer(setting.device))
+    return failures | {name: Timing(times[name], cosines[name]) for name in times}
+
+
+def run_step(step: Step, inputs: Inputs) -> None:
+    """One forward and one backward pass; the gradients of the pass before are dropped first."""
+    inputs.clear_gradients()
+    device = inputs.ids.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        loss = step(inputs.image_features, inputs.text_features)
+    loss.backward()
+
+
+def _build(case: Case, inputs: Inputs) -> Step:
+    step = build_our_step(case, inputs) if case.is_ours else build_peer_step(case, inputs)
+    if step is None:
+        raise NotInThisVersion(f"{case.name} is not in this version")
+    return step

@@ -1,0 +1,115 @@
+"""The benchmarks run at tiny sizes, their rows are whole, and memory is measured as it is."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bimodal_cl.losses import LOSSES
+from tests.benchmarks.fresh_process import ProcessKilled, in_fresh_process
+from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.timing import time_in_turn
+
+ROOT = Path(__file__).parents[2]
+MEBIBYTE = 2**20
+
+# A peer in the shape of the paper's code: a mean over anchors of -log P / (1 - P), the denominator not differentiated.
+MACL_PY = """
+def MACL(pos, neg, tau_0, alpha, A0):
+    tau = tau_0 * (1 + alpha * (pos.detach().mean() - A0))
+    log_p = -((neg / tau).logsumexp(dim=1) - pos[:, 0] / tau).exp().log1p()
+    return (-log_p / -log_p.detach().expm1()).mean()
+"""
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "tests.benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def rows_of(output: str, title: str) -> dict[str, list[str]]:
+    """The cells of the table below a title, by their row's name; cells are two spaces apart."""
+    lines = output[output.index(title) :].splitlines()[2:]
+    rows = [re.split(r" {2,}", line) for line in lines[: lines.index("") if "" in lines else None]]
+    return {name: cells for name, *cells in rows if cells}
+
+
+def test_losses_prints_a_row_for_every_loss_and_peer(tmp_path):
+    (tmp_path / "macl.py").write_text(MACL_PY)
+    done = bench("losses", "--quick", "--threads", "1", "--macl-repo", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for loss in LOSSES:
+        rows = rows_of(done.stdout, f"{loss}, B = 128")
+        assert any(name.startswith("ours") for name in rows)
+        for name, (time, _, time_ratio, _, _, _, cosine) in rows.items():
+            assert re.fullmatch(r"[1-9][\d.]* (us|ms|s)", time), (name, time)
+            assert float(time_ratio) > 0
+            if loss in ("clip", "macl"):
+                assert float(cosine) == pytest.approx(1, abs=1e-5), name
+    assert "open_clip ClipLoss" in rows_of(done.stdout, "clip, B = 128")
+    assert "MACL MACL" in rows_of(done.stdout, "macl, B = 128")
+    assert "LibAUC (--libauc-repo)" in done.stdout  # said to be absent
+
+
+def test_state_prints_every_part():
+    done = bench("state", "--quick", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(done.stdout, "isogclr: N = 10000")
+    assert {"whole step, dense", "state, 10000 rows", "state, 64 rows", "state, clip without tables"} <= set(rows)
+    assert all(re.fullmatch(r"[1-9][\d.]* (us|ms|s)", cells[0]) for cells in rows.values() if len(cells) == 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["losses", "--macl-repo", "nowhere"], "--macl-repo nowhere: no macl.py there, which MACL has"),
+        (["losses", "--losses", "isoglcr"], "unknown loss 'isoglcr'; did you mean 'isogclr'?"),
+        (["lossess"], "unknown NAME 'lossess'; did you mean 'losses'?"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def allocate(sizes: list[int], together: bool) -> tuple[int | None, int | None]:
+    """Peak and held bytes of allocating (and writing) blocks of so many MiB, kept or dropped one by one."""
+    return_freed_memory()
+    torch.zeros(64 * MEBIBYTE, dtype=torch.uint8).add_(1)  # its memory must not be taken again unseen
+    with PeakMemory() as memory:
+        kept = []
+        for size in sizes:
+            block = torch.ones(size * MEBIBYTE, dtype=torch.uint8)
+            if together:
+                kept.append(block)
+            del block
+    return memory.peak, memory.held
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(("together", "peak", "held"), [(True, 56, 56), (False, 32, 0)])
+def test_peak_memory_of_known_allocations(together, peak, held):
+    measured_peak, measured_held = in_fresh_process(allocate, [24, 32], together)
+    assert measured_peak / MEBIBYTE == pytest.approx(peak, abs=1)
+    assert measured_held / MEBIBYTE == pytest.approx(held, abs=1)
+
+
+def test_time_in_turn_alternates_and_stops_late_rounds():
+    order: list[str] = []
+    times = time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=5, seconds=0)
+    assert order == ["a", "b"] * 3
+    assert all(len(rounds) == 3 and min(rounds) > 0 for rounds in times.values())
+
+
+def test_a_killed_process_is_named():
+    with pytest.raises(ProcessKilled, match="_exit was killed"):
+        in_fresh_process(os._exit, 1)
