@@ -34,7 +34,7 @@ def save_checkpoint(
     state: dict[str, Any],
     *,
     save_model: Callable[[Path], None],
-    loss: nn.Module,
+    loss_state: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     keep_last: int,
     is_best: bool = False,
@@ -45,7 +45,7 @@ def save_checkpoint(
         folder: the run's ``checkpoints`` folder.
         state: goes to ``state.json``; ``state["step"]`` names the checkpoint.
         save_model: writes the model into a folder.
-        loss: its ``state_dict`` is saved.
+        loss_state: the loss's whole state, sharded tables put together (``gather_state``).
         optimizer: its ``state_dict`` is saved.
         keep_last: how many of the newest to keep; what ``best`` points at is kept besides.
         is_best: whether this is the best one so far.
@@ -62,7 +62,7 @@ def save_checkpoint(
     try:
         partial.mkdir(parents=True)
         save_model(partial)
-        save_file({key: value.contiguous() for key, value in loss.state_dict().items()}, partial / "loss.safetensors")
+        save_file({key: value.contiguous() for key, value in loss_state.items()}, partial / "loss.safetensors")
         torch.save(optimizer.state_dict(), partial / "optimizer.pt")
         (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         _flush(partial)
@@ -115,6 +115,8 @@ def load_checkpoint(
 ) -> None:
     """Put a checkpoint's weights, tables and moments into freshly built objects.
 
+    Every rank reads the files, whatever wrote them; of a sharded table it takes its own rows.
+
     Raises:
         UserError: a file is missing or broken, or its tensors do not fit; the message names the file and the tensor.
     """
@@ -132,17 +134,13 @@ def _load_tensors(module: nn.Module, path: Path) -> None:
         saved: dict[str, Tensor] = load_file(path)
     except Exception as error:  # safetensors raises its own type for broken files
         raise UserError(f"{path}: cannot be read: {error}") from None
-    expected = module.state_dict()
-    missing = sorted(set(expected) - set(saved))
-    unexpected = sorted(set(saved) - set(expected))
+    try:
+        missing, unexpected = module.load_state_dict(saved, strict=False)
+    except RuntimeError as error:  # shapes; the first line says only that there are such
+        reason = str(error).partition("\n")[2].split("\n")[0].strip()
+        raise UserError(f"{path}: does not fit this config: {reason or error}") from None
     if missing or unexpected:
         raise UserError(f"{path}: does not fit this config: missing {missing[:3]}, unexpected {unexpected[:3]}")
-    for key, tensor in saved.items():
-        if tensor.shape != expected[key].shape:
-            raise UserError(
-                f"{path}: {key} has shape {list(tensor.shape)}, this config needs {list(expected[key].shape)}"
-            )
-    module.load_state_dict(saved)
 
 
 def _whole_checkpoints(folder: Path) -> list[Path]:

@@ -114,6 +114,15 @@ class LossSection(Section):
     mask_repeats: bool = Field(True, description="captions of the same image and repeats are not negatives")
 
 
+class TableSection(LossSection):
+    """What every loss with per-anchor tables takes."""
+
+    tables: Literal["replicated", "sharded"] = Field(
+        "replicated", description="every rank keeps all rows of the per-anchor tables, or its share of them"
+    )
+    table_device: Literal["cpu"] | None = Field(None, description="cpu: tables stay there; null: on the train.device")
+
+
 class CLIP(LossSection):
     """CLIP: cross-entropy with one learned temperature."""
 
@@ -122,7 +131,7 @@ class CLIP(LossSection):
     tau_min: Positive = Field(0.01, description="the temperature stays above it")
 
 
-class MACL(LossSection):
+class MACL(TableSection):
     """MACL (Huang et al., ICML 2023)."""
 
     name: Literal["macl"]
@@ -139,7 +148,7 @@ class MACL(LossSection):
     )
 
 
-class SogCLR(LossSection):
+class SogCLR(TableSection):
     """SogCLR (Yuan et al., ICML 2022)."""
 
     name: Literal["sogclr"]
@@ -150,7 +159,7 @@ class SogCLR(LossSection):
     )
 
 
-class ISogCLR(LossSection):
+class ISogCLR(TableSection):
     """iSogCLR (Qiu et al., ICML 2023)."""
 
     name: Literal["isogclr"]

@@ -18,6 +18,7 @@ from bimodal_cl.checkpoint import load_checkpoint, read_state, save_checkpoint
 from bimodal_cl.data.stream import Batch, Stream
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.losses import ContrastiveLoss
+from bimodal_cl.losses.anchors import gather_state
 from bimodal_cl.models import DualEncoder
 from bimodal_cl.run_log import RunLog
 
@@ -137,7 +138,7 @@ class Trainer:
             group["lr"] = self.learning_rate_at(step)
         self.loss.set_progress(step / self.plan.num_steps)
 
-        images = batch.images.to(device, non_blocking=True)
+        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
         tokens = self.encoder.tokenize(batch.texts).to(device, non_blocking=True)
         image_features, text_features = self.model(images, tokens)
         try:
@@ -192,12 +193,13 @@ class Trainer:
 
     def _save(self, is_best: bool) -> None:
         state = self._state()
+        loss_state = gather_state(self.loss)  # by every rank: a sharded table is put together on the main one
         if self.accelerator.is_main_process:
             save_checkpoint(
                 self.folder / "checkpoints",
                 state,
                 save_model=self.encoder.save,
-                loss=self.loss,
+                loss_state=loss_state,
                 optimizer=self._optimizer,
                 keep_last=self.plan.keep_last,
                 is_best=is_best,

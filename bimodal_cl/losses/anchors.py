@@ -165,8 +165,7 @@ class AnchorTable(nn.Module):
             else:
                 self._column(name).copy_(saved[self.shard :: self.num_shards])
         known = {prefix + name for name in self.columns}
-        if strict:
-            unexpected_keys.extend(key for key in state_dict if key.startswith(prefix) and key not in known)
+        unexpected_keys.extend(key for key in state_dict if strict and key.startswith(prefix) and key not in known)
 
 
 def gather_state(module: nn.Module, destination: int = 0) -> dict[str, Tensor]:
