@@ -44,7 +44,12 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         )
     torch.manual_seed(config.seed)
     model = build_model(**config.model.model_dump(mode="json"))
+    model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
     loss = build_loss_of(config, manifest)
+    if config.optim.temperature_learning_rate is not None and not list(loss.parameters()):
+        raise UserError(
+            f"optim.temperature_learning_rate has no effect: loss '{config.loss.name}' learns nothing by the optimizer"
+        )
     plan = build_plan(config, manifest)
     optim = config.optim.model_dump(mode="json")
     schedule = {key: optim.pop(key) for key in ("min_learning_rate", "warmup_steps", "schedule")}
@@ -119,6 +124,7 @@ def build_plan(config: Config, manifest: Manifest) -> Plan:
         keep_last=config.checkpoint.keep_last,
         best=config.checkpoint.best,
         max_grad_norm=config.optim.max_grad_norm,
+        temperature_learning_rate=config.optim.temperature_learning_rate,
     )
 
 

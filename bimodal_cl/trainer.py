@@ -38,6 +38,7 @@ class Plan:
         keep_last: checkpoints kept.
         best: the score that marks the best checkpoint, or None.
         max_grad_norm: bound of the gradient's norm, or None.
+        temperature_learning_rate: of the optimizer's last group, the loss's parameters; None: as all others.
     """
 
     num_steps: int
@@ -50,6 +51,7 @@ class Plan:
     keep_last: int
     best: str | None
     max_grad_norm: float | None
+    temperature_learning_rate: float | None = None
 
 
 class Trainer:
@@ -136,6 +138,8 @@ class Trainer:
         torch.manual_seed(seed_of_step(self.plan.seed, step, self.accelerator.process_index))
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate_at(step)
+        if self.plan.temperature_learning_rate is not None:  # constant; the last group holds the loss's parameters
+            self.optimizer.param_groups[-1]["lr"] = self.plan.temperature_learning_rate
         self.loss.set_progress(step / self.plan.num_steps)
 
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)

@@ -64,18 +64,18 @@ class ConceptTemperature:
 
 
 def load_concepts(data: Path) -> list[tuple[str, int]]:
-    """Return ``(concept, count)`` from the ``concepts.json`` beside a shard folder; empty where there is none.
+    """Return ``(concept, count)`` from the ``concepts.json`` of the embedded data set; empty where there is none.
 
     Raises:
-        UserError: the file is there but not a list of ``{"concept": ..., "count": ...}``.
+        UserError: the file is there but holds no list ``concepts`` of ``{"concept": ..., "count": ...}``.
     """
     path = data.resolve().parent / "concepts.json"
     if not path.is_file():
         return []
     try:
-        return [(str(each["concept"]), int(each["count"])) for each in json.loads(path.read_text(encoding="utf-8"))]
+        return [(str(each["concept"]), int(each["count"])) for each in json.loads(path.read_text(encoding="utf-8"))["concepts"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path}: not a list of {{"concept": ..., "count": ...}}: {error!r}') from error
+        raise UserError(f'{path}: no list "concepts" of {{"concept": ..., "count": ...}}: {error!r}') from error
 
 
 def temperatures_of_concepts(

@@ -65,7 +65,7 @@ def write_shards(folder: Path) -> list[str]:
     manifest = {"version": 1, "captions": "lines", "shards": shards, "num_images": NUM_IMAGES, "num_texts": 2 * NUM_IMAGES}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     counts = [{"concept": concept, "count": concepts.count(concept)} for concept in CONCEPTS]
-    (folder.parent / "concepts.json").write_text(json.dumps(counts))
+    (folder.parent / "concepts.json").write_text(json.dumps({"concepts": counts}))
     return concepts
 
 
