@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,24 @@ def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.tensor(images), torch.tensor(texts), torch.tensor(image_ids), torch.tensor(text_ids)
 
 
-def train(case: str, rank: int, world_size: int) -> dict[str, Any]:
+def train(
+    case: str,
+    rank: int,
+    world_size: int,
+    *,
+    steps: Iterable[int] = range(NUM_STEPS),
+    start: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Take a few steps and return what must not depend on the number of ranks.
+
+    Args:
+        case: one of :data:`CASES`.
+        rank: of this process; it takes its share of every global batch.
+        world_size: number of processes.
+        steps: the global batches.
+        start: what an earlier call returned, to go on from its ``tables`` and ``weights``.
+        options: further arguments of ``build_loss``.
 
     Returns:
         ``losses`` and ``metrics`` of every step, ``gradients`` of every step (the towers' averaged over ranks,
@@ -57,13 +74,17 @@ def train(case: str, rank: int, world_size: int) -> dict[str, Any]:
     towers = [nn.Linear(FEATURES, DIM, bias=False, dtype=torch.float64) for _ in range(2)]
     for tower in towers:
         nn.init.normal_(tower.weight, generator=generator)
-    loss = build_loss(name, num_images=NUM_IMAGES, num_texts=NUM_TEXTS, **hyper).double()
+    loss = build_loss(name, num_images=NUM_IMAGES, num_texts=NUM_TEXTS, **hyper, **options).double()
+    if start is not None:
+        loss.load_state_dict(start["tables"])
+        for tower, weight in zip(towers, start["weights"], strict=True):
+            tower.weight.data.copy_(weight)
     parameters = [tower.weight for tower in towers] + list(loss.parameters())
     optimizer = torch.optim.SGD(parameters, lr=0.05)
     share = GLOBAL_BATCH_SIZE // world_size
     own = slice(rank * share, (rank + 1) * share)
     losses, metrics, gradients = [], [], []
-    for step in range(NUM_STEPS):
+    for step in steps:
         images, texts, image_ids, text_ids = (part[own] for part in global_batch(step))
         out = loss(normalize(towers[0](images), dim=-1), normalize(towers[1](texts), dim=-1), image_ids, text_ids)
         optimizer.zero_grad()
@@ -120,19 +141,24 @@ def provoke_a_negative_tau(rank: int, world_size: int) -> str:
     return message if loss.image_anchors.alignment.isnan().all() else f"the tables moved, then: {message}"
 
 
+def join(rank: int, world_size: int, folder: str) -> None:
+    """Join a gloo group; ``folder`` is where its processes find each other."""
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous-{world_size}",
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(seconds=120),
+    )
+
+
 def run_rank(rank: int, world_sizes: tuple[int, ...], folder: str) -> None:
     """Join a gloo group of each size in turn, train every case in it and leave the results in ``folder``."""
     torch.set_num_threads(1)
     for world_size in world_sizes:
         if rank >= world_size:
             continue
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{folder}/rendezvous-{world_size}",
-            rank=rank,
-            world_size=world_size,
-            timeout=datetime.timedelta(seconds=120),
-        )
+        join(rank, world_size, folder)
         results: dict[str, Any] = {case: train(case, rank, world_size) for case in CASES}
         if world_size > 1:
             results["refusals"] = provoke_refusals(rank, world_size)
