@@ -75,14 +75,14 @@ class AnchorTable(nn.Module):
 
     def look_up(self, column: str, ids: Int[Tensor, " anchors"]) -> Float[Tensor, "anchors 1"]:
         """Return a column's values for ids whose rows this process keeps, on the ids' device."""
-        return self._column(column)[self._rows_of(ids)].to(ids.device)[:, None]
+        return self._column(column).index_select(0, self._rows_of(ids)).to(ids.device)[:, None]
 
     def update_(self, ids: Int[Tensor, " anchors"], **columns: Float[Tensor, "anchors 1"]) -> None:
         """Write values for ids whose rows this process keeps, each of which occurs once here."""
         rows = self._rows_of(ids)
         for name, values in columns.items():
             column = self._column(name)
-            column[rows] = values[:, 0].to(column)
+            column.index_copy_(0, rows, values[:, 0].to(column))  # a third of the time of `column[rows] = ...`
 
     def full(self, column: str) -> Float[Tensor, " rows"]:
         """Return a whole column ``[N]``: the column itself, or, of a sharded table, a new tensor on the CPU.

@@ -120,7 +120,7 @@ def test_wrappers_have_nothing_to_broadcast(case: str) -> None:
 class WholeColumns(TorchDispatchMode):
     """Notes the operations that read or write a tensor of at least ``size`` elements, but for single rows of it."""
 
-    ROWS = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
+    ROWS = (torch.ops.aten.index_select.default, torch.ops.aten.index_copy_.default)
 
     def __init__(self, size: int) -> None:
         super().__init__()

@@ -3,9 +3,14 @@
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from bimodal_cl import train
+from bimodal_cl.checkpoint import load_checkpoint, save_checkpoint
+from bimodal_cl.errors import UserError
+from bimodal_cl.losses import build_loss
+from bimodal_cl.losses.anchors import gather_state
 from tests.test_training.test_processes import launch, losses
 from tests.test_training.test_resume import assert_equal_runs
 
@@ -32,3 +37,30 @@ def test_sharded_tables_resume_bit_for_bit_and_on_one_process(write_config, tmp_
     alone = write_config("alone", **{**changes, "loss": {**loss, "tables": "replicated"}})
     assert train.main(["--config", str(alone), "--resume", "step_00000003"]) == 0
     assert losses(tmp_path / "alone") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"num_images": 6}, r"image_anchors\.log_u has shape \[5\], this table needs \[6\]"),
+        ({"name": "sogclr"}, r"missing \[\], unexpected \['image_anchors\.tau'"),
+        ({"name": "macl", "alignment": "anchor"}, r"missing \['image_anchors\.alignment'"),
+    ],
+)
+def test_tables_that_do_not_fit_are_named(tmp_path, other, message):
+    loss = build_loss("isogclr", num_images=5, num_texts=7, tables="sharded")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
+    save_checkpoint(
+        tmp_path,
+        {"step": 1},
+        save_model=lambda folder: None,
+        loss_state=gather_state(loss),
+        optimizer=optimizer,
+        keep_last=1,
+    )
+    load = {"load_model": lambda folder: None, "optimizer": optimizer}
+    load_checkpoint(tmp_path / "latest", loss=build_loss("isogclr", num_images=5, num_texts=7), **load)
+    unlike = build_loss(**{"name": "isogclr", "num_images": 5, "num_texts": 7, **other})
+    with pytest.raises(UserError, match=r"loss\.safetensors: does not fit this config: .*" + message) as refusal:
+        load_checkpoint(tmp_path / "latest", loss=unlike, **load)
+    assert "\n" not in str(refusal.value)
