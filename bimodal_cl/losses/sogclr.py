@@ -75,7 +75,17 @@ class MovingAverageLoss(MarginLoss):
         old = self.table_of(direction).look_up("log_u", occurrences.ids)
         gamma = self.gamma
         keep = math.log1p(-gamma) if gamma < 1 else -math.inf
-        return torch.where(old == UNVISITED, log_g, torch.logaddexp(keep + old, math.log(gamma) + log_g))
+        return torch.where(old == UNVISITED, log_g, add_exp(keep + old, math.log(gamma) + log_g))
+
+
+def add_exp(first: Float[Tensor, "ids 1"], second: Float[Tensor, "ids 1"]) -> Float[Tensor, "ids 1"]:
+    """``log(exp(first) + exp(second))``, the same bits wherever in a tensor a value stands.
+
+    The last bit of ``torch.logaddexp`` depends on it (PyTorch 2.15, CPU), so that a row would not be the same when a
+    rank updates it among others than another rank does.
+    """
+    difference = (first - second).abs()
+    return torch.maximum(first, second) + torch.log1p(torch.exp(-difference))
 
 
 def compute_estimated_loss(
