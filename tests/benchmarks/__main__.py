@@ -10,6 +10,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from bimodal_cl.command_line import Parser, run_command
 from tests.benchmarks.machine import describe_load, describe_machine
@@ -47,7 +48,7 @@ def _run(name: str, arguments: argparse.Namespace) -> None:
     print(f"load at the end: {describe_load()}", flush=True)
 
 
-def _module(name: str):
+def _module(name: str) -> ModuleType:
     return importlib.import_module(f"tests.benchmarks.{name}")
 
 

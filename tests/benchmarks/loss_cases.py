@@ -93,24 +93,30 @@ def draw_inputs(batch_size: int, dim: int, device: str) -> Inputs:
     return Inputs(image.to(device).requires_grad_(), text.to(device).requires_grad_(), ids.to(device))
 
 
-def list_our_cases(tile_size: int) -> list[Case]:
-    """Each of our losses as it comes, dense and by tiles; the first of a loss is what its peers are compared with."""
+def list_our_cases(tile_size: int, device: str) -> list[Case]:
+    """Each of our losses as it comes, by tiles of a given size, and dense; then as it comes with the other products.
+
+    The first of a loss is what its peers are compared with. It has products of bf16 numbers on ``"cuda"``, where peers
+    run under autocast, and of float32 numbers on ``"cpu"``.
+    """
     cases = []
     for loss in LOSSES:
-        known = inspect.signature(build_loss_class(loss)).parameters
+        known = inspect.signature(_class_of(loss)).parameters
         given = {key: value for key, value in _HYPERPARAMETERS.get(loss, {}).items() if key in known}
-        if "tile_size" not in known:
+        if "products" in known:
+            given["products"] = "bf16" if device == "cuda" else "float32"
+        if "tile_size" not in known or known["tile_size"].default is not None:
             cases.append(Case(loss, "ours", given))
-            continue
-        if known["tile_size"].default is not None:
-            cases.append(Case(loss, "ours", given))
-        cases.append(Case(loss, f"ours, tiles of {tile_size}", {**given, "tile_size": tile_size}))
-        cases.append(Case(loss, "ours, dense", {**given, "tile_size": None}))
+        if "tile_size" in known:
+            cases.append(Case(loss, f"ours, tiles of {tile_size}", {**given, "tile_size": tile_size}))
+            cases.append(Case(loss, "ours, dense", {**given, "tile_size": None}))
+        if "products" in known:
+            other = "float32" if device == "cuda" else "bf16"
+            cases.append(Case(loss, f"ours, {other} products", {**given, "products": other}))
     return cases
 
 
-def build_loss_class(loss: str) -> type:
-    """The class behind a loss's name."""
+def _class_of(loss: str) -> type:
     return type(_build(loss, {}, num_pairs=1))
 
 

@@ -61,9 +61,9 @@ def measure_memory(case: Case, setting: Setting) -> Memory:
 
     An instance made before, and dropped, has taken what a library sets up once.
     """
-    inputs = setting.begin()
     if setting.device == "cpu":
         return_freed_memory()
+    inputs = setting.begin()
     run_step(_build(case, inputs), inputs)
     inputs.clear_gradients()
     gc.collect()

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.quick:
         arguments.dim, arguments.tile_size, arguments.rounds = 32, 48, 3
     sizes = sorted(arguments.batch_sizes or ([128] if arguments.quick else BATCH_SIZES[device]))
-    cases = list_our_cases(arguments.tile_size) + _list_peers(arguments, device)
+    cases = list_our_cases(arguments.tile_size, device) + _list_peers(arguments, device)
     precision = "bf16 autocast" if device == "cuda" else "float32"
     print(f"device: {device}, D = {arguments.dim}, {precision}; memory is above the inputs, gradients included")
     if device == "cpu":
@@ -209,7 +209,7 @@ class Table:
 
     def format(self) -> str:
         """The table as text, with its title."""
-        rounds = max(len(row[1].seconds) for row in self.rows.values() if not isinstance(row, str))
+        rounds = max((len(row[1].seconds) for row in self.rows.values() if not isinstance(row, str)), default=0)
         title = f"{self.loss}, B = {self.setting.batch_size}, D = {self.setting.dim}: medians of {rounds} rounds"
         return f"{title}\n{format_table(HEAD, [self._cells(name) for name in self.rows])}"
 

@@ -32,12 +32,12 @@ class PeerLoss:
     Attributes:
         loss: the name of our loss that it stands against.
         name: as it is called there.
-        build: makes its step from the loaded file.
+        build: makes its step from the loaded file; None where that version has no such loss.
     """
 
     loss: str
     name: str
-    build: Callable[[ModuleType, Inputs], Step]
+    build: Callable[[ModuleType, Inputs], Step | None]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class StatePart:
 
     def run(self) -> None:
         """The state's part: a forward pass that is handed its margins."""
-        ready = mock.patch.object(contrastive, "compute_margins", lambda *_: (self._margins, self._margins))
+        ready = mock.patch.object(contrastive, "compute_margins", lambda *_, **__: (self._margins, self._margins))
         with torch.no_grad(), ready, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.loss(self._inputs.image_features, self._inputs.text_features, self._draw_ids(), self._draw_ids())
