@@ -131,6 +131,25 @@ class CLIP(LossSection):
     tau_min: Positive = Field(0.01, description="the temperature stays above it")
 
 
+class SigLIP(LossSection):
+    """SigLIP (Zhai et al., ICCV 2023): a sigmoid for every pair, with learned temperature and bias."""
+
+    name: Literal["siglip"]
+    tau_init: Positive = Field(0.1, description="initial temperature")
+    tau_min: Positive = Field(0.01, description="the temperature stays above it")
+    bias_init: Annotated[float, Field(ge=-1e4, le=1e4)] = Field(-10.0, description="initial bias of the logits")
+
+
+class CyCLIP(LossSection):
+    """CyCLIP (Goel et al., NeurIPS 2022): CLIP with cyclic consistency."""
+
+    name: Literal["cyclip"]
+    tau_init: Positive = Field(0.07, description="initial temperature")
+    tau_min: Positive = Field(0.01, description="the temperature stays above it")
+    lambda_in_modal: NotNegative = Field(0.25, description="weight: two images are as similar as their texts")
+    lambda_cross_modal: NotNegative = Field(0.25, description="weight: image j, text k as similar as image k, text j")
+
+
 class MACL(TableSection):
     """MACL (Huang et al., ICML 2023)."""
 
@@ -174,9 +193,37 @@ class ISogCLR(TableSection):
     rho_fraction: Fraction | None = Field(None, description="rho as a share of log of the negatives, instead of rho")
     beta: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="weight of the new temperature gradient")
     eta: Positive = Field(0.03, description="step size of the temperatures")
+    eta_schedule: Literal["constant", "cosine", "exp"] = Field(
+        "constant", description="how eta falls over the training"
+    )
+    eta_min: NotNegative = Field(1e-4, description="cosine, exp: what eta falls towards")
+    eta_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.00124, description="exp: what is left of eta - eta_min at the end"
+    )
+    tau_optimizer: Literal["momentum", "adam"] = Field(
+        "momentum", description="of the temperatures (FastCLIP-v2: adam)"
+    )
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="adam: weight of the old mean gradient")
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="adam: weight of the old mean square")
+    adam_eps: Positive = Field(1e-8, description="adam: added to the denominator")
 
 
-Loss = Annotated[Union[CLIP, MACL, SogCLR, ISogCLR], Field(discriminator="name")]  # noqa: UP007 (help reads it)
+class RGCLGlobal(TableSection):
+    """RGCL-g (FastCLIP-v3, arXiv 2407.01445): SogCLR's average with one learned temperature and a KL radius."""
+
+    name: Literal["rgcl_g"]
+    tau_init: Positive = Field(0.07, description="initial temperature")
+    tau_min: Positive = Field(0.01, description="the temperature stays above it")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.2, description="weight of the new value in u")
+    gamma_schedule: Literal["constant", "cosine"] = Field("cosine", description="cosine: from 1 to gamma by half time")
+    rho: NotNegative = Field(6.5, description="KL radius; above log of the negatives, tau falls to tau_min")
+    rho_fraction: Fraction | None = Field(None, description="rho as a share of log of the negatives, instead of rho")
+
+
+Loss = Annotated[
+    Union[CLIP, SigLIP, CyCLIP, MACL, SogCLR, ISogCLR, RGCLGlobal],  # noqa: UP007 (help reads it)
+    Field(discriminator="name"),
+]
 
 
 class Optim(Section):
@@ -185,6 +232,9 @@ class Optim(Section):
     learning_rate: Positive = Field(1e-3, description="peak learning rate")
     min_learning_rate: NotNegative = Field(0.0, description="learning rate at the end of the cosine")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    temperature_learning_rate: Positive | None = Field(
+        None, description="constant one of the loss's learned temperature (FastCLIP-v3: 2e-4); null: like the weights"
+    )
     warmup_steps: CountOrZero = Field(100, description="steps of linear warm-up")
     weight_decay: NotNegative = Field(0.1, description="of matrices; norms, biases and temperatures have none")
     beta1: Fraction = Field(0.9, description="AdamW")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ def build_optimizer(
     beta1: float = 0.9,
     beta2: float = 0.98,
     eps: float = 1e-6,
+    temperature_learning_rate: float | None = None,
 ) -> torch.optim.AdamW:
     """Build AdamW with weight decay on matrices only.
 
@@ -32,11 +34,19 @@ def build_optimizer(
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added to the denominator.
+        temperature_learning_rate: where given, ``temperatures`` are the last parameter group and start with it.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
-    free = [parameter for parameter in trainable if parameter.ndim < 2] + list(temperatures)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    free = [parameter for parameter in trainable if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    if temperature_learning_rate is None:
+        free += temperatures
+    else:
+        groups.append({"params": list(temperatures), "weight_decay": 0.0, "lr": temperature_learning_rate})
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=True)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bimodal_cl.distributed import replicated_parameter
-from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
+from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss
+from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
 from bimodal_cl.losses.margin import compute_softplus
 
 
@@ -46,17 +43,12 @@ class CLIPLoss(MarginLoss):
         mask_repeats: bool = True,
     ) -> None:
         super().__init__(num_images, num_texts, tile_size, mask_repeats)
-        require_between("tau_min", tau_min, 0, math.inf, low_open=True)
-        if tau_min > tau_init:
-            raise ValueError(f"tau_min={tau_min} must not exceed tau_init={tau_init}")
+        learn_tau(self, tau_init, tau_min)
         self.tau_min = tau_min
-        self.learn("logit_scale", -math.log(tau_init))
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
-        """Return the one learned temperature for all, after holding the parameter to its bound."""
-        with torch.no_grad():
-            self.logit_scale.clamp_(max=-math.log(self.tau_min))
-        return torch.exp(-replicated_parameter(self.logit_scale)).expand_as(anchors.alignment)
+        """Return the one learned temperature for all."""
+        return compute_learned_tau(self.logit_scale, self.tau_min).expand_as(anchors.alignment)
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
         """Return ``softplus(z_i)``."""

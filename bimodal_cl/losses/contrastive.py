@@ -9,8 +9,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
+import numbers
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -264,6 +265,33 @@ def require_between(name: str, value: float, low: float, high: float, *, low_ope
     Raises:
         ValueError: with the name, the value and the range.
     """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"{name}={value!r} must be a number")
     if not math.isfinite(value) or not (low < value if low_open else low <= value) or not value <= high:
         left = "(" if low_open else "["
         raise ValueError(f"{name}={value} must be in {left}{low}, {high}]")
+
+
+def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        ValueError: with the name, the value and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(repr(choice) for choice in choices)}")
+
+
+def refuse_unused(because: str, **values: tuple[object, object]) -> None:
+    """Refuse hyperparameters that were set though another one leaves them without effect.
+
+    Args:
+        because: what makes them useless, such as ``"eta_schedule='constant'"``.
+        values: by name, the value given and the default.
+
+    Raises:
+        ValueError: one of them is not at its default.
+    """
+    for name, (value, default) in values.items():
+        if value != default:
+            raise ValueError(f"{name}={value!r} has no effect with {because}: leave it out")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.losses.contrastive import Anchors, Direction, require_between
 from bimodal_cl.losses.occurrences import Occurrences
+from bimodal_cl.losses.radius import KLRadius
 from bimodal_cl.losses.sogclr import MovingAverageLoss, compute_estimated_loss
+from bimodal_cl.losses.tau_descent import StepSize, build_descent
 
 MAX_TAU_GRADIENT = 5.0
 
@@ -30,21 +30,28 @@ class ISogCLRLoss(MovingAverageLoss):
     with the updated ``log_u``. A step's loss uses the temperature from before its update. A frequent meaning has many
     near negatives, hence a large temperature; a rare one a small temperature.
 
+    With ``tau_optimizer="adam"`` and ``gamma_schedule="cosine"`` this is FastCLIP-v2 (arXiv 2407.01445): the clipped
+    gradient goes through :class:`~bimodal_cl.losses.tau_descent.Adam` instead. (The authors' code leaves the factor
+    ``tau_i`` out of the margin's weight there; here it is the derivative of the loss above.)
+
     Args:
         tau_init: temperature of an anchor at first.
         tau_min: lower bound, > 0.
         tau_max: upper bound.
         gamma: see :class:`MovingAverageLoss`; so is ``gamma_schedule``.
-        rho: KL radius, >= 0. A batch shows at most ``log n_i``; above that every temperature falls to ``tau_min``,
-            which is warned of once.
-        rho_fraction: sets ``rho_i = rho_fraction * log n_i`` instead, in [0, 1], so that a recipe carries over to
-            another batch size; ``rho`` must then be left alone.
-        beta: weight of the new gradient, in (0, 1].
-        eta: step size of the temperature, > 0.
+        rho: KL radius, >= 0; so is ``rho_fraction``: see :class:`~bimodal_cl.losses.radius.KLRadius`.
+        beta: ``momentum``: weight of the **new** gradient, in (0, 1].
+        eta: step size of the temperature, > 0; FastCLIP-v2 has 0.0133 with Adam.
+        eta_schedule: ``"constant"``, or falling over the training by ``"cosine"`` or ``"exp"``, which need
+            :meth:`set_progress`; see :class:`~bimodal_cl.losses.tau_descent.StepSize`, also for ``eta_min`` and
+            ``eta_decay``.
+        tau_optimizer: ``"momentum"`` or ``"adam"``.
+        adam_beta1: ``adam``: weight of the **old** mean gradient, in [0, 1); see
+            :class:`~bimodal_cl.losses.tau_descent.Adam`, also for ``adam_beta2`` and ``adam_eps``.
         tables: see :class:`~bimodal_cl.losses.anchors.AnchorTable`; so is ``table_device``.
 
     Raises:
-        ValueError: a value out of range, or bounds that do not enclose ``tau_init``.
+        ValueError: a value out of range, bounds that do not enclose ``tau_init``, or a value without effect.
     """
 
     def __init__(
@@ -61,11 +68,19 @@ class ISogCLRLoss(MovingAverageLoss):
         rho_fraction: float | None = None,
         beta: float = 0.9,
         eta: float = 0.03,
+        eta_schedule: Literal["constant", "cosine", "exp"] = "constant",
+        eta_min: float = 1e-4,
+        eta_decay: float = 0.00124,
+        tau_optimizer: Literal["momentum", "adam"] = "momentum",
+        adam_beta1: float = 0.9,
+        adam_beta2: float = 0.999,
+        adam_eps: float = 1e-8,
         tile_size: int | None = None,
         mask_repeats: bool = True,
         tables: Literal["replicated", "sharded"] = "replicated",
         table_device: Literal["cpu"] | None = None,
     ) -> None:
+        descent = build_descent(tau_optimizer, beta, adam_beta1, adam_beta2, adam_eps)
         super().__init__(
             num_images,
             num_texts,
@@ -76,34 +91,28 @@ class ISogCLRLoss(MovingAverageLoss):
             tables=tables,
             table_device=table_device,
             tau=tau_init,
-            tau_grad=0.0,
+            **descent.columns,
         )
         require_between("tau_min", tau_min, 0, math.inf, low_open=True)
+        require_between("tau_max", tau_max, 0, math.inf)
         if tau_min > tau_max:
             raise ValueError(f"tau_min={tau_min} must not exceed tau_max={tau_max}")
         require_between("tau_init", tau_init, tau_min, tau_max)
-        require_between("rho", rho, 0, math.inf)
-        require_between("beta", beta, 0, 1, low_open=True)
-        require_between("eta", eta, 0, math.inf, low_open=True)
-        if rho_fraction is not None:
-            require_between("rho_fraction", rho_fraction, 0, 1)
-            if rho != 6.0:
-                raise ValueError(f"rho={rho} and rho_fraction={rho_fraction}: give one of them")
-        self.tau_min, self.tau_max, self.beta, self.eta = tau_min, tau_max, beta, eta
-        self.rho, self.rho_fraction = rho, rho_fraction
-        self._rho_was_compared = False
+        self.tau_min, self.tau_max, self.descent = tau_min, tau_max, descent
+        self.rho = KLRadius(rho, 6.0, rho_fraction)
+        self.eta = StepSize(eta, eta_schedule, eta_min, eta_decay)
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Look the anchors' own temperatures up, as they are before this step's update."""
         return anchors.occurrences.gather("tau")
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
-        """Return ``tau_i * (log u_i + rho)`` and update ``log_u``, ``tau_grad`` and ``tau``."""
+        """Return ``tau_i * (log u_i + rho)`` and update ``log_u``, ``tau`` and the averages of its gradient."""
         occurrences = direction.occurrences
         log_u = self.compute_log_u(direction, occurrences)
         log_u_of_anchor = occurrences.to_local(log_u, missing=0.0)
         losses, ratio = compute_estimated_loss(direction, log_u_of_anchor)
-        rho = self._rho_of(direction)
+        rho = self.rho(direction.margins.num_negatives)
         if self.training:
             gradient = occurrences.mean(log_u_of_anchor + rho - ratio * direction.margins.tau_slope)
             self._update_temperatures(direction, occurrences, log_u, gradient)
@@ -113,22 +122,7 @@ class ISogCLRLoss(MovingAverageLoss):
         self, direction: Direction, occurrences: Occurrences, log_u: Tensor, gradient: Float[Tensor, "ids 1"]
     ) -> None:
         table, ids = self.table_of(direction), occurrences.ids
-        clipped = gradient.clamp(-MAX_TAU_GRADIENT, MAX_TAU_GRADIENT)
-        tau_grad = (1 - self.beta) * table.look_up("tau_grad", ids) + self.beta * clipped
-        tau = (table.look_up("tau", ids) - self.eta * tau_grad).clamp(self.tau_min, self.tau_max)
-        table.update_(ids, log_u=log_u, tau_grad=tau_grad, tau=tau)
-
-    def _rho_of(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
-        log_n = direction.margins.num_negatives.clamp(min=1).log()
-        if self.rho_fraction is not None:
-            return self.rho_fraction * log_n
-        if not self._rho_was_compared:
-            self._rho_was_compared = True
-            largest = log_n.max().item()
-            if self.rho > largest:
-                warnings.warn(
-                    f"rho={self.rho} exceeds {largest:.3g} = log of the {math.exp(largest):.0f} negatives of a batch: "
-                    "every temperature will fall to tau_min; lower rho or set rho_fraction",
-                    stacklevel=4,
-                )
-        return torch.full_like(log_n, self.rho)
+        state = {column: table.look_up(column, ids) for column in self.descent.columns}
+        step, state = self.descent(gradient.clamp(-MAX_TAU_GRADIENT, MAX_TAU_GRADIENT), state)
+        tau = table.look_up("tau", ids) - self.eta(self.scheduled_progress) * step
+        table.update_(ids, log_u=log_u, tau=tau.clamp(self.tau_min, self.tau_max), **state)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bimodal_cl.distributed import reduce_max, reduce_sum, world_size
 from bimodal_cl.losses.anchors import AnchorTable
-from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
+from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, refuse_unused, require_between
 from bimodal_cl.losses.margin import compute_softplus
 
 
@@ -71,6 +71,8 @@ class MACLLoss(MarginLoss):
         if alignment not in ("batch", "anchor"):
             raise ValueError(f"alignment='{alignment}' must be 'batch' or 'anchor'")
         require_between("mu", mu, 0, 1, low_open=True)
+        if alignment == "batch":
+            refuse_unused("alignment='batch'", mu=(mu, 0.1))
         self.mu, self.reweight = mu, reweight
         self._rule = {
             "image": TemperatureRule("", tau_base, alpha, alignment_base),

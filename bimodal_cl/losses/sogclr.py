@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.losses.anchors import AnchorTable
-from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between
+from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between, require_choice
 from bimodal_cl.losses.occurrences import Occurrences
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
@@ -51,8 +51,7 @@ class MovingAverageLoss(MarginLoss):
     ) -> None:
         super().__init__(num_images, num_texts, tile_size, mask_repeats)
         require_between("gamma", gamma, 0, 1, low_open=True)
-        if gamma_schedule not in ("constant", "cosine"):
-            raise ValueError(f"gamma_schedule='{gamma_schedule}' must be 'constant' or 'cosine'")
+        require_choice("gamma_schedule", gamma_schedule, ("constant", "cosine"))
         self._gamma, self._gamma_schedule = gamma, gamma_schedule
         self.image_anchors = AnchorTable(num_images, tables, table_device, log_u=UNVISITED, **columns)
         self.text_anchors = AnchorTable(num_texts, tables, table_device, log_u=UNVISITED, **columns)

@@ -1,16 +1,16 @@
-"""SogCLR (Yuan et al., ICML 2022) and iSogCLR (Qiu et al., ICML 2023): averaged odds, individual temperatures."""
+"""SogCLR (Yuan et al., ICML 2022), iSogCLR (Qiu et al., ICML 2023), RGCL-g (FastCLIP): averaged odds, robust taus."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tests.reference.odds import compute_mean_excess, compute_odds
 from tests.reference.state import AnchorMemory, DirectionTerms
-
-GRADIENT_CLIP = 5.0
+from tests.reference.tau_steps import step_tau
 
 
 def compute_gamma(gamma: float, schedule: str, progress: float) -> float:
@@ -64,32 +64,34 @@ def compute_sogclr_direction(
     return DirectionTerms(losses, coefficients, list(taus))
 
 
-def update_taus(
+def compute_tau_grads(
     sims: np.ndarray,
     ids: Sequence[int],
     negatives: Sequence[Sequence[int]],
-    terms: DirectionTerms,
+    taus: Sequence[float],
     memory: AnchorMemory,
-    hyper: dict[str, float],
-) -> None:
-    """One momentum step of every visited temperature on the distributionally robust objective.
+    rho: float,
+) -> list[float | None]:
+    """Derivative of each anchor's robust objective in its temperature, None for an anchor without negatives.
 
     ``dF/dtau = log u + rho - (1 / u) (1 / n) sum_j exp(d_ij / tau) d_ij / tau`` with ``d_ij = s_ij - s_ii``.
     """
-    for anchor_id in sorted(set(ids)):
-        gradients = []
-        for i, other in enumerate(ids):
-            if other != anchor_id or not negatives[i]:
-                continue
-            tau, u = terms.taus[i], memory.u[anchor_id]
-            g = compute_odds(sims, i, negatives[i], tau) / len(negatives[i])
-            excess = compute_mean_excess(sims, i, negatives[i], tau)
-            gradients.append(math.log(u) + hyper["rho"] - g / u * excess)
-        if not gradients:
+    gradients: list[float | None] = []
+    for i, members in enumerate(negatives):
+        if not members:
+            gradients.append(None)
             continue
-        gradient = sum(gradients) / len(gradients)
-        clipped = min(max(gradient, -GRADIENT_CLIP), GRADIENT_CLIP)
-        velocity = (1.0 - hyper["beta"]) * memory.tau_grad.get(anchor_id, 0.0) + hyper["beta"] * clipped
-        tau = memory.tau.get(anchor_id, hyper["tau_init"]) - hyper["eta"] * velocity
-        memory.tau_grad[anchor_id] = velocity
-        memory.tau[anchor_id] = min(max(tau, hyper["tau_min"]), hyper["tau_max"])
+        u = memory.u[ids[i]]
+        g = compute_odds(sims, i, members, taus[i]) / len(members)
+        gradients.append(math.log(u) + rho - g / u * compute_mean_excess(sims, i, members, taus[i]))
+    return gradients
+
+
+def update_taus(
+    ids: Sequence[int], gradients: Sequence[float | None], memory: AnchorMemory, hyper: dict[str, Any], eta: float
+) -> None:
+    """One step of every visited temperature, with the mean of the gradients of its occurrences."""
+    for anchor_id in sorted(set(ids)):
+        seen = [g for other, g in zip(ids, gradients, strict=True) if other == anchor_id and g is not None]
+        if seen:
+            step_tau(memory, anchor_id, sum(seen) / len(seen), hyper, eta)

@@ -16,22 +16,27 @@ class AnchorMemory:
         u: moving average of the odds ``g`` (linear, as the papers write it).
         tau: individual temperature.
         tau_grad: moving average of the temperature's gradient.
+        tau_grad_square: Adam's moving average of its square.
+        tau_updates: how often Adam has moved it.
         alignment: moving average of ``s_ii``.
     """
 
     u: dict[int, float] = field(default_factory=dict)
     tau: dict[int, float] = field(default_factory=dict)
     tau_grad: dict[int, float] = field(default_factory=dict)
+    tau_grad_square: dict[int, float] = field(default_factory=dict)
+    tau_updates: dict[int, int] = field(default_factory=dict)
     alignment: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass
 class ReferenceState:
-    """Memory of both modalities, and ``clip``'s learned parameter (log of ``1 / tau``)."""
+    """Memory of both modalities, and the learned parameters: log of ``1 / tau``, and ``siglip``'s bias."""
 
     image: AnchorMemory = field(default_factory=AnchorMemory)
     text: AnchorMemory = field(default_factory=AnchorMemory)
     logit_scale: float | None = None
+    logit_bias: float | None = None
 
     def copy(self) -> ReferenceState:
         """A deep copy: a step never writes into the state it was given."""
@@ -65,3 +70,4 @@ class ReferenceStep:
     text_taus: list[float]
     alignment: float
     logit_scale_grad: float | None = None
+    logit_bias_grad: float | None = None

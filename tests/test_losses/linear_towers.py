@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +26,11 @@ FEATURES, DIM = 10, 6
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "clip": ("clip", {}),
     "clip-tiled": ("clip", {"tile_size": 5}),
+    "siglip": ("siglip", {"bias_init": -4.0}),
+    "siglip-tiled": ("siglip", {"bias_init": -4.0, "tile_size": 5}),
+    "siglip-all-negatives": ("siglip", {"bias_init": -4.0, "mask_repeats": False}),
+    "cyclip": ("cyclip", {"lambda_in_modal": 0.4}),
+    "cyclip-tiled": ("cyclip", {"lambda_cross_modal": 0.7, "tile_size": 6}),
     "macl": ("macl", {"text_tau_base": 0.2}),
     "macl-unweighted": ("macl", {"reweight": False, "tile_size": 7}),
     "macl-anchor": ("macl", {"alignment": "anchor", "mu": 0.3}),
@@ -32,6 +38,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "isogclr": ("isogclr", {"rho": 2.0, "tau_init": 0.05, "eta": 0.005}),
     "isogclr-tiled": ("isogclr", {"rho_fraction": 0.5, "tau_init": 0.05, "eta": 0.005, "tile_size": 6}),
     "isogclr-all-negatives": ("isogclr", {"rho": 2.0, "tau_init": 0.05, "mask_repeats": False}),
+    "isogclr-adam": (
+        "isogclr",
+        {"rho": 2.0, "tau_init": 0.05, "eta": 0.005, "tau_optimizer": "adam", "eta_schedule": "exp"},
+    ),
+    "rgcl_g": ("rgcl_g", {"rho": 2.0, "tau_init": 0.1}),
+    "rgcl_g-tiled": ("rgcl_g", {"rho_fraction": 0.5, "tau_init": 0.1, "gamma": 0.5, "tile_size": 7}),
 }
 
 
@@ -85,6 +97,7 @@ def train(
     own = slice(rank * share, (rank + 1) * share)
     losses, metrics, gradients = [], [], []
     for step in steps:
+        loss.set_progress(step / 10)
         images, texts, image_ids, text_ids = (part[own] for part in global_batch(step))
         out = loss(normalize(towers[0](images), dim=-1), normalize(towers[1](texts), dim=-1), image_ids, text_ids)
         optimizer.zero_grad()
@@ -141,6 +154,45 @@ def provoke_a_negative_tau(rank: int, world_size: int) -> str:
     return message if loss.image_anchors.alignment.isnan().all() else f"the tables moved, then: {message}"
 
 
+def compute_siglip_gradients(whose: str, rank: int, world_size: int) -> list[Tensor]:
+    """Gradients of both towers, scale and bias in one step of SigLIP, averaged over ranks.
+
+    Args:
+        whose: ``"ours"``, whose scale and bias need no averaging, or ``"open_clip"``, whose do.
+        rank: of this process; it takes its share of a global batch, in which repeats are negatives.
+        world_size: number of processes.
+    """
+    generator = torch.Generator().manual_seed(3)
+    towers = [nn.Linear(FEATURES, DIM, bias=False, dtype=torch.float64) for _ in range(2)]
+    for tower in towers:
+        nn.init.normal_(tower.weight, generator=generator)
+    share = GLOBAL_BATCH_SIZE // world_size
+    images, texts, image_ids, text_ids = (part[rank * share : (rank + 1) * share] for part in global_batch(5))
+    features = [normalize(tower(part), dim=-1) for tower, part in zip(towers, (images, texts), strict=True)]
+    loss = build_loss("siglip", bias_init=-2.0, mask_repeats=False).double()
+    if whose == "ours":
+        loss(*features, image_ids, text_ids).loss.backward()
+    else:
+        theirs = load_open_clips_losses().SigLipLoss(rank=rank, world_size=world_size)
+        theirs(*features, loss.logit_scale.exp(), loss.logit_bias).backward()
+    gradients = [tower.weight.grad for tower in towers]
+    learned = [parameter.grad for parameter in loss.parameters()]
+    for gradient in gradients if whose == "ours" else gradients + learned:
+        if world_size > 1:
+            dist.all_reduce(gradient)
+            gradient /= world_size
+    return gradients + learned
+
+
+def load_open_clips_losses() -> Any:
+    """Import ``open_clip/loss.py`` alone: the package would bring torchvision and timm into every process."""
+    package = importlib.util.find_spec("open_clip")
+    spec = importlib.util.spec_from_file_location("open_clips_losses", Path(package.origin).with_name("loss.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def join(rank: int, world_size: int, folder: str) -> None:
     """Join a gloo group; ``folder`` is where its processes find each other."""
     dist.init_process_group(
@@ -160,6 +212,9 @@ def run_rank(rank: int, world_sizes: tuple[int, ...], folder: str) -> None:
             continue
         join(rank, world_size, folder)
         results: dict[str, Any] = {case: train(case, rank, world_size) for case in CASES}
+        results["siglip gradients"] = {
+            whose: compute_siglip_gradients(whose, rank, world_size) for whose in ("ours", "open_clip")
+        }
         if world_size > 1:
             results["refusals"] = provoke_refusals(rank, world_size)
         torch.save(results, Path(folder) / f"{world_size}-{rank}.pt")

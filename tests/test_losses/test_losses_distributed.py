@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing
 
 from bimodal_cl.losses import LOSSES
-from tests.test_losses.linear_towers import CASES, run_rank, train
+from tests.test_losses.linear_towers import CASES, compute_siglip_gradients, run_rank, train
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:.*rho")]
 
@@ -52,6 +52,15 @@ def test_ranks_hold_the_same_bits(results: dict, case: str, world_size: int) -> 
         for key, value in first["tables"].items():
             assert torch.equal(value.nan_to_num(), results[world_size, rank][case]["tables"][key].nan_to_num()), key
         assert first["losses"] == results[world_size, rank][case]["losses"]
+
+
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_siglip_equals_open_clips_on_as_many_ranks(results: dict, world_size: int) -> None:
+    """open_clip exchanges texts between neighbours, ours gathers them: averaged over ranks, one global gradient."""
+    alone = compute_siglip_gradients("ours", rank=0, world_size=1)
+    for rank in range(world_size):
+        for gradients in results[world_size, rank]["siglip gradients"].values():
+            torch.testing.assert_close(gradients, alone, **TOLERANCE)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])

@@ -18,10 +18,15 @@ from tests.test_losses.pair_batches import PairBatch, draw_batches, unit
 pytestmark = pytest.mark.filterwarnings("ignore:.*rho")
 
 SHARP = {
-    "clip": {"tau_init": 0.005, "tau_min": 0.005},
-    "macl": {"tau_base": 0.005, "alpha": 0.0},
-    "sogclr": {"tau": 0.005},
-    "isogclr": {"tau_init": 0.005, "tau_min": 0.005},
+    "clip": ("clip", {"tau_init": 0.005, "tau_min": 0.005}),
+    "siglip": ("siglip", {"tau_init": 0.005, "tau_min": 0.005}),
+    "cyclip": ("cyclip", {"tau_init": 0.005, "tau_min": 0.005}),
+    "macl": ("macl", {"tau_base": 0.005, "alpha": 0.0}),
+    "macl-anchor": ("macl", {"tau_base": 0.005, "alpha": 0.0, "alignment": "anchor"}),
+    "sogclr": ("sogclr", {"tau": 0.005}),
+    "isogclr": ("isogclr", {"tau_init": 0.005, "tau_min": 0.005}),
+    "isogclr-adam": ("isogclr", {"tau_init": 0.005, "tau_min": 0.005, "tau_optimizer": "adam"}),
+    "rgcl_g": ("rgcl_g", {"tau_init": 0.005, "tau_min": 0.005, "gamma_schedule": "constant"}),
 }
 
 
@@ -108,21 +113,29 @@ def extreme_batches() -> list[PairBatch]:
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4), 2)))
-@pytest.mark.parametrize("name", LOSSES)
-def test_float32_extremes(name: str, order: tuple[int, int]) -> None:
-    """tau 0.005 with cosines of +-1: finite everywhere, and the float64 values to float32's precision."""
-    hyper = SHARP[name]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", SHARP)
+def test_extremes(case: str, dtype: torch.dtype, order: tuple[int, int]) -> None:
+    """tau 0.005 with cosines of +-1: finite everywhere, and the float64 values to the features' precision.
+
+    bfloat16 holds these features exactly; the loss and the state are float32's, only the gradients are rounded to it.
+    """
+    name, hyper = SHARP[case]
+    rtol = 2e-3 if dtype == torch.float32 else 1e-2
     loss = build_double(name, hyper).float()
     state = ReferenceState()
     for index in (*order, order[0]):
         batch = extreme_batches()[index]
-        out, image_grad, text_grad = take_step(loss, batch, dtype=torch.float32)
+        out, image_grad, text_grad = take_step(loss, batch, dtype=dtype)
         expected = reference_step(name, hyper, state, batch)
         state = expected.state
         assert out.loss.dtype == torch.float32
+        assert image_grad.dtype == dtype
         np.testing.assert_allclose(out.loss.item(), expected.loss, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(image_grad.numpy(), expected.image_grad, rtol=2e-3, atol=1e-3)
-        np.testing.assert_allclose(text_grad.numpy(), expected.text_grad, rtol=2e-3, atol=1e-3)
+        np.testing.assert_allclose(image_grad.float().numpy(), expected.image_grad, rtol=rtol, atol=1e-3)
+        np.testing.assert_allclose(text_grad.float().numpy(), expected.text_grad, rtol=rtol, atol=1e-3)
+        for key, parameter in loss.named_parameters():
+            np.testing.assert_allclose(parameter.grad, getattr(expected, f"{key}_grad"), rtol=2e-3, atol=1e-3)
         visited = torch.tensor(batch.image_ids)
         for key, value in loss.state_dict().items():
             rows = value[visited] if value.ndim else value
@@ -145,3 +158,7 @@ def test_low_precision_features_are_taken_to_float32(name: str, dtype: torch.dty
     assert out.loss.dtype == torch.float32
     assert image_grad.dtype == dtype
     torch.testing.assert_close(out.loss, expected.loss, rtol=1e-6, atol=1e-7)
+
+
+def test_every_name_is_taken_to_its_extremes() -> None:
+    assert {name for name, _ in SHARP.values()} == set(LOSSES)

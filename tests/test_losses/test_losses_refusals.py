@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.losses import LOSSES, build_loss
+from bimodal_cl.losses import _CLASSES, LOSSES, build_loss
 from tests.test_losses.agreement import build_double, take_step
 from tests.test_losses.pair_batches import NUM_IMAGES, NUM_TEXTS, PairBatch, draw_batches, unit
 from tests.test_losses.test_losses_facts import assert_same_state, snapshot
@@ -47,6 +47,50 @@ OUT_OF_RANGE: list[tuple[str, dict[str, Any], str]] = [
     ("isogclr", {"eta": 0.0}, r"eta=0\.0"),
     ("isogclr", {"rho_fraction": 1.5}, r"rho_fraction=1\.5"),
     ("isogclr", {"rho_fraction": 0.5, "rho": 3.0}, r"rho=3\.0.*rho_fraction=0\.5"),
+    ("isogclr", {"tau_max": math.inf}, r"tau_max=inf"),
+    ("isogclr", {"eta_schedule": "cosine", "eta_min": -0.1}, r"eta_min=-0\.1"),
+    ("isogclr", {"eta_schedule": "exp", "eta": 0.001, "eta_min": 0.002}, r"eta_min=0\.002 must not exceed eta=0\.001"),
+    ("isogclr", {"eta_schedule": "exp", "eta_decay": 0.0}, r"eta_decay=0\.0"),
+    ("isogclr", {"tau_optimizer": "adam", "adam_beta1": 1.0}, r"adam_beta1=1"),
+    ("isogclr", {"tau_optimizer": "adam", "adam_beta2": -0.5}, r"adam_beta2=-0\.5"),
+    ("isogclr", {"tau_optimizer": "adam", "adam_eps": 0.0}, r"adam_eps=0\.0"),
+    ("siglip", {"tau_min": 0.5}, r"tau_min=0\.5 must not exceed tau_init=0\.1"),
+    ("siglip", {"bias_init": math.inf}, r"bias_init=inf"),
+    ("cyclip", {"tau_init": 0.001}, r"tau_min=0\.01 must not exceed tau_init=0\.001"),
+    ("cyclip", {"lambda_in_modal": -1.0}, r"lambda_in_modal=-1\.0"),
+    ("cyclip", {"lambda_cross_modal": math.nan}, r"lambda_cross_modal=nan"),
+    ("cyclip", {"lambda_in_modal": 0.0, "lambda_cross_modal": 0.0}, r"lambda_in_modal=0 .*'clip'"),
+    ("rgcl_g", {"tau_min": 0.0}, r"tau_min=0\.0"),
+    ("rgcl_g", {"gamma": 0.0}, r"gamma=0\.0"),
+    ("rgcl_g", {"rho": -2.0}, r"rho=-2\.0"),
+    ("rgcl_g", {"rho_fraction": 0.5, "rho": 3.0}, r"rho=3\.0.*rho_fraction=0\.5"),
+]
+WITHOUT_EFFECT: list[tuple[str, dict[str, Any], str]] = [
+    ("macl", {"mu": 0.5}, r"mu=0\.5 has no effect with alignment='batch'"),
+    ("isogclr", {"adam_beta1": 0.8}, r"adam_beta1=0\.8 has no effect with tau_optimizer='momentum'"),
+    ("isogclr", {"adam_beta2": 0.8}, r"adam_beta2=0\.8 has no effect with tau_optimizer='momentum'"),
+    ("isogclr", {"adam_eps": 0.8}, r"adam_eps=0\.8 has no effect with tau_optimizer='momentum'"),
+    ("isogclr", {"tau_optimizer": "adam", "beta": 0.5}, r"beta=0\.5 has no effect with tau_optimizer='adam'"),
+    ("isogclr", {"eta_min": 0.001}, r"eta_min=0\.001 has no effect with eta_schedule='constant'"),
+    ("isogclr", {"eta_decay": 0.5}, r"eta_decay=0\.5 has no effect with eta_schedule='constant'"),
+    (
+        "isogclr",
+        {"eta_schedule": "cosine", "eta_decay": 0.5},
+        r"eta_decay=0\.5 has no effect with eta_schedule='cosine'",
+    ),
+]
+WRONG_TYPES: list[tuple[str, dict[str, Any], str]] = [
+    ("clip", {"tau_init": "0.07"}, "'clip': tau_init='0.07' must be a number"),
+    ("siglip", {"bias_init": None}, "'siglip': bias_init=None must be a number"),
+    ("cyclip", {"lambda_in_modal": [0.25]}, "'cyclip': lambda_in_modal=.* must be a number"),
+    ("macl", {"reweight": "false"}, "'macl': reweight='false' must be True or False"),
+    ("macl", {"text_alpha": "0.5"}, "'macl': text_alpha='0.5' must be a number or None"),
+    ("sogclr", {"gamma": True}, "'sogclr': gamma=True must be a number"),
+    ("isogclr", {"tile_size": 2.5}, "'isogclr': tile_size=2.5 must be a whole number or None"),
+    ("isogclr", {"mask_repeats": 1}, "'isogclr': mask_repeats=1 must be True or False"),
+    ("isogclr", {"tau_optimizer": "sgd"}, "'isogclr': tau_optimizer='sgd' must be one of 'momentum', 'adam'"),
+    ("isogclr", {"eta_schedule": "linear"}, "eta_schedule='linear' must be one of 'constant', 'cosine', 'exp'"),
+    ("rgcl_g", {"rho": "6.5"}, "'rgcl_g': rho='6.5' must be a number"),
 ]
 
 
@@ -57,6 +101,19 @@ def test_out_of_range(name: str, hyper: dict[str, Any], message: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(("name", "hyper", "message"), WITHOUT_EFFECT)
+def test_values_without_effect(name: str, hyper: dict[str, Any], message: str) -> None:
+    """Nothing is accepted and ignored; the same value is fine where it is read."""
+    with pytest.raises(ValueError, match=message):
+        build_loss(name, num_images=4, num_texts=4, **hyper)
+
+
+@pytest.mark.parametrize(("name", "hyper", "message"), WRONG_TYPES)
+def test_wrong_types(name: str, hyper: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_loss(name, num_images=4, num_texts=4, **hyper)
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """Run as a user does, without the test run's type checks, which would refuse a wrong literal first."""
@@ -65,16 +122,32 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def test_whole_numbers_and_numpys_are_numbers(unchecked: None) -> None:
+    loss = build_loss("isogclr", num_images=4, num_texts=np.int64(4), rho=np.float32(1), tau_max=1)
+    assert (loss.num_texts, loss.tau_max) == (4, 1)
+
+
+@pytest.mark.parametrize("sizes", [{"num_images": "4", "num_texts": 4}, {"num_images": 4, "num_texts": 4.0}])
+def test_table_sizes_are_whole_numbers(sizes: dict[str, Any], unchecked: None) -> None:
+    with pytest.raises(UserError, match=r"'sogclr': num_(images='4'|texts=4\.0) must be a whole number"):
+        build_loss("sogclr", **sizes)
+
+
 @pytest.mark.parametrize(
     ("name", "hyper", "message"),
     [
         ("macl", {"alignment": "image"}, "alignment='image'.*batch.*anchor"),
         ("sogclr", {"gamma_schedule": "linear"}, "gamma_schedule='linear'.*constant.*cosine"),
+        ("isogclr", {"tau_optimizer": "sgd"}, "tau_optimizer='sgd'.*momentum.*adam"),
+        ("isogclr", {"eta_schedule": "linear"}, "eta_schedule='linear'.*constant.*cosine.*exp"),
+        ("rgcl_g", {"gamma": "0.2"}, "gamma='0.2' must be a number"),
+        ("siglip", {"tau_min": "0.01"}, "tau_min='0.01' must be a number"),
     ],
 )
-def test_unknown_choice(name: str, hyper: dict[str, Any], message: str, unchecked: None) -> None:
+def test_classes_refuse_alone(name: str, hyper: dict[str, Any], message: str, unchecked: None) -> None:
+    """Built by their class, without ``build_loss`` to look at the types."""
     with pytest.raises(ValueError, match=message):
-        build_loss(name, num_images=4, num_texts=4, **hyper)
+        _CLASSES[name](num_images=4, num_texts=4, **hyper)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +166,7 @@ def test_unknown_names(name: str, hyper: dict[str, Any], message: str) -> None:
         build_loss(name, num_images=4, num_texts=4, **hyper)
 
 
-@pytest.mark.parametrize("name", ["sogclr", "isogclr"])
+@pytest.mark.parametrize("name", ["sogclr", "isogclr", "rgcl_g"])
 def test_table_sizes_are_needed(name: str) -> None:
     with pytest.raises(UserError, match=f"'{name}'.*num_images"):
         build_loss(name, num_texts=4)
@@ -129,7 +202,7 @@ def spoil(batch: PairBatch, **changes: Any) -> PairBatch:
         ({"text_ids": -3}, "text id -3 "),
     ],
 )
-@pytest.mark.parametrize("name", ["macl", "isogclr", "sogclr", "clip"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_bad_batch_moves_nothing(name: str, changes: dict[str, Any], message: str) -> None:
     loss = build_double(name, {"alignment": "anchor"} if name == "macl" else {})
     first, second = draw_batches("random", 2, seed=31)

@@ -22,7 +22,9 @@ def test_thirty_steps_agree(case: str, kind: str) -> None:
     assert_agreement(name, hyper, batches)
 
 
-@pytest.mark.parametrize("case", ["clip", "macl", "macl-anchor", "sogclr", "isogclr-settling"])
+@pytest.mark.parametrize(
+    "case", ["clip", "siglip", "cyclip", "macl", "macl-anchor", "sogclr", "isogclr-settling", "isogclr-adam", "rgcl_g"]
+)
 def test_agree_when_repeats_count_as_negatives(case: str) -> None:
     assert_agreement(*CASES[case], draw_batches("aligning", 10, seed=3), mask_repeats=False)
 
@@ -64,11 +66,8 @@ def test_learned_pairs_agree(case: str) -> None:
     features = np.concatenate([direction, -direction])
     name, hyper = CASES[case]
     sharp = {
-        "clip": {"tau_init": 0.01},
         "macl": {"tau_base": 0.01, "text_tau_base": 0.01, "alpha": 0.0, "text_alpha": 0.0},
         "sogclr": {"tau": 0.01},
         "isogclr": {"tau_init": 0.01, "tau_min": 0.005},
-    }[name]
-    if case == "clip-sharp":
-        sharp["tau_min"] = 0.01
+    }.get(name, {"tau_init": 0.01, "tau_min": 0.01})
     assert_agreement(name, {**hyper, **sharp}, [PairBatch(features, features, [0, 1], [2, 4])] * 3)

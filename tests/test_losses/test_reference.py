@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.reference import ReferenceState, compute_step
+from tests.reference import ReferenceState, ReferenceStep, compute_step
 from tests.reference.odds import compute_odds, list_negatives
 from tests.test_losses.pair_batches import PairBatch, draw_batches
 
@@ -20,6 +20,9 @@ TRUE_OBJECTIVES = [
     ("macl", {"tau_base": 0.2, "alpha": 0.0, "reweight": False}),
     ("sogclr", {"tau": 0.2, "gamma": 1.0}),
     ("isogclr", {"tau_init": 0.2, "gamma": 1.0}),
+    ("siglip", {"tau_init": 0.2, "bias_init": -2.0}),
+    ("cyclip", {"tau_init": 0.2, "lambda_in_modal": 0.7}),
+    ("rgcl_g", {"tau_init": 0.2, "gamma": 1.0}),
 ]
 
 
@@ -58,16 +61,21 @@ def test_feature_gradients(name: str, hyper: dict) -> None:
     np.testing.assert_allclose(step.text_grad, text_grad, rtol=1e-6, atol=1e-8)
 
 
-def test_logit_scale_gradient() -> None:
+@pytest.mark.parametrize("name", ["clip", "siglip", "cyclip", "rgcl_g"])
+def test_learned_parameters_gradients(name: str) -> None:
+    """``log(1 / tau)``, and ``siglip``'s bias. (At a first visit ``u`` is ``g``: the estimate is the objective.)"""
     batch = distinct_batch()
     features = (batch.image_features, batch.text_features, batch.image_ids, batch.text_ids)
 
-    def loss_at(logit_scale: np.ndarray) -> float:
-        return compute_step("clip", {}, ReferenceState(logit_scale=float(logit_scale[0])), *features).loss
+    def step_at(learned: np.ndarray) -> ReferenceStep:
+        return compute_step(name, {}, ReferenceState(logit_scale=learned[0], logit_bias=learned[1]), *features)
 
-    point = np.array([math.log(1 / 0.3)])
-    step = compute_step("clip", {}, ReferenceState(logit_scale=float(point[0])), *features)
-    np.testing.assert_allclose(step.logit_scale_grad, central_difference(loss_at, point)[0], rtol=1e-6)
+    point = np.array([math.log(1 / 0.3), -1.5])
+    scale_grad, bias_grad = central_difference(lambda learned: step_at(learned).loss, point)
+    step = step_at(point)
+    np.testing.assert_allclose(step.logit_scale_grad, scale_grad, rtol=1e-6)
+    if name == "siglip":
+        np.testing.assert_allclose(step.logit_bias_grad, bias_grad, rtol=1e-6)
 
 
 def test_temperature_gradient_is_the_robust_objectives() -> None:

@@ -1,0 +1,157 @@
+"""SigLIP: every pair of an image and a text is a question of its own, matching or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import logsigmoid
+
+from bimodal_cl.distributed import gather_rows, replicated_parameter
+from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, require_between
+from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
+from bimodal_cl.losses.margin import Negatives
+
+
+class SigLIPLoss(ContrastiveLoss):
+    """Sigmoid loss (Zhai et al., ICCV 2023, arXiv 2303.15343) over the global batch.
+
+        l_ij = s_ij / tau + bias
+        L    = 1/B * sum_i ( softplus(-l_ii) + sum_{j in N_i} softplus(l_ij) )
+
+    Without repeats in the batch this is open_clip's ``SigLipLoss``, on one process and, averaged over ranks, on many.
+    That one cannot leave pairs out, hence the computation here: with ``mask_repeats`` the pairs that share an image or
+    a caption are neither matching nor not matching and take no part. A positive takes part in any case, also where
+    nothing in the batch is its negative.
+
+    Two numbers are learned, both with a gradient already averaged over ranks: ``logit_scale``, which is
+    ``log(1/tau)``, and ``logit_bias``. The initial values are open_clip's; the bias makes the many pairs that do not
+    match a small loss at first.
+
+    Args:
+        tau_init: initial temperature, > 0.
+        tau_min: the temperature does not fall below it, > 0 (open_clip: 0.01).
+        bias_init: initial bias.
+
+    Raises:
+        ValueError: ``tau_min`` is not positive or exceeds ``tau_init``; a bias that is not finite.
+    """
+
+    logit_scale: nn.Parameter
+    logit_bias: nn.Parameter
+
+    def __init__(
+        self,
+        num_images: int | None = None,
+        num_texts: int | None = None,
+        *,
+        tau_init: float = 0.1,
+        tau_min: float = 0.01,
+        bias_init: float = -10.0,
+        tile_size: int | None = None,
+        mask_repeats: bool = True,
+    ) -> None:
+        super().__init__(num_images, num_texts, tile_size, mask_repeats)
+        learn_tau(self, tau_init, tau_min)
+        require_between("bias_init", bias_init, -1e4, 1e4)
+        self.learn("logit_bias", float(bias_init))
+        self.tau_min = tau_min
+
+    def local_loss(
+        self,
+        image_features: Float[Tensor, "batch dim"],
+        text_features: Float[Tensor, "batch dim"],
+        image: Anchors,
+        text: Anchors,
+        negatives: Negatives,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
+        """Return the mean over this process's images of their pairs' losses, and the one temperature."""
+        tau = compute_learned_tau(self.logit_scale, self.tau_min)
+        bias = replicated_parameter(self.logit_bias)
+        local = _SigmoidFunction.apply(image_features, text_features, 1 / tau, bias, negatives, self.tile_size)
+        taus = tau.expand_as(image.alignment)
+        return local, taus, taus
+
+
+class _SigmoidFunction(torch.autograd.Function):
+    """Mean over this process's images of ``softplus(-l_ii) + sum_{j in N_i} softplus(l_ij)``, by tiles.
+
+    With ``l_ij = scale * s_ij + bias``, ``b`` pairs on this process, ``W_ij = sigmoid(l_ij) / b`` for negatives (0 for
+    the others) and ``p_i = sigmoid(-l_ii) / b``:
+
+        dL/dx_i = scale * ( sum_j W_ij y_j - p_i y_i )      dL/dscale = sum_ij W_ij s_ij - sum_i p_i s_ii
+        dL/dy_j = scale * ( sum_i W_ij x_i - p_j x_j )      dL/dbias  = sum_ij W_ij - sum_i p_i
+
+    Both sums of the features' gradients run over the global batch: a rank computes its own images against all texts and
+    all images against its own texts, from features gathered without a gradient. So the features' gradient is that of
+    the sum of all ranks' losses; those of scale and bias are of this rank's loss, to be averaged over ranks.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        image_features: Tensor,
+        text_features: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        negatives: Negatives,
+        tile_size: int | None,
+    ) -> Tensor:
+        images, texts = gather_rows(image_features), gather_rows(text_features)
+        batch_size = len(image_features)
+        total = image_features.new_zeros(())
+        for rows in _tiles(negatives.own, tile_size):
+            for columns in _tiles(slice(0, len(texts)), tile_size):
+                logits = (images[rows] @ texts[columns].T).mul_(scale).add_(bias)
+                negatives.mask_(logits, rows, columns)
+                total -= logsigmoid(logits.neg_()).sum()
+        own_positives = (images[negatives.own] * texts[negatives.own]).sum(dim=1)
+        total -= logsigmoid(own_positives * scale + bias).sum()
+        ctx.negatives, ctx.tile_size, ctx.batch_size = negatives, tile_size, batch_size
+        ctx.save_for_backward(images, texts, scale, bias)
+        return total / batch_size
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images, texts, scale, bias = ctx.saved_tensors
+        negatives, own = ctx.negatives, ctx.negatives.own
+        everyone = slice(0, len(images))
+        share = gather_rows((gradient / ctx.batch_size).expand(ctx.batch_size, 1))
+
+        def weigh(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+            """``W`` of one tile, and its similarities."""
+            sims = images[rows] @ texts[columns].T
+            logits = sims * scale + bias
+            negatives.mask_(logits, rows, columns)
+            return logits.sigmoid_().mul_(share[rows]), sims
+
+        positives = (images[own] * texts[own]).sum(dim=1, keepdim=True)
+        pull = torch.sigmoid(-(positives * scale + bias)) * share[own]
+        image_gradient, text_gradient = -pull * texts[own], -pull * images[own]
+        scale_gradient, bias_gradient = -(pull * positives).sum(), -pull.sum()
+        one_process = own == everyone
+        for rows in _tiles(own, ctx.tile_size):
+            for columns in _tiles(everyone, ctx.tile_size):
+                weights, sims = weigh(rows, columns)
+                image_gradient[rows.start - own.start : rows.stop - own.start] += weights @ texts[columns]
+                scale_gradient += (sims.mul_(weights)).sum()
+                bias_gradient += weights.sum()
+                if one_process:  # the same tile holds all images against our own texts
+                    text_gradient[columns] += weights.T @ images[rows]
+        if not one_process:
+            for rows in _tiles(everyone, ctx.tile_size):
+                for columns in _tiles(own, ctx.tile_size):
+                    weights, _ = weigh(rows, columns)
+                    text_gradient[columns.start - own.start : columns.stop - own.start] += weights.T @ images[rows]
+        return scale * image_gradient, scale * text_gradient, scale_gradient, bias_gradient, None, None
+
+
+def _tiles(whole: slice, tile_size: int | None) -> Iterator[slice]:
+    step = tile_size or max(whole.stop - whole.start, 1)
+    for start in range(whole.start, whole.stop, step):
+        yield slice(start, min(start + step, whole.stop))
