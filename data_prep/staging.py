@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ except ImportError:  # Windows: two runs at once are the user's own care there
 
 PARTIAL = ".partial"
 MANIFEST = "manifest.json"
+OWN_SHARD = re.compile(r"[0-9]{5,}\.tar")  # as the writer names them; a killed run can leave some without a manifest
 
 
 @contextlib.contextmanager
@@ -35,16 +37,18 @@ def staged(target: Path, job: Mapping[str, object], splits: Sequence[str], overw
         job: what is being written, as JSON values; an interrupted run of the same job may be repeated even if it had
             finished some of the splits.
         splits: sub-folders with a manifest ("" for the target itself).
-        overwrite: replace finished splits.
+        overwrite: replace finished splits: what the earlier manifest lists and what is named like our shards. Other
+            files stay.
 
     Raises:
-        UserError: a split is finished already, the target cannot be written, or another run writes there.
+        UserError: a split is finished already or holds tars of unknown origin, the target cannot be written, or
+            another run writes there.
     """
     existed = target.exists()
     partial = target / PARTIAL
     with _writable(target), _locked(target):
         if not overwrite and _left_job(partial) != job:
-            refuse_finished(target, splits)
+            refuse_occupied(target, splits)
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
@@ -60,26 +64,41 @@ def staged(target: Path, job: Mapping[str, object], splits: Sequence[str], overw
                     target.rmdir()
 
 
-def refuse_finished(target: Path, splits: Sequence[str]) -> None:
-    """Raise ``UserError`` if one of the splits has a manifest."""
+def refuse_occupied(target: Path, splits: Sequence[str]) -> None:
+    """Raise ``UserError`` if one of the splits has a manifest, or tars: they may be somebody else's work."""
     for split in splits:
-        if (target / split / MANIFEST).exists():
-            raise UserError(f"{target / split} is finished (it has a {MANIFEST}); give --overwrite to replace it")
+        folder = target / split
+        if (folder / MANIFEST).exists():
+            raise UserError(f"{folder} is finished (it has a {MANIFEST}); give --overwrite to replace it")
+        tars = sorted(path.name for path in folder.glob("*.tar"))
+        if tars:
+            raise UserError(
+                f"{folder} holds {len(tars):,} tars without a {MANIFEST} ({tars[0]}, ...); choose another folder, or "
+                "give --overwrite to replace those named like 00000.tar"
+            )
 
 
 def _publish(content: Path, target: Path, splits: Sequence[str]) -> None:
-    for split in splits:
-        (target / split / MANIFEST).unlink(missing_ok=True)
     files = sorted(path for path in content.rglob("*") if path.is_file())
-    for split in splits:  # the shards of an earlier manifest
+    for split in splits:
+        folder = target / split
+        old_shards = _listed_shards(folder)
+        (folder / MANIFEST).unlink(missing_ok=True)
         kept = {path.name for path in files if path.parent == content / split}
-        for old in (target / split).glob("*.tar"):
-            if old.name not in kept:
+        for old in folder.glob("*.tar"):
+            if old.name not in kept and (old.name in old_shards or OWN_SHARD.fullmatch(old.name)):
                 old.unlink()
     for path in sorted(files, key=lambda path: path.name == MANIFEST):
         place = target / path.relative_to(content)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
+
+
+def _listed_shards(folder: Path) -> set[str]:
+    try:
+        return {str(shard["name"]) for shard in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
 
 
 def _left_job(partial: Path) -> object:
