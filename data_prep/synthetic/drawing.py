@@ -74,7 +74,7 @@ def draw_picture(rng: np.random.Generator, scene: Scene, side: int) -> Image.Ima
         area = pixels[top : top + height, left : left + width]
         area += mask[:, :, None] * (colour - area)
     pixels += rng.normal(0, NOISE, (side, side, 1))
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8), "RGB")
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def encode_picture(picture: Image.Image) -> bytes:

@@ -27,6 +27,8 @@ SUMMARY = "the embedded data set of drawn shapes: TO/train, TO/val, TO/retrieval
 
 TRAIN, VAL, RETRIEVAL, ZERO_SHOT = range(4)  # part of every picture's seed
 PAIR_SHARE = 0.5  # pictures with two objects
+MAX_ZIPF = 2.0  # above it the most frequent concept would have to occur twice in one picture
+MAX_DISTINCT = 10_000  # scenes that can be told apart run out: 192 of one object, 72,960 of two
 MIN_OCCURRENCES = 4  # in the training split, of the rarest concept
 
 
@@ -64,17 +66,17 @@ def read(args: argparse.Namespace) -> SourcePlan:
         args.seed, args.num_train, args.num_val, args.num_retrieval, args.images_per_concept, args.side, args.zipf
     )
     smallest = len(CONCEPTS) * MIN_OCCURRENCES
-    for flag, value, low in (
-        ("--seed", options.seed, 0),
-        ("--num-train", options.num_train, smallest),
-        ("--num-val", options.num_val, 1),
-        ("--num-retrieval", options.num_retrieval, 1),
-        ("--images-per-concept", options.images_per_concept, 1),
-        ("--side", options.side, 32),
-        ("--zipf", options.zipf, 0.0),
+    for flag, value, low, high in (
+        ("--seed", options.seed, 0, 2**31 - 1),
+        ("--num-train", options.num_train, smallest, 10_000_000),
+        ("--num-val", options.num_val, 1, MAX_DISTINCT),
+        ("--num-retrieval", options.num_retrieval, 1, MAX_DISTINCT),
+        ("--images-per-concept", options.images_per_concept, 1, 10_000),
+        ("--side", options.side, 32, 1024),
+        ("--zipf", options.zipf, 0.0, MAX_ZIPF),
     ):
-        if not low <= value < 2**31:
-            raise UserError(f"{flag} must be at least {low}, got {value}")
+        if not low <= value <= high:
+            raise UserError(f"{flag} must be {low} to {high}, got {value}")
     train = draw_training_concepts(options)
     splits = [
         Split("train", _items(train_scenes(options, train), TRAIN, options), options.num_train),
@@ -95,10 +97,15 @@ def draw_training_concepts(options: SyntheticOptions) -> list[tuple[Concept, ...
     num_things = np.where(rng.random(options.num_train) < PAIR_SHARE, 2, 1)
     drawn = draw_concepts(rng, int(num_things.sum()), options.zipf, MIN_OCCURRENCES)
     starts = np.cumsum(num_things) - num_things
-    for start in starts[num_things == 2]:
-        while drawn[start] == drawn[start + 1]:
+    partner = np.arange(len(drawn))  # position of the other object in the same picture; its own where there is none
+    firsts = starts[num_things == 2]
+    partner[firsts], partner[firsts + 1] = firsts + 1, firsts
+    for first in firsts:
+        while drawn[first] == drawn[first + 1]:
             other = int(rng.integers(len(drawn)))
-            drawn[[start, other]] = drawn[[other, start]]
+            # Neither picture may end with one concept twice.
+            if drawn[other] != drawn[first] and drawn[partner[other]] != drawn[first]:
+                drawn[[first, other]] = drawn[[other, first]]
     ends = starts + num_things
     return [tuple(CONCEPTS[n] for n in drawn[start:end]) for start, end in zip(starts, ends, strict=True)]
 
