@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from bimodal_cl.data.decode import MAX_PIXELS, to_rgb
+
+# Sources may hold more formats than shards do, but only plain raster ones: some of Pillow's others start programs.
+SOURCE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 # Content decides, not the file's name. Pillow calls a JPEG with an embedded preview MPO.
 EXTENSION_OF_FORMAT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
@@ -43,6 +48,8 @@ def store_image(image: Path | bytes, max_side: int | None = None, quality: int =
     picture = open_image(data)
     extension = EXTENSION_OF_FORMAT.get(picture.format or "")
     too_large = max_side is not None and max(picture.size) > max_side
+    if not too_large and picture.width * picture.height > MAX_PIXELS:
+        raise BadImage(f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}; --max-side shrinks it")
     if extension and not too_large:
         # Decoding at an eighth of the size still reads every byte, which is what finds a truncated file.
         picture.draft(None, (1, 1))
@@ -53,7 +60,7 @@ def store_image(image: Path | bytes, max_side: int | None = None, quality: int =
         assert max_side is not None
         picture.draft(None, (2 * max_side, 2 * max_side))
     _decode(picture)
-    upright = to_rgb(ImageOps.exif_transpose(picture))
+    upright = to_rgb(_upright(picture))
     if too_large:
         assert max_side is not None
         upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -66,36 +73,27 @@ def open_image(data: bytes) -> Image.Image:
     """Open an image from its bytes, header only.
 
     Raises:
-        BadImage: empty, not an image, or more pixels than Pillow allows.
+        BadImage: empty, not an image of ``SOURCE_FORMATS``, or more pixels than Pillow allows.
     """
     if not data:
         raise BadImage("zero bytes")
     try:
-        return Image.open(io.BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's advice on many pixels, which have a limit of their own here
+            return Image.open(io.BytesIO(data), formats=SOURCE_FORMATS)
     except Image.UnidentifiedImageError:
-        raise BadImage("not an image") from None
+        raise BadImage(f"not an image (its bytes are not {', '.join(SOURCE_FORMATS)})") from None
     except Exception as error:  # a broken file can make a decoder raise nearly anything
         raise BadImage(_one_line(error)) from None
 
 
-def check_image(data: bytes) -> None:
-    """Decode every pixel of an image.
-
-    Raises:
-        BadImage: it does not decode; the message says why.
-    """
-    _decode(open_image(data))
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Return the image as RGB; what is transparent becomes white."""
-    if picture.mode == "RGB":
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImageOps.exif_transpose(picture)
+    except Exception:  # damaged EXIF says nothing about the pixels, which did decode
         return picture
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
 
 
 def _read(image: Path | bytes) -> bytes:
@@ -111,7 +109,9 @@ def _read(image: Path | bytes) -> bytes:
 
 def _decode(picture: Image.Image) -> None:
     try:
-        picture.load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on odd metadata
+            picture.load()
     except Exception as error:  # as above
         raise BadImage(_one_line(error)) from None
 
