@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from bimodal_cl.errors import UserError, did_you_mean
 
+from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 
 SUMMARY = "CSV or TSV with a column of image paths and one of captions: shards in TO itself"
@@ -46,9 +47,8 @@ def read(args: argparse.Namespace) -> SourcePlan:
     Raises:
         UserError: missing file or column, an unreadable line, or an unknown encoding.
     """
-    root = args.csv.parent if args.root is None else args.root
-    if not root.is_dir():
-        raise UserError(f"--root: no such folder: {root}")
+    require_file(args.csv, "--csv")
+    root = args.csv.parent if args.root is None else require_folder(args.root, "--root")
     captions: dict[str, list[str]] = {}
     bad: list[BadItem] = []
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bimodal_cl.errors import UserError
 
+from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..natural_order import natural_order
 
@@ -33,8 +34,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
     Raises:
         UserError: no such folder, or no image in it.
     """
-    if not args.images.is_dir():
-        raise UserError(f"--images: no such folder: {args.images}")
+    require_folder(args.images, "--images")
     found = (path for path in args.images.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
     paths = sorted(found, key=lambda path: natural_order(path.relative_to(args.images).as_posix()))
     if not paths:
@@ -53,7 +53,7 @@ def _items(paths: list[Path], args: argparse.Namespace) -> Iterator[Item | BadIt
         except (OSError, UnicodeDecodeError) as error:
             yield BadItem(str(where.with_suffix(".txt")), " ".join(str(error).split()))
             continue
-        captions = (text,) if args.captions == "whole" else tuple(text.splitlines())
+        captions = (text,) if args.captions == "whole" else tuple(text.removesuffix("\n").split("\n"))
         try:
             metadata = _metadata(path.with_suffix(".json"))
         except (OSError, ValueError) as error:

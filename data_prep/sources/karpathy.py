@@ -10,6 +10,7 @@ from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean
 
+from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 
 SUMMARY = "Karpathy's JSON and an image folder (COCO, Flickr8k, Flickr30k): TO/train, TO/val, TO/test"
@@ -30,12 +31,11 @@ def read(args: argparse.Namespace) -> SourcePlan:
         UserError: the file is not Karpathy's JSON, the image folder is missing, or the split is not in the file.
     """
     records = load_records(args.json)
-    if not args.images.is_dir():
-        raise UserError(f"--images: no such folder: {args.images}")
+    require_folder(args.images, "--images")
     by_split: dict[str, list[dict[str, Any]]] = {}
     for position, record in enumerate(records):
         split = record.get("split") if isinstance(record, dict) else None
-        if split not in SPLIT_OF:
+        if not isinstance(split, str) or split not in SPLIT_OF:
             raise UserError(f"{args.json}: images[{position}] has split {split!r}{did_you_mean(str(split), SPLIT_OF)}")
         by_split.setdefault(SPLIT_OF[split], []).append(record)
     wanted = [name for name in ("train", "val", "test") if name in by_split]
@@ -52,6 +52,7 @@ def load_records(path: Path) -> list[Any]:
     Raises:
         UserError: missing, not JSON, or of another shape.
     """
+    require_file(path, "--json")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         records = content["images"]
