@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from bimodal_cl.data.decode import BadImage, decode_image
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
 from bimodal_cl.data.shard import IMAGE_EXTENSIONS, index_shard, split_captions
 from bimodal_cl.errors import UserError
 from bimodal_cl.progress import progress
 
 from .captions import clean_captions
-from .image_bytes import BadImage, check_image
 from .index import find_tars, map_shards
 from .keys import KeyMaker
 from .staging import staged
@@ -116,7 +116,11 @@ def check_shard(
     if not path.is_file():
         result.faults.append(Fault(name, "", "is in the manifest but missing"))
         return result
-    _check_file(path, name, captions, expected.get(name), result)
+    try:
+        _check_file(path, name, captions, expected.get(name), result)
+    except OSError as error:
+        result.faults.append(Fault(name, "", f"cannot be read: {error.strerror}"))
+        return result
     keys, seen = KeyMaker(), set()
     written = texts = 0
     with contextlib.ExitStack() as stack:
@@ -142,7 +146,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
     """Give the samples of a tar as :func:`bimodal_cl.data.shard.index_shard` groups them, up to the first damage."""
     key, members = "", {}  # type: ignore[var-annotated]
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", encoding="utf-8", errors="backslashreplace") as tar:
             for info in tar:
                 name = info.name.removeprefix("./")
                 stem, dot, extension = name.rpartition(".")
@@ -152,6 +156,8 @@ def read_samples(path: Path) -> Iterator[Sample]:
                 file = tar.extractfile(info)
                 assert file is not None
                 data = file.read()
+                if len(data) < info.size:
+                    break  # cut off inside this member: half a caption is none
                 if members and (stem != key or extension in members):
                     yield Sample(key, members)
                     members = {}
@@ -203,7 +209,7 @@ def _check_sample(
         fault(f"has no image (only {', '.join(sample.members)})")
         return None, 0
     try:
-        check_image(image[1])
+        decode_image(image[1])
     except BadImage as error:
         fault(f"image {image[0]}: {error}")
         image = None
