@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -9,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bimodal_cl.data.manifest import MANIFEST_NAME, CaptionsMode, Manifest, Shard
+from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
 from bimodal_cl.data.shard import index_shard
 from bimodal_cl.errors import UserError
 from bimodal_cl.progress import note, progress
 
+from .input_paths import require_folder
 from .natural_order import natural_order
 
 Job = TypeVar("Job")
@@ -41,7 +44,7 @@ def index_folder(
     """
     paths = find_tars(folder)
     old = _old_manifest(folder)
-    mode: CaptionsMode = captions or (old.captions if old else "whole")
+    mode = captions or _old_captions(folder) or "whole"
     if mode == "whole":
         _hint_at_lines(paths[0])
     jobs = map_shards(partial(describe_shard, captions=mode), paths, workers)
@@ -53,7 +56,9 @@ def index_folder(
     manifest = Manifest(folder=folder, captions=mode, shards=shards)
     try:
         manifest.save()
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     return manifest, True
 
@@ -64,8 +69,7 @@ def find_tars(folder: Path) -> list[Path]:
     Raises:
         UserError: no such folder, or no tar in it.
     """
-    if not folder.is_dir():
-        raise UserError(f"no such folder: {folder}")
+    require_folder(folder)
     paths = sorted(folder.glob("*.tar"), key=lambda path: natural_order(path.name))
     if not paths:
         raise UserError(f"no .tar in {folder}")
@@ -110,6 +114,15 @@ def _old_manifest(folder: Path) -> Manifest | None:
         return Manifest.load(folder)
     except UserError:
         return None
+
+
+def _old_captions(folder: Path) -> CaptionsMode | None:
+    """How an earlier manifest splits texts; it is right about that even where its shards have changed since."""
+    try:
+        said = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["captions"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return next((mode for mode in CAPTIONS_MODES if mode == said), None)
 
 
 def _without_hash(shard: Shard) -> Shard:
