@@ -26,13 +26,15 @@ class KeyMaker:
 
     def __init__(self) -> None:
         self._used: set[str] = set()
+        self._repeats: dict[str, int] = {}  # so that a name's nth coming costs one look, not n
 
     def make(self, name: str) -> str:
         """Return the key for ``name`` and remember it."""
         first = key = safe_key(name)
-        repeat = 1
+        repeat = self._repeats.get(first, 1)
         while key in self._used:
             repeat += 1
             key = f"{first}-{repeat}"
         self._used.add(key)
+        self._repeats[first] = repeat
         return key

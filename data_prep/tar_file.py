@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,8 @@ class TarWriter:
         try:
             if kind is None:
                 self._tar.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())  # the manifest must not outlive the shards in a power failure
                 self.size, self.sha256 = self._hashed.size, self._hashed.sha256.hexdigest()
         finally:
             self._file.close()
