@@ -1,4 +1,4 @@
-"""SigLIP beside open_clip's own loss, and what repeats and lone pairs do in it (ranks: ``test_losses_distributed.py``)."""
+"""SigLIP beside open_clip's own loss, repeats and lone pairs in it (several ranks: ``test_losses_distributed.py``)."""
 
 from __future__ import annotations
 
