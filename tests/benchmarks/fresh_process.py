@@ -8,9 +8,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-# Each process is forked from a server that has imported torch and done nothing with it.
+# Each process is forked from a server that has imported what is measured and done nothing with it. (It finds the second
+# module where the working directory is the repository's root; elsewhere each process imports it for itself.)
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch"])
+_context.set_forkserver_preload(["torch", "tests.benchmarks.loss_measurements"])
 
 
 class ProcessKilled(RuntimeError):

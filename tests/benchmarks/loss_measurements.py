@@ -109,5 +109,5 @@ def run_step(step: Step, inputs: Inputs) -> None:
 def _build(case: Case, inputs: Inputs) -> Step:
     step = build_our_step(case, inputs) if case.is_ours else build_peer_step(case, inputs)
     if step is None:
-        raise NotInThisVersion(f"{case.name} is not in this version")
+        raise NotInThisVersion("not in this version")
     return step

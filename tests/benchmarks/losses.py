@@ -20,7 +20,14 @@ from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.losses import LOSSES
 from tests.benchmarks.fresh_process import ProcessKilled, in_fresh_process
 from tests.benchmarks.loss_cases import Case, list_our_cases
-from tests.benchmarks.loss_measurements import Memory, Setting, Timing, measure_memory, measure_times
+from tests.benchmarks.loss_measurements import (
+    Memory,
+    NotInThisVersion,
+    Setting,
+    Timing,
+    measure_memory,
+    measure_times,
+)
 from tests.benchmarks.machine import describe_commit, free_memory, num_threads
 from tests.benchmarks.peers import OPEN_CLIP, PEERS, Peer, find_installed_open_clip, list_peer_cases
 from tests.benchmarks.table import describe_bytes, format_table
@@ -167,6 +174,8 @@ def _try(case: Case, setting: Setting) -> Memory | str:
         return in_fresh_process(measure_memory, case, setting)
     except ProcessKilled:
         return "killed: out of memory"
+    except NotInThisVersion as error:
+        return str(error)
     except Exception as error:  # somebody else's code, in whatever version
         if case.is_ours:
             raise

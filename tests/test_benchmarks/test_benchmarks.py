@@ -48,7 +48,10 @@ def test_losses_prints_a_row_for_every_loss_and_peer(tmp_path):
     for loss in LOSSES:
         rows = rows_of(done.stdout, f"{loss}, B = 128")
         assert any(name.startswith("ours") for name in rows)
-        for name, (time, _, time_ratio, _, _, _, cosine) in rows.items():
+        for name, cells in rows.items():
+            if cells == ["not in this version"]:  # of the installed open_clip
+                continue
+            time, _, time_ratio, _, _, _, cosine = cells
             assert re.fullmatch(r"[1-9][\d.]* (us|ms|s)", time), (name, time)
             assert float(time_ratio) > 0
             if loss in ("clip", "macl"):
