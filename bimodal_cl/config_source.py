@@ -1,4 +1,4 @@
-"""From a YAML file and flags to a :class:`Config`: flag over YAML over default.
+"""From YAML files and flags to a :class:`Config`: flag over YAML over default, a later file over an earlier one.
 
 Flags are ``--section.key VALUE`` for every key of the schema. Both sources are merged before the schema looks at them,
 so that ``--loss.name macl`` may choose what the other keys of ``loss`` mean; a mistake is reported by the file or flag
@@ -21,20 +21,25 @@ from bimodal_cl.config import Config
 from bimodal_cl.errors import UserError, did_you_mean
 
 Keys = tuple[str, ...]
+REPLACED_WHOLE = ("loss",)  # which keys it has depends on its name
 
 
-def load_config(path: str | Path, flags: dict[Keys, Any] | None = None) -> Config:
-    """Read a config file and lay flags over it.
+def load_config(paths: str | Path | Sequence[str | Path], flags: dict[Keys, Any] | None = None) -> Config:
+    """Read config files, lay each over those before it, and flags over all.
+
+    A later file's keys replace the earlier ones', section by section; its ``loss`` replaces the whole section, whose
+    keys belong to its name.
 
     Args:
-        path: a YAML file.
+        paths: a YAML file, or several.
         flags: values by key path, such as ``{("loss", "rho"): "7"}``.
 
     Raises:
         UserError: a file that cannot be read, an unknown key, a bad value; one line with file or flag, dotted key and,
             for an unknown key, the nearest valid one.
     """
-    values = _read_yaml(Path(path))
+    merged = _MergedFiles([paths] if isinstance(paths, str | Path) else paths)
+    values = merged.values
     for keys, value in (flags or {}).items():
         inner = values
         for depth, key in enumerate(keys[:-1]):
@@ -42,12 +47,45 @@ def load_config(path: str | Path, flags: dict[Keys, Any] | None = None) -> Confi
                 inner[key] = {}
             inner = inner[key]
             if not isinstance(inner, dict):
-                raise UserError(f"{path}: {'.'.join(keys[: depth + 1])}: should be a mapping, got {inner!r}")
+                above = keys[: depth + 1]
+                raise UserError(f"{merged.file_of(above)}: {'.'.join(above)}: should be a mapping, got {inner!r}")
         inner[keys[-1]] = value
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(_describe(error, str(path), flags or {})) from None
+        raise UserError(_describe(error, merged, flags or {})) from None
+
+
+class _MergedFiles:
+    """The values of several files, and which file each is from.
+
+    Attributes:
+        values: as nested mappings.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.values: dict[str, Any] = {}
+        self._first = Path(paths[0])
+        self._file_of: dict[Keys, Path] = {}
+        for path in map(Path, paths):
+            self._lay_over(self.values, _read_yaml(path), path, ())
+
+    def file_of(self, keys: Keys) -> Path:
+        """Return the last file that says something about a key or, where none does, about what it belongs to."""
+        while keys and keys not in self._file_of:
+            keys = keys[:-1]
+        return self._file_of.get(keys, self._first)
+
+    def _lay_over(self, below: dict[str, Any], above: dict[str, Any], path: Path, prefix: Keys) -> None:
+        for key, value in above.items():
+            keys = (*prefix, str(key))
+            self._file_of[keys] = path
+            if not isinstance(value, dict):
+                below[key] = value
+                continue
+            if keys == REPLACED_WHOLE or not isinstance(below.get(key), dict):
+                below[key] = {}
+            self._lay_over(below[key], value, path, keys)
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -198,7 +236,7 @@ def _type_name(field: FieldInfo) -> str:
     return describe(field.annotation)
 
 
-def _describe(error: ValidationError, path: str, flags: dict[Keys, Any]) -> str:
+def _describe(error: ValidationError, files: _MergedFiles, flags: dict[Keys, Any]) -> str:
     """One line for the first mistake, naming its source, its key and, for an unknown key, the nearest one."""
     problems = error.errors(include_url=False)
     problem = problems[0]
@@ -207,8 +245,9 @@ def _describe(error: ValidationError, path: str, flags: dict[Keys, Any]) -> str:
     tag = location.pop(1) if len(location) > 1 and location[0] == "loss" and location[1] in tags else ""
     keys = tuple(location)
     dotted = ".".join(keys)
+    path = files.file_of(keys)
     flag = next((given for given in flags if given == keys[: len(given)]), None)
-    source = f"--{'.'.join(flag)}" if flag else f"{path}: {dotted}" if dotted else path
+    source = f"--{'.'.join(flag)}" if flag else f"{path}: {dotted}" if dotted else str(path)
     more = f" (and {len(problems) - 1} more mistakes)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         where = f" of loss '{tag}'" if tag else ""

@@ -27,12 +27,19 @@ def build_parser() -> Parser:
     """Build the parser: a config file, and a flag for each of its keys."""
     parser = Parser(
         prog="bimodal-train",
-        description="Train a dual encoder with a contrastive loss. Flags override the file, the file the defaults.",
-        usage="%(prog)s --config FILE [--resume latest] [--section.key VALUE ...]",
+        description="Train a dual encoder with a contrastive loss. Flags override the files, the files the defaults.",
+        usage="%(prog)s --config FILE [--config FILE ...] [--resume latest] [--section.key VALUE ...]",
         formatter_class=argparse.HelpFormatter,
     )
     parser.add_version()
-    parser.add_argument("--config", required=True, metavar="FILE", help="the run as YAML; see configs/train")
+    parser.add_argument(
+        "--config",
+        required=True,
+        action="append",
+        metavar="FILE",
+        help="the run as YAML; see configs/train. Further files are laid over it from left to right; a loss section "
+        "replaces the whole one, see configs/loss",
+    )
     parser.add_argument(
         "--resume",
         metavar="latest|best|PATH",
