@@ -60,7 +60,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
                     captions.setdefault(image, []).append(caption)
     except OSError as error:
         raise UserError(f"cannot read {args.csv}: {error.strerror}") from None
-    except (UnicodeDecodeError, LookupError) as error:
+    except (UnicodeError, LookupError) as error:
         raise UserError(f"{args.csv} is not {args.encoding} ({error}); give --encoding") from None
     items: list[Item | BadItem] = [*bad, *(_item(root, image, texts) for image, texts in captions.items())]
     return SourcePlan([Split("", items, len(items))])

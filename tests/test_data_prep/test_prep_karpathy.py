@@ -1,0 +1,114 @@
+"""Karpathy's JSON -> shards, and what is wrong with it."""
+
+import json
+
+import pytest
+
+from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files, write_karpathy
+
+
+def change(folder, edit):
+    path = folder / "data.json"
+    content = json.loads(path.read_text())
+    edit(content["images"])
+    path.write_text(json.dumps(content))
+
+
+def test_splits_and_restval_to_train(prep, tmp_path):
+    splits = ["val", "train", "restval", "test", "train", "restval"]
+    source = write_karpathy(tmp_path / "raw", splits)
+    done = prep(
+        "write", "karpathy", "--json", source / "data.json", "--images", source / "images", "--to", tmp_path / "to"
+    )
+    assert done.status == 0
+    assert "train: 4 images, 8 captions in 1 shard" in done.out
+    expected = {"train": [1, 2, 4, 5], "val": [0], "test": [3]}
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == sorted(expected)
+    for split, numbers in expected.items():
+        samples = read_folder(tmp_path / "to" / split)
+        assert [key for key, _ in samples] == [str(n) for n in numbers]
+        assert [image_of(sample) for sample in samples] == [photo(n) for n in numbers]
+        assert [captions_of(sample) for sample in samples] == [[f"{n} caption 0", f"{n} caption 1"] for n in numbers]
+
+
+def test_coco_layout_and_one_split(prep, tmp_path):
+    source = write_karpathy(tmp_path / "raw", ["train", "val"])
+    write_files(source / "images" / "val2014", {"1.jpg": photo(77)})
+    change(source, lambda images: images[1].update(filepath="val2014"))
+    change(source, lambda images: images[0].update(filepath="train2014"))  # not there: all images in one folder
+    arguments = ("--json", source / "data.json", "--images", source / "images")
+    assert prep("write", "karpathy", *arguments, "--to", tmp_path / "a").status == 0
+    assert image_of(read_folder(tmp_path / "a" / "val")[0]) == photo(77)
+    assert image_of(read_folder(tmp_path / "a" / "train")[0]) == photo(0)
+    assert prep("write", "karpathy", *arguments, "--split", "val", "--to", tmp_path / "b").status == 0
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["val"]
+    error = prep("write", "karpathy", *arguments, "--split", "test", "--to", tmp_path / "c").error
+    assert "no image of split 'test'" in error and "train, val" in error
+
+
+def test_unusable_items_are_named_and_counted(prep, tmp_path):
+    source = write_karpathy(tmp_path / "raw", ["train"] * 7)
+
+    def spoil(images):
+        images[0]["filename"] = "gone.jpg"
+        del images[1]["filename"]
+        images[2]["sentences"] = [{"tokens": ["no", "raw"]}]
+        images[3]["sentences"] = []
+        images[5]["sentences"][0]["raw"] = " \n "
+
+    change(source, spoil)
+    write_files(source / "images", {"4.jpg": photo(4)[:-200]})
+    done = prep(
+        "write", "karpathy", "--json", source / "data.json", "--images", source / "images", "--to", tmp_path / "to"
+    )
+    assert done.status == 0
+    assert [key for key, _ in read_folder(tmp_path / "to" / "train")] == ["5", "6"]
+    assert "5 items skipped" in done.out and "1 empty captions dropped" in done.out
+    skipped = [line for line in done.err.splitlines() if line.startswith("skipped ")]
+    assert len(skipped) == 5
+    for name, reason in (
+        ("gone", "no such file"),
+        ("data.json: image 1", "no 'filename'"),
+        ("2.jpg", "without 'raw'"),
+        ("3", "no caption"),
+        ("4", "truncated"),
+    ):
+        assert any(line.startswith(f"skipped {name}: ") and reason in line for line in skipped), (name, skipped)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "no list 'images'"),
+        ('{"pictures": []}', "no list 'images'"),
+        ('{"images": []}', "must be a list that is not empty"),
+        ('{"images": [{"split": "trian"}]}', r"images[0] has split 'trian'; did you mean 'train'?"),
+        ('{"images": [{"split": ["train"]}]}', "images[0] has split ['train']"),
+        ('{"images": [7]}', "images[0] has split None"),
+    ],
+)
+def test_not_karpathy(prep, tmp_path, content, message):
+    write_files(tmp_path, {"data.json": content, "images/0.jpg": photo(0)})
+    done = prep(
+        "write", "karpathy", "--json", tmp_path / "data.json", "--images", tmp_path / "images", "--to", tmp_path / "to"
+    )
+    assert message in done.error and "data.json" in done.error
+    assert not (tmp_path / "to").exists()
+
+
+def test_missing_inputs_name_the_nearest(prep, tmp_path):
+    source = write_karpathy(tmp_path / "raw", ["train"])
+    to = tmp_path / "to"
+    error = prep("write", "karpathy", "--json", source / "dta.json", "--images", source / "images", "--to", to).error
+    assert "--json: no such file" in error and "did you mean 'data.json'?" in error
+    error = prep("write", "karpathy", "--json", source / "data.json", "--images", source / "image", "--to", to).error
+    assert "--images: no such folder" in error and "did you mean 'images'?" in error
+    error = prep("write", "karpathy", "--json", tmp_path / "rwa" / "data.json", "--images", source, "--to", to).error
+    assert "did you mean 'raw'?" in error
+    error = prep(
+        "write", "karpathy", "--json", source / "data.json", "--images", source / "data.json", "--to", to
+    ).error
+    assert "is a file, not a folder" in error
+    error = prep("write", "karpathy", "--json", source, "--images", source, "--to", to).error
+    assert "is a folder, not a file" in error
