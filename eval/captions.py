@@ -39,7 +39,7 @@ def iterate_captions(folder: Path) -> Iterator[tuple[int, int, list[str]]]:
 
 
 def read_captions(folder: Path, text_ids: Iterable[int]) -> dict[int, str]:
-    """Return the captions of some texts by ``text_id``; random access, so a large data set costs no more than a small one."""
+    """Return the captions of some texts by ``text_id``; random access, whatever the data set's size."""
     from bimodal_cl.data.pairs import image_ids_of_texts, read_pairs
 
     wanted = np.unique(np.fromiter(text_ids, dtype=np.int64))
@@ -73,7 +73,10 @@ def load_concepts(data: Path) -> list[tuple[str, int]]:
     if not path.is_file():
         return []
     try:
-        return [(str(each["concept"]), int(each["count"])) for each in json.loads(path.read_text(encoding="utf-8"))["concepts"]]
+        return [
+            (str(each["concept"]), int(each["count"]))
+            for each in json.loads(path.read_text(encoding="utf-8"))["concepts"]
+        ]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path}: no list "concepts" of {{"concept": ..., "count": ...}}: {error!r}') from error
 
@@ -123,7 +126,7 @@ def temperatures_of_concepts(
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two ``[n]`` arrays, equal values sharing their mean rank; NaN when one is constant."""
+    """Spearman's rank correlation of two ``[n]`` arrays, ties at their mean rank; NaN when one is constant."""
     ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
     if len(first) < 2 or (ranks.std(axis=1) == 0).any():
         return float("nan")

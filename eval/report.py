@@ -83,7 +83,7 @@ def _subtitle(run: RunFolder) -> str:
 
 
 def _headlines(run: RunFolder) -> list[tuple[str, str, str]]:
-    """``(value, metric, data set)``: the scores a reader looks for first, from results, else from the last evaluation."""
+    """``(value, metric, data set)``: the scores to look for first, from results, else the last evaluation."""
     found = [
         (format_metric(name, result["metrics"][name]), metric_name(name), str(result.get("dataset", "")))
         for name in _HEADLINES
@@ -146,7 +146,10 @@ def _curves(run: RunFolder) -> Iterator[tuple[str, Markup, str]]:
 
     blocks = " Where points lie close, the line is the mean of neighbours and the band their range."
     if loss := series(run.training, "loss"):
-        read = f"The training loss ({run.loss['name']}); its level depends on the loss and the batch size, so compare only like with like."
+        read = (
+            f"The training loss ({run.loss['name']}); its level depends on the loss and the batch size, "
+            "so compare only like with like."
+        )
         yield "Loss", draw_curves("loss", loss, "loss (no unit)"), read + blocks
     tau = series(run.training, "tau_image", "images", IMAGE) + series(
         run.training, "tau_text", "texts", TEXT, dash="--"
@@ -173,7 +176,10 @@ def _curves(run: RunFolder) -> Iterator[tuple[str, Markup, str]]:
         for one in series(run.evaluations, f"zero_shot/{metric}", metric_name(metric), dash=dash, marker="o")
     ]
     if zero_shot:
-        read = "Share of test images whose class is the first (top-1) or among the first five (top-5) guesses; higher is better."
+        read = (
+            "Share of test images whose class is the first (top-1) or among the first five (top-5) guesses; "
+            "higher is better."
+        )
         yield "Zero-shot classification", draw_curves("zero-shot", zero_shot, "accuracy (%)", percent=True), read
     if rate := series(run.training, "learning_rate"):
         read = "The optimizer's step size: it rises during the warm-up and then falls."

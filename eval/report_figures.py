@@ -151,7 +151,7 @@ def draw_histogram(
 
 
 def histogram_edges(values: np.ndarray, bins: int = 44) -> np.ndarray:
-    """Bin borders that hold all values ``> 0``: equal ratios where they span more than a factor of 8, else equal widths."""
+    """Bin borders that hold all values ``> 0``: equal ratios above a span of a factor of 8, else equal widths."""
     low, high = float(values.min()), float(values.max())
     if high <= low * 1.02:
         low, high = low * 0.9, high * 1.1
@@ -201,7 +201,7 @@ def _new_figure() -> tuple[Figure, Axes]:
 
 
 def _blocks(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``steps, min, mean, max`` of blocks of neighbouring points; up to ``2 * _BLOCKS`` points stay as they are."""
+    """Return ``steps, min, mean, max`` of blocks of neighbouring points; ``2 * _BLOCKS`` points or fewer stay as they are."""
     if len(steps) <= 2 * _BLOCKS:
         return steps, values, values, values
     starts = np.linspace(0, len(steps), _BLOCKS, endpoint=False).astype(int)

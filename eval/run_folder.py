@@ -82,7 +82,7 @@ def find_data(run: RunFolder, folder: str | None) -> Path | None:
 
 
 def find_training_data(run: RunFolder) -> tuple[Path | None, str]:
-    """Find the folder a run was trained on and check it against the run's tables: ``(folder, "")`` or ``(None, why)``."""
+    """Find the folder a run was trained on and check it against its tables: ``(folder, "")`` or ``(None, why)``."""
     from bimodal_cl.data import Manifest
 
     section = run.config.get("data")

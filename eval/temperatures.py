@@ -26,7 +26,7 @@ class LearnedTemperatures:
     """The temperatures of one modality's visited ids.
 
     ``ids``: int64 ``[visited]``, ascending. ``tau``: float64 ``[visited]``, > 0. ``num_ids``: the table's size, so
-    that ``num_never_visited`` says how many ids are left out. ``tau_min``, ``tau_max``: the loss's bounds, where it has any.
+    that ``num_never_visited`` says how many ids are left out. ``tau_min``, ``tau_max``: the loss's bounds, if any.
     """
 
     ids: np.ndarray
@@ -119,7 +119,8 @@ def require_temperatures(run: RunFolder) -> tuple[LearnedTemperatures, LearnedTe
         last = run.training[-1] if run.training else {}
         now = f" (tau {last['tau_image']:.4g} at step {last['step']})" if "tau_image" in last else ""
         raise UserError(
-            f"{run.path}: loss '{run.loss['name']}' keeps one temperature for all pairs{now}, none of its own for each image and text"
+            f"{run.path}: loss '{run.loss['name']}' keeps one temperature for all pairs{now}, "
+            "none of its own for each image and text"
         )
     return images, texts
 

@@ -1,4 +1,4 @@
-"""The checker of shapes and types while tests run: beartype, with an int accepted where a float is asked for (PEP 484)."""
+"""The checker of shapes and types while tests run: beartype, an int being accepted for a float (PEP 484)."""
 
 from beartype import BeartypeConf, beartype
 

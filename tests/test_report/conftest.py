@@ -56,13 +56,22 @@ def write_shards(folder: Path) -> list[str]:
                 image_id = shard * ROWS + row
                 concept = concepts[image_id]
                 first = HOSTILE if image_id == 7 else f"there is a {concept} on a pale ground"
-                members = ((".jpg", draw(concept, rng)), (".txt", f"{first}\nthe picture shows one {concept}\n".encode()))
+                members = (
+                    (".jpg", draw(concept, rng)),
+                    (".txt", f"{first}\nthe picture shows one {concept}\n".encode()),
+                )
                 for extension, content in members:
                     member = tarfile.TarInfo(f"{image_id:06d}{extension}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
         shards.append({"name": path.name, "num_images": ROWS, "num_texts": 2 * ROWS, "bytes": path.stat().st_size})
-    manifest = {"version": 1, "captions": "lines", "shards": shards, "num_images": NUM_IMAGES, "num_texts": 2 * NUM_IMAGES}
+    manifest = {
+        "version": 1,
+        "captions": "lines",
+        "shards": shards,
+        "num_images": NUM_IMAGES,
+        "num_texts": 2 * NUM_IMAGES,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     counts = [{"concept": concept, "count": concepts.count(concept)} for concept in CONCEPTS]
     (folder.parent / "concepts.json").write_text(json.dumps({"concepts": counts}))
@@ -132,7 +141,11 @@ def write_results(folder: Path, concepts: list[str], data: str) -> None:
         examples.append({"caption": caption, "text_id": 2 * image_id, "image_id": image_id, "rank": rank, "top": top})
     provenance = {"checkpoint": "checkpoints/step_00002000", "step": 2000, "data": data}
     head = {"model": "tiny", "pretrained": "runs/demo", "language": "en"}
-    recalls = {f"{kind}_retrieval_recall@{cut}": value for kind, base in (("image", 0.31), ("text", 0.28)) for cut, value in ((1, base), (5, 2.2 * base), (10, 2.7 * base))}
+    recalls = {
+        f"{kind}_retrieval_recall@{cut}": value
+        for kind, base in (("image", 0.31), ("text", 0.28))
+        for cut, value in ((1, base), (5, 2.2 * base), (10, 2.7 * base))
+    }
     retrieval = {
         **head,
         "dataset": "retrieval",
@@ -141,7 +154,10 @@ def write_results(folder: Path, concepts: list[str], data: str) -> None:
         "provenance": {**provenance, "counts": {"images": 500, "texts": 1000}},
         "examples": examples,
     }
-    per_class = [{"class": each, "count": 20, "recall": float(value)} for each, value in zip(CONCEPTS, np.linspace(0.95, 0, len(CONCEPTS)).round(2), strict=True)]
+    per_class = [
+        {"class": each, "count": 20, "recall": float(value)}
+        for each, value in zip(CONCEPTS, np.linspace(0.95, 0, len(CONCEPTS)).round(2), strict=True)
+    ]
     zero_shot = {
         **head,
         "dataset": "concepts",
@@ -149,24 +165,36 @@ def write_results(folder: Path, concepts: list[str], data: str) -> None:
         "metrics": {"acc1": 0.634, "acc5": 0.912, "mean_per_class_recall": 0.634},
         "provenance": {**provenance, "counts": {"images": 600, "classes": 30}},
         "per_class": per_class,
-        "confusions": [
-            {"class": CONCEPTS[-1 - i], "predicted": CONCEPTS[-2 - i], "count": 17 - i} for i in range(15)
-        ],
+        "confusions": [{"class": CONCEPTS[-1 - i], "predicted": CONCEPTS[-2 - i], "count": 17 - i} for i in range(15)],
     }
     (folder / "zeroshot_retrieval_retrieval.json").write_text(json.dumps(retrieval))
     (folder / "zeroshot_classification_concepts.json").write_text(json.dumps(zero_shot))
 
 
 def make_run(root: Path, steps: int = 2000) -> Path:
-    """Write ``root/data/...`` and the run ``root/runs/demo``, whose configuration names the data relative to ``root``."""
+    """Write ``root/data/...`` and the run ``root/runs/demo``, whose config names the data relative to it."""
     concepts = write_shards(root / "data" / "train")
     run = root / "runs" / "demo"
     checkpoint = run / "checkpoints" / f"step_{steps:08d}"
     checkpoint.mkdir(parents=True)
     config = {
         "data": {"train": "data/train", "val": "data/retrieval", "image_size": 64},
-        "model": {"embed_dim": 128, "vision": {"layers": 4, "width": 192, "patch_size": 8}, "text": {"layers": 3, "width": 192, "context_length": 32}},
-        "loss": {"name": "isogclr", "tau_init": 0.01, "tau_min": 0.005, "tau_max": 1.0, "gamma": 0.8, "rho": 4.0, "beta": 0.9, "eta": 0.03, "rho_fraction": None},
+        "model": {
+            "embed_dim": 128,
+            "vision": {"layers": 4, "width": 192, "patch_size": 8},
+            "text": {"layers": 3, "width": 192, "context_length": 32},
+        },
+        "loss": {
+            "name": "isogclr",
+            "tau_init": 0.01,
+            "tau_min": 0.005,
+            "tau_max": 1.0,
+            "gamma": 0.8,
+            "rho": 4.0,
+            "beta": 0.9,
+            "eta": 0.03,
+            "rho_fraction": None,
+        },
         "optim": {"learning_rate": 5e-4, "weight_decay": 0.1, "warmup_steps": 200, "betas": [0.9, 0.98]},
         "train": {"batch_size": 64, "epochs": 20, "precision": "no", "seed": 0},
     }
