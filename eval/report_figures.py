@@ -201,7 +201,7 @@ def _new_figure() -> tuple[Figure, Axes]:
 
 
 def _blocks(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return ``steps, min, mean, max`` of blocks of neighbouring points; ``2 * _BLOCKS`` points or fewer stay as they are."""
+    """Return ``steps, min, mean, max`` of blocks of neighbouring points; few points stay as they are."""
     if len(steps) <= 2 * _BLOCKS:
         return steps, values, values, values
     starts = np.linspace(0, len(steps), _BLOCKS, endpoint=False).astype(int)

@@ -13,6 +13,7 @@ _NAMES = {
     "image_retrieval": "text → image",
     "text_retrieval": "image → text",
 }
+_DIRECTIONS = ("image_retrieval", "text_retrieval")
 _TASKS = {"zeroshot_classification": "Zero-shot classification", "zeroshot_retrieval": "Retrieval"}
 _ROWS = 12
 
@@ -42,23 +43,36 @@ class ClassErrors:
 
 
 def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
-    """Gather results into one table a task; fractions are shown in percent, ranks as they are."""
+    """Gather results into one table a task; fractions are shown in percent, ranks as they are.
+
+    Metrics of retrieval have a direction; each direction is a row of its own, so that both share the columns.
+    """
     tables = []
     for task in sorted({str(each.get("task", "")) for each in results}, key=lambda name: (name not in _TASKS, name)):
-        of_task = [each for each in results if str(each.get("task", "")) == task]
-        metrics = list(dict.fromkeys(name for each in of_task for name in each["metrics"]))
-        metrics.sort(key=_order)
-        rows = [
-            (str(each.get("dataset", each["file"])), _origin(each), [_cell(each["metrics"], name) for name in metrics])
-            for each in of_task
-        ]
-        tables.append(ScoreTable(_TASKS.get(task, task or "Other"), [metric_name(name) for name in metrics], rows))
+        cells: list[tuple[str, str, dict[str, str]]] = []
+        for each in (result for result in results if str(result.get("task", "")) == task):
+            dataset, origin = str(each.get("dataset", each["file"])), _origin(each)
+            for direction, metrics in _by_direction(each["metrics"]).items():
+                cells.append((f"{dataset}, {direction}" if direction else dataset, origin, metrics))
+        columns = list(dict.fromkeys(column for *_, metrics in cells for column in metrics))
+        rows = [(name, origin, [metrics.get(column, "") for column in columns]) for name, origin, metrics in cells]
+        tables.append(ScoreTable(_TASKS.get(task, task or "Other"), columns, rows))
     return tables
+
+
+def _by_direction(metrics: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Printed metrics by direction, ``""`` for those that have none, in the order people read them."""
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(metrics, key=_order):
+        direction = next((_NAMES[prefix] for prefix in _DIRECTIONS if name.startswith(prefix)), "")
+        column = metric_name(name).removeprefix(direction).strip()
+        found.setdefault(direction, {})[column] = _cell(metrics, name)
+    return found
 
 
 def metric_name(name: str) -> str:
     """Return a metric's name for people: ``image_retrieval_recall@5`` is ``text → image R@5``."""
-    known = re.fullmatch(r"(image_retrieval|text_retrieval)_(.+)", name)
+    known = re.fullmatch(rf"({'|'.join(_DIRECTIONS)})_(.+)", name)
     if known:
         rest = known[2].replace("recall@", "R@").replace("_", " ")
         return f"{_NAMES[known[1]]} {rest}"

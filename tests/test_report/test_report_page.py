@@ -1,0 +1,110 @@
+"""The report is one self-contained, escaped page whose sections follow what the run has."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from eval import cli
+from eval.report_scores import score_tables
+
+
+@pytest.fixture
+def run(finished_run, tmp_path, monkeypatch):
+    """A copy of the finished run that a test may change, with its data found from the working directory."""
+    monkeypatch.chdir(finished_run.parents[1])
+    copy = tmp_path / "demo"
+    shutil.copytree(finished_run, copy, symlinks=True)
+    return copy
+
+
+def render(run: Path) -> str:
+    assert cli.main(["report", str(run)]) == 0
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def tables_of(run: Path) -> Path:
+    return run / "checkpoints" / "latest" / "loss.safetensors"
+
+
+def test_the_page_refers_to_nothing_outside_itself(run):
+    page = render(run)
+    assert re.findall(r"<script\b|<link\b|@import|url\(\s*['\"]?(?!data:|#)", page) == []
+    references = re.findall(r"(?:src|href|xlink:href)=[\"']([^\"']*)", page)
+    assert references
+    assert [each[:60] for each in references if not each.startswith(("data:", "#"))] == []
+    assert len(page) < 5_000_000
+
+
+def test_captions_are_escaped(run):
+    tables = load_file(tables_of(run))
+    tables["text_anchors.tau"][14] = 0.99  # the caption with markup becomes the largest
+    save_file(tables, tables_of(run))
+    page = render(run)
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(" in page
+
+
+def test_scores_curves_temperatures_retrievals_and_confusions_are_there(run):
+    page = render(run)
+    for expected in ("63.4 %", "31.0 %", "Learned temperatures", "Example retrievals", "never visited", "data:image/"):
+        assert expected in page, expected
+    first = json.loads((run / "results/zeroshot_classification_concepts.json").read_text())["confusions"][0]
+    assert first["class"] in page
+    assert page.count("<svg") >= 7
+
+
+def test_the_captions_shown_are_those_at_the_ends_of_the_table(run):
+    tables = load_file(tables_of(run))
+    tables["text_anchors.tau"][20], tables["text_anchors.tau"][31] = 0.987654, 0.005001
+    save_file(tables, tables_of(run))
+    page = render(run)
+    assert "0.9877" in page
+    assert "0.005001" in page
+
+
+def test_a_loss_without_tables_shows_its_one_temperature_and_no_histogram(run):
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"loss:\n(  .*\n)+", "loss:\n  name: clip\n  tau_init: 0.07\n", config))
+    save_file({"logit_scale": np.array(2.6, dtype=np.float32)}, tables_of(run))
+    page = render(run)
+    assert "clip" in page
+    assert "Captions at both ends" not in page
+
+
+def test_missing_parts_are_left_out_or_said_in_a_line(run, monkeypatch, tmp_path):
+    shutil.rmtree(run / "results")
+    monkeypatch.chdir(tmp_path)  # the data folder is relative: not found from here
+    page = render(run)
+    assert "data/train" in page
+    assert "Example retrievals</h2>" not in page or "no" in page.split("Example retrievals</h2>")[1][:400].lower()
+    assert "data:image/jpeg" not in page and "data:image/png" not in page
+
+
+@pytest.mark.parametrize("missing", ["config.yaml", "."])
+def test_a_missing_or_incomplete_run_is_one_line(run, capsys, missing):
+    if missing == ".":
+        path = run.parent / "dema"
+    else:
+        path = run
+        (run / missing).unlink()
+    capsys.readouterr()
+    assert cli.main(["report", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and str(path) in error
+    assert not (path / "report.html").exists()
+
+
+def test_retrieval_scores_have_a_row_for_each_direction():
+    metrics = {"image_retrieval_recall@1": 0.5, "text_retrieval_recall@1": 0.25, "image_retrieval_median_rank": 3.0}
+    result = {"task": "zeroshot_retrieval", "dataset": "shapes", "metrics": metrics, "file": "x.json"}
+    (table,) = score_tables([result])
+    assert table.columns == ["R@1", "median rank"]
+    assert [(name, cells) for name, _, cells in table.rows] == [
+        ("shapes, text → image", ["50.0 %", "3"]),
+        ("shapes, image → text", ["25.0 %", ""]),
+    ]

@@ -1,0 +1,55 @@
+"""``bimodal-eval temperatures`` prints and writes what the tables hold, without ids that were never visited."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from eval import cli
+
+
+@pytest.fixture
+def run(finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished_run.parents[1])
+    copy = tmp_path / "demo"
+    shutil.copytree(finished_run, copy, symlinks=True)
+    return copy
+
+
+def test_quantiles_and_ends_are_those_of_the_visited_ids(run, capsys):
+    assert cli.main(["temperatures", str(run), "--top", "2"]) == 0
+    printed = capsys.readouterr().out
+    tables = load_file(run / "checkpoints/latest/loss.safetensors")
+    tau = tables["text_anchors.tau"][np.isfinite(tables["text_anchors.log_u"])]
+    row = next(line for line in printed.splitlines() if line.startswith("texts"))
+    assert row.split()[1:3] == ["360", "350"]
+    assert float(row.split()[6]) == pytest.approx(np.median(tau), rel=1e-3)
+    largest = printed.split("largest temperatures")[1].splitlines()[1].split()
+    assert float(largest[0]) == pytest.approx(tau.max(), rel=1e-3)
+    assert int(largest[2]) == int(tables["text_anchors.tau"].argmax())
+
+
+@pytest.mark.parametrize("name", ["all.csv", "all.json"])
+def test_every_text_is_written_with_its_temperature_and_caption(run, name, capsys):
+    target = run / name
+    assert cli.main(["temperatures", str(run), "--to", str(target)]) == 0
+    if target.suffix == ".csv":
+        with target.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    else:
+        rows = json.loads(target.read_text())["texts"]
+    assert len(rows) == 360
+    tables = load_file(run / "checkpoints/latest/loss.safetensors")
+    assert float(rows[5]["tau"]) == pytest.approx(float(tables["text_anchors.tau"][5]), rel=1e-6)
+    assert rows[-1]["tau"] in ("", None)  # never visited
+    assert "<script>" in rows[14]["caption"]
+
+
+def test_mistakes_are_one_line(run, capsys):
+    for flags, message in ((["--to", "x.txt"], "must end in .csv or .json"), (["--top", "-1"], "--top")):
+        assert cli.main(["temperatures", str(run), *flags]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
