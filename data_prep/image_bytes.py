@@ -102,9 +102,9 @@ def _read(image: Path | bytes) -> bytes:
     try:
         return image.read_bytes()
     except FileNotFoundError:
-        raise BadImage(f"no such file: {image}") from None
+        raise BadImage("no such file") from None
     except (OSError, ValueError) as error:
-        raise BadImage(f"cannot read {image}: {_one_line(error)}") from None
+        raise BadImage(f"cannot be read: {_one_line(error)}") from None
 
 
 def _decode(picture: Image.Image) -> None:

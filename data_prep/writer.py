@@ -153,14 +153,15 @@ def _samples(
 
 
 def _encode(item: Item, options: WriteOptions, report: WriteReport) -> tuple[dict[str, bytes], int] | BadItem:
+    where = str(item.image) if isinstance(item.image, Path) else item.name
     captions, empty = clean_captions(item.captions)
     report.empty_captions += empty
     if not captions:
-        return BadItem(item.name, "no caption")
+        return BadItem(where, "no caption")
     try:
         stored = store_image(item.image, options.max_side, options.quality)
     except BadImage as error:
-        return BadItem(item.name, str(error))
+        return BadItem(where, str(error))
     if stored.reencoded:
         report.reencoded[stored.reencoded] += 1
     members = {stored.extension: stored.data, ".txt": "\n".join(captions).encode()}

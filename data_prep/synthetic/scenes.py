@@ -16,9 +16,9 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 }
 SIZES = ("small", "large")
 # Diameters. 16 pixels or more at 64; the gap between the two sizes keeps the words true to the eye.
-SMALL = (0.27, 0.32)
-LARGE_ALONE = (0.50, 0.75)
-LARGE_IN_PAIR = (0.40, 0.47)
+SMALL = (0.29, 0.34)
+LARGE_ALONE = (0.48, 0.75)
+LARGE_IN_PAIR = (0.42, 0.47)
 RELATIONS = ("left", "right", "above", "below")
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 GAP = 0.03  # smallest distance between two objects, and to the border

@@ -76,7 +76,7 @@ def test_unusable_rows_are_named_by_line(prep, images, tmp_path):
     assert done.status == 0 and len(read_folder(tmp_path / "to")) == 1
     assert "skipped pairs.csv, line 3: no image path" in done.err
     assert "skipped pairs.csv, line 4: too few columns" in done.err
-    assert "skipped pics/9: no such file" in done.err and "skipped pics/2: no caption" in done.err
+    assert "pics/9.jpg: no such file" in done.err and "pics/2.jpg: no caption" in done.err
     assert "4 items skipped" in done.out and "1 empty captions dropped" in done.out
 
 

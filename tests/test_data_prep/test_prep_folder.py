@@ -42,10 +42,10 @@ def test_unusable_items_are_named(prep, tmp_path):
     for line in (
         "skipped sub/lone.jpg: no lone.txt beside it",
         "skipped latin.txt: 'utf-8' codec can't decode",
-        "skipped blank: no caption",
+        f"skipped {raw / 'blank.jpg'}: no caption",
         "skipped meta.json: not JSON",
-        "skipped no: not an image",
-        "skipped zero: zero bytes",
+        f"skipped {raw / 'no.jpg'}: not an image",
+        f"skipped {raw / 'zero.png'}: zero bytes",
     ):
         assert line in done.err
 

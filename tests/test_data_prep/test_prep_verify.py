@@ -1,0 +1,183 @@
+"""Planted faults are found by shard and key; clean copies are clean."""
+
+import json
+
+import pytest
+
+from bimodal_cl.data import Manifest
+from data_prep.verify import read_samples
+from tests.test_data_prep.raw_material import (
+    captions_of,
+    file_bytes,
+    photo,
+    read_folder,
+    read_tar,
+    write_photos,
+    write_tar,
+)
+
+
+@pytest.fixture
+def shards(prep, tmp_path):
+    raw = write_photos(tmp_path / "raw", range(8), "a {n}\nb {n}\n")
+    assert prep("write", "folder", "--images", raw, "--shard-size", 2, "--to", tmp_path / "to").status == 0
+    return tmp_path / "to"
+
+
+def replace_members(tar, edit):
+    """Write the tar again with each member's (name, data) as ``edit`` wants it; None drops the member."""
+    members = [(f"{key}.{ext}", data) for key, sample in read_tar(tar) for ext, data in sample.items()]
+    write_tar(tar, [kept for member in members if (kept := edit(*member)) is not None])
+
+
+def fault_lines(done):
+    *faults, summary = done.out.splitlines()
+    assert f"{len(faults):,} faults" in summary
+    return faults
+
+
+def test_all_is_well(prep, shards):
+    for workers in (1, 2):
+        done = prep("verify", shards, "--workers", workers)
+        assert done.status == 0 and "8 images, 0 faults" in done.out
+    (shards / "manifest.json").unlink()
+    assert prep("verify", shards, "--captions", "lines").status == 0
+
+
+def test_one_flipped_bit(prep, shards):
+    tar = shards / "00002.tar"
+    data = bytearray(tar.read_bytes())
+    data[data.index(b"a 5")] ^= 0x04  # "a" becomes "e": all is still valid, only the hash tells
+    tar.write_bytes(data)
+    done = prep("verify", shards, "--workers", 1)
+    assert done.status == 1
+    assert fault_lines(done) == ["00002.tar: its bytes differ from what was written (sha256)"]
+
+
+def test_faults_of_samples(prep, shards, tmp_path):
+    edits = {
+        "img0.jpg": photo(0)[:-150],
+        "img1.txt": b"good line\ncaf\xe9",
+        "img2.jpg": b"<html>",
+        "img3.txt": b" \n\n",
+        "img4.txt": None,
+        "img5.jpg": None,
+        "img6.txt": b"\xff\xfe",
+        "img7.jpg": photo(7, format="TIFF"),
+    }
+    for tar in sorted(shards.glob("*.tar")):
+        replace_members(tar, lambda name, data: None if edits.get(name, 1) is None else (name, edits.get(name, data)))
+    (shards / "manifest.json").unlink()
+    done = prep("verify", shards, "--captions", "lines")
+    assert done.status == 1
+    expected = [
+        ("00000.tar img0: image .jpg: ", "truncated"),
+        ("00000.tar img1: caption is not UTF-8", "byte 13"),
+        ("00001.tar img2: image .jpg: ", "its bytes are not"),
+        ("00001.tar img3: has no caption", ""),
+        ("00002.tar img4: has no .txt", ""),
+        ("00002.tar img5: has no image", "only .txt"),
+        ("00003.tar img6: caption is not UTF-8", "byte 0"),
+        ("00003.tar img7: image .jpg: ", "its bytes are not"),
+    ]
+    found = fault_lines(done)
+    assert len(found) == len(expected)
+    for line, (start, part) in zip(found, expected, strict=True):
+        assert line.startswith(start) and part in line, line
+    before = file_bytes(shards)
+    done = prep("verify", shards, "--captions", "lines", "--repair")
+    assert done.status == 0 and "clean copy: " in done.out and file_bytes(shards) == before
+    samples = read_folder(tmp_path / "to-repaired")
+    assert [(key, captions_of((key, members))) for key, members in samples] == [("img1", ["good line"])]
+    assert prep("verify", tmp_path / "to-repaired").status == 0
+
+
+def test_truncated_shard(prep, shards, tmp_path):
+    """Whatever the place of the cut: named, and the copy holds what is whole and nothing that is not."""
+    tar = shards / "00003.tar"
+    data, whole = tar.read_bytes(), dict(read_tar(tar))
+    for number, cut in enumerate((100, 512, 900, 2048 + 100, data.rindex(b"b 7") + 1, data.rindex(b"b 7") - 600)):
+        tar.write_bytes(data[:cut])
+        done = prep("verify", shards, "--workers", 1)
+        assert done.status == 1
+        lines = [line for line in fault_lines(done) if line.startswith("00003.tar")]
+        assert f"00003.tar: has {cut:,} bytes, the manifest says {len(data):,}" in lines
+        assert len(lines) >= 2  # and what is wrong with the tar itself
+        to = tmp_path / f"repaired{number}"
+        assert prep("verify", shards, "--repair", "--to", to, "--workers", 1).status == 0
+        for key, members in read_folder(to)[6:]:
+            assert members == whole[key]
+        assert prep("verify", to, "--workers", 1).status == 0
+
+
+def test_a_cut_inside_a_text_does_not_shorten_it(tmp_path):
+    write_tar(tmp_path / "a.tar", [("1.jpg", photo(1)), ("1.txt", b"x"), ("2.jpg", photo(2)), ("2.txt", b"not black")])
+    data = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(data[: data.index(b"not black") + 3])
+    samples = list(read_samples(tmp_path / "a.tar"))
+    assert [(s.key, sorted(s.members)) for s in samples] == [("1", [".jpg", ".txt"]), ("2", [".jpg"])]
+
+
+def test_garbage_in_the_middle(prep, shards, tmp_path):
+    tar = shards / "00000.tar"
+    data = bytearray(tar.read_bytes())
+    at = data.index(b"img1.jpg")
+    data[at : at + 512] = b"\x5a" * 512
+    tar.write_bytes(data)
+    done = prep("verify", shards, "--workers", 1)
+    assert done.status == 1
+    assert any("00000.tar" in line and f"byte {at}" in line for line in fault_lines(done))
+    assert prep("verify", shards, "--repair", "--to", tmp_path / "copy").status == 0
+    assert [key for key, _ in read_folder(tmp_path / "copy")] == ["img0", *(f"img{n}" for n in range(2, 8))]
+
+
+def test_manifest_and_files_that_do_not_fit(prep, shards):
+    (shards / "00001.tar").unlink()
+    (shards / "extra.tar").write_bytes((shards / "00000.tar").read_bytes())
+    lines = fault_lines(prep("verify", shards, "--workers", 1))
+    assert "00001.tar: is in the manifest but missing" in lines
+    assert "extra.tar: is not in manifest.json" in lines
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("edit", "part"),
+    [
+        (lambda m: m.update(version=2), "version 2"),
+        (lambda m: m.update(num_images=9), "num_images is 9"),
+        (lambda m: m.update(extra=1), "unknown key 'extra'"),
+        (lambda m: m["shards"][1].update(num_texts=3) or m.update(num_texts=15), "the manifest says 2 and 3"),
+    ],
+)
+def test_wrong_manifests(prep, shards, edit, part):
+    content = json.loads((shards / "manifest.json").read_text())
+    edit(content)
+    (shards / "manifest.json").write_text(json.dumps(content))
+    done = prep("verify", shards, "--captions", "lines")
+    assert done.status == 1 and any(part in line for line in fault_lines(done))
+
+
+def test_foreign_names_and_repeated_keys(prep, tmp_path):
+    folder = tmp_path / "shards"
+    first = [("caf\udce9.jpg", photo(1)), ("caf\udce9.txt", b"x"), ("a.b.jpg", photo(2)), ("a.b.txt", b"y")]
+    write_tar(folder / "0.tar", [*first, ("a.b.jpg", photo(3)), ("a.b.txt", b"z\nz")])
+    done = prep("verify", folder)
+    assert done.status == 1 and fault_lines(done) == ["0.tar a.b: key occurs more than once"]
+    done.out.encode()  # a name that is not UTF-8 can be printed
+    assert prep("verify", folder, "--repair", "--to", tmp_path / "copy").status == 0
+    samples = read_folder(tmp_path / "copy")
+    assert [captions_of(sample) for sample in samples] == [["x"], ["y"], ["z z"]]
+    assert prep("verify", tmp_path / "copy").status == 0
+    assert Manifest.load(tmp_path / "copy").num_texts == 3
+
+
+def test_wrong_uses(prep, shards, tmp_path):
+    assert "no such folder" in prep("verify", tmp_path / "nowhere").error
+    assert "--to goes with --repair" in prep("verify", shards, "--to", tmp_path / "x").error
+    assert "must be another folder" in prep("verify", shards, "--repair", "--to", shards).error
+    assert prep("verify", shards, "--repair", "--to", tmp_path / "copy").status == 0
+    assert "is finished" in prep("verify", shards, "--repair", "--to", tmp_path / "copy").error
+    broken = tmp_path / "broken"
+    write_tar(broken / "0.tar", [("a.jpg", b"x"), ("a.txt", b"y")])
+    assert "no sample of" in prep("verify", broken, "--repair", "--to", tmp_path / "none").error
+    assert not (tmp_path / "none").exists()
