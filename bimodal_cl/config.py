@@ -110,11 +110,21 @@ class Model(Section):
 class LossSection(Section):
     """What every loss takes."""
 
-    tile_size: Count | None = Field(None, description="side of the tiles of similarities held at a time; null: all")
+    tile_size: Count | Literal["auto"] | None = Field(
+        "auto", description="side of the tiles of similarities held at a time; auto: by batch and memory; null: all"
+    )
     mask_repeats: bool = Field(True, description="captions of the same image and repeats are not negatives")
 
 
-class TableSection(LossSection):
+class MarginSection(LossSection):
+    """What every loss on the margin takes."""
+
+    products: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: faster matrix products of rounded features; sums and state stay float32"
+    )
+
+
+class TableSection(MarginSection):
     """What every loss with per-anchor tables takes."""
 
     tables: Literal["replicated", "sharded"] = Field(
@@ -123,7 +133,7 @@ class TableSection(LossSection):
     table_device: Literal["cpu"] | None = Field(None, description="cpu: tables stay there; null: on the train.device")
 
 
-class CLIP(LossSection):
+class CLIP(MarginSection):
     """CLIP: cross-entropy with one learned temperature."""
 
     name: Literal["clip"]
@@ -140,7 +150,7 @@ class SigLIP(LossSection):
     bias_init: Annotated[float, Field(ge=-1e4, le=1e4)] = Field(-10.0, description="initial bias of the logits")
 
 
-class CyCLIP(LossSection):
+class CyCLIP(MarginSection):
     """CyCLIP (Goel et al., NeurIPS 2022): CLIP with cyclic consistency."""
 
     name: Literal["cyclip"]

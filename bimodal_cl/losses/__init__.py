@@ -88,5 +88,6 @@ def _describe_type(expected: Any) -> str:
     if typing.get_origin(expected) in _UNIONS:
         return " or ".join(_describe_type(choice) for choice in typing.get_args(expected))
     if typing.get_origin(expected) is typing.Literal:
-        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(expected))
+        choices = ", ".join(repr(choice) for choice in typing.get_args(expected))
+        return f"one of {choices}" if len(typing.get_args(expected)) > 1 else choices
     return {float: "a number", int: "a whole number", bool: "True or False", types.NoneType: "None"}[expected]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss
 from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
 from bimodal_cl.losses.margin import compute_softplus
+from bimodal_cl.losses.margin_products import Products
+from bimodal_cl.losses.margin_tiles import TileSize
 
 
 class CLIPLoss(MarginLoss):
@@ -39,10 +41,11 @@ class CLIPLoss(MarginLoss):
         *,
         tau_init: float = 0.07,
         tau_min: float = 0.01,
-        tile_size: int | None = None,
+        tile_size: TileSize = "auto",
         mask_repeats: bool = True,
+        products: Products = "float32",
     ) -> None:
-        super().__init__(num_images, num_texts, tile_size, mask_repeats)
+        super().__init__(num_images, num_texts, tile_size, mask_repeats, products)
         learn_tau(self, tau_init, tau_min)
         self.tau_min = tau_min
 

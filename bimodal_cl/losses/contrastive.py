@@ -19,7 +19,10 @@ from torch import Tensor, nn
 
 from bimodal_cl.distributed import gather_rows, reduce_sum, world_size
 from bimodal_cl.losses.anchors import AnchorTable, widen_exactly_
-from bimodal_cl.losses.margin import Margins, Negatives, compute_margins
+from bimodal_cl.losses.margin import Margins, Negatives, compute_alignment, compute_margins
+from bimodal_cl.losses.margin_kernels import Kernel
+from bimodal_cl.losses.margin_products import Products
+from bimodal_cl.losses.margin_tiles import TileSize
 from bimodal_cl.losses.occurrences import Occurrences
 
 
@@ -79,19 +82,18 @@ class ContrastiveLoss(nn.Module, abc.ABC):
     Args:
         num_images: number of images of the data set; None where the loss keeps nothing per anchor.
         num_texts: number of texts of the data set; None likewise.
-        tile_size: see :func:`~bimodal_cl.losses.margin.contrastive_margins`.
+        tile_size: rows and columns of similarities held at a time; ``"auto"`` chooses from the batch and the free
+            memory, None holds all of them; see :func:`~bimodal_cl.losses.margin_tiles.choose_tiling`.
         mask_repeats: other captions of the same image and repeats of the same caption are not negatives.
 
     Raises:
         ValueError: a hyperparameter is out of range; the message gives its value.
     """
 
-    def __init__(
-        self, num_images: int | None, num_texts: int | None, tile_size: int | None, mask_repeats: bool
-    ) -> None:
+    def __init__(self, num_images: int | None, num_texts: int | None, tile_size: TileSize, mask_repeats: bool) -> None:
         super().__init__()
-        if tile_size is not None and tile_size < 1:
-            raise ValueError(f"tile_size={tile_size} must be at least 1, or None for one tile")
+        if tile_size is not None and tile_size != "auto" and (not isinstance(tile_size, int) or tile_size < 1):
+            raise ValueError(f"tile_size={tile_size!r} must be at least 1, 'auto', or None for one tile")
         self.num_images, self.num_texts = num_images, num_texts
         self.tile_size, self.mask_repeats = tile_size, mask_repeats
         self.progress: float | None = None
@@ -157,7 +159,7 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         with torch.autocast(image_features.device.type, enabled=False):
             if image_features.dtype != torch.float64:
                 image_features, text_features = image_features.float(), text_features.float()
-            alignment = (image_features.detach() * text_features.detach()).sum(dim=1, keepdim=True)
+            alignment = compute_alignment(image_features, text_features)
             negatives = Negatives.gather(image_ids, text_ids, self.mask_repeats)
             has_negatives = negatives.of_own_anchors > 0
             of_images = Occurrences(image_ids, has_negatives, self.image_anchors)
@@ -194,8 +196,8 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             raise ValueError("the batch is empty")
         mine = [
             torch.tensor(image_features.shape[0], device=image_ids.device),
-            (~image_features.isfinite()).any(dim=1).sum(),
-            (~text_features.isfinite()).any(dim=1).sum(),
+            _count_bad_rows(image_features),
+            _count_bad_rows(text_features),
             *image_ids.aminmax(),
             *text_ids.aminmax(),
         ]
@@ -222,7 +224,30 @@ class ContrastiveLoss(nn.Module, abc.ABC):
 
 
 class MarginLoss(ContrastiveLoss):
-    """Base of the losses on the primitive: ``(L_image + L_text) / 2``, each a mean over the anchors of one modality."""
+    """Base of the losses on the primitive: ``(L_image + L_text) / 2``, each a mean over the anchors of one modality.
+
+    Args:
+        num_images: see :class:`ContrastiveLoss`; so are ``num_texts``, ``tile_size`` and ``mask_repeats``.
+        products: ``"float32"``, or ``"bf16"`` for matrix products of features and weights rounded to bf16; all else
+            stays float32. See :mod:`~bimodal_cl.losses.margin_products`. float64 features stay float64.
+
+    Attributes:
+        kernel: which code computes the margins, to be set where the choice made by
+            :func:`~bimodal_cl.losses.margin_kernels.choose_kernel` is not wanted.
+    """
+
+    def __init__(
+        self,
+        num_images: int | None,
+        num_texts: int | None,
+        tile_size: TileSize,
+        mask_repeats: bool,
+        products: Products,
+    ) -> None:
+        super().__init__(num_images, num_texts, tile_size, mask_repeats)
+        require_choice("products", products, ("float32", "bf16"))
+        self.products: Products = products
+        self.kernel: Kernel = "auto"
 
     @abc.abstractmethod
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
@@ -247,7 +272,14 @@ class MarginLoss(ContrastiveLoss):
         """Compute both directions' margins and the mean of the anchors' losses."""
         tau_image, tau_text = self.temperature(image), self.temperature(text)
         margins_image, margins_text = compute_margins(
-            image_features, text_features, tau_image, tau_text, negatives, self.tile_size
+            image_features,
+            text_features,
+            tau_image,
+            tau_text,
+            negatives,
+            self.tile_size,
+            products=self.products,
+            kernel=self.kernel,
         )
         direction_image = Direction(**vars(image), tau=tau_image, margins=margins_image)
         direction_text = Direction(**vars(text), tau=tau_text, margins=margins_text)
@@ -257,6 +289,12 @@ class MarginLoss(ContrastiveLoss):
     def _mean_loss(self, direction: Direction) -> Tensor:
         losses = self.anchor_losses(direction)
         return torch.where(direction.has_negatives, losses, 0.0).mean()
+
+
+def _count_bad_rows(features: Tensor) -> Tensor:
+    """Count the rows with a value that is not finite: their smallest or largest is not a number or infinite."""
+    lowest, highest = features.detach().aminmax(dim=1)
+    return (~(lowest.isfinite() & highest.isfinite())).sum()
 
 
 def require_between(name: str, value: float, low: float, high: float, *, low_open: bool = False) -> None:

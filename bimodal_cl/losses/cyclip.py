@@ -12,6 +12,8 @@ from bimodal_cl.distributed import reduce_sum, world_size
 from bimodal_cl.losses.clip import CLIPLoss
 from bimodal_cl.losses.contrastive import Anchors, require_between
 from bimodal_cl.losses.margin import Negatives
+from bimodal_cl.losses.margin_products import Products
+from bimodal_cl.losses.margin_tiles import TileSize
 
 
 class CyCLIPLoss(CLIPLoss):
@@ -44,11 +46,18 @@ class CyCLIPLoss(CLIPLoss):
         tau_min: float = 0.01,
         lambda_in_modal: float = 0.25,
         lambda_cross_modal: float = 0.25,
-        tile_size: int | None = None,
+        tile_size: TileSize = "auto",
         mask_repeats: bool = True,
+        products: Products = "float32",
     ) -> None:
         super().__init__(
-            num_images, num_texts, tau_init=tau_init, tau_min=tau_min, tile_size=tile_size, mask_repeats=mask_repeats
+            num_images,
+            num_texts,
+            tau_init=tau_init,
+            tau_min=tau_min,
+            tile_size=tile_size,
+            mask_repeats=mask_repeats,
+            products=products,
         )
         require_between("lambda_in_modal", lambda_in_modal, 0, math.inf)
         require_between("lambda_cross_modal", lambda_cross_modal, 0, math.inf)

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.losses.contrastive import Anchors, Direction, require_between
+from bimodal_cl.losses.margin_products import Products
+from bimodal_cl.losses.margin_tiles import TileSize
 from bimodal_cl.losses.occurrences import Occurrences
 from bimodal_cl.losses.radius import KLRadius
 from bimodal_cl.losses.sogclr import MovingAverageLoss, compute_estimated_loss
@@ -75,8 +77,9 @@ class ISogCLRLoss(MovingAverageLoss):
         adam_beta1: float = 0.9,
         adam_beta2: float = 0.999,
         adam_eps: float = 1e-8,
-        tile_size: int | None = None,
+        tile_size: TileSize = "auto",
         mask_repeats: bool = True,
+        products: Products = "float32",
         tables: Literal["replicated", "sharded"] = "replicated",
         table_device: Literal["cpu"] | None = None,
     ) -> None:
@@ -88,6 +91,7 @@ class ISogCLRLoss(MovingAverageLoss):
             gamma_schedule=gamma_schedule,
             tile_size=tile_size,
             mask_repeats=mask_repeats,
+            products=products,
             tables=tables,
             table_device=table_device,
             tau=tau_init,

@@ -14,6 +14,8 @@ from bimodal_cl.distributed import reduce_max, reduce_sum, world_size
 from bimodal_cl.losses.anchors import AnchorTable
 from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, refuse_unused, require_between
 from bimodal_cl.losses.margin import compute_softplus
+from bimodal_cl.losses.margin_products import Products
+from bimodal_cl.losses.margin_tiles import TileSize
 
 
 class MACLLoss(MarginLoss):
@@ -62,12 +64,13 @@ class MACLLoss(MarginLoss):
         text_tau_base: float | None = None,
         text_alpha: float | None = None,
         text_alignment_base: float | None = None,
-        tile_size: int | None = None,
+        tile_size: TileSize = "auto",
         mask_repeats: bool = True,
+        products: Products = "float32",
         tables: Literal["replicated", "sharded"] = "replicated",
         table_device: Literal["cpu"] | None = None,
     ) -> None:
-        super().__init__(num_images, num_texts, tile_size, mask_repeats)
+        super().__init__(num_images, num_texts, tile_size, mask_repeats, products)
         if alignment not in ("batch", "anchor"):
             raise ValueError(f"alignment='{alignment}' must be 'batch' or 'anchor'")
         require_between("mu", mu, 0, 1, low_open=True)

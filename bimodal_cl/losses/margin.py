@@ -18,12 +18,16 @@ rows and one along the columns, so one product serves both.
 
 **Memory.** ``z``, ``e`` and the gradients are sums over candidates. The forward pass keeps a running maximum and
 running sums per row and per column of one tile; the backward pass computes the tile again:
-``O(batch * dim + tile_size ** 2)``.
+``O(batch * dim + tile_size ** 2)``. With ``l_i = s_ii + tau_i z_i``, the smooth maximum of the negatives'
+similarities, ``P_ij = exp((s_ij - l_i) / tau_i)``, so tiles need to know no positives.
 
-**Ranks.** ``x``, ``y``, temperatures and, in the backward pass, ``c`` are gathered once (without gradient). Each rank
-then sees its own images against all texts and all images against its own texts, which is everything that the gradient
-of its own features needs: nothing is reduced or scattered. The gradient returned on a rank is that of the sum of all
-ranks' losses, so data-parallel averaging of parameter gradients gives the gradient of the mean of the ranks' losses.
+**Ranks.** One all-gather brings all ranks' features and temperatures together. A rank then sees its own images against
+all texts, which completes ``z`` and ``e`` of its images; what it has summed for other ranks' texts goes to them (one
+all-to-all). In the backward pass one all-gather brings ``c`` and ``l`` of all anchors, and a rank computes its own
+images against all texts and all images against its own texts, which is everything that the gradient of its own
+features needs: no gradient passes through a collective, nothing is reduced or scattered. The gradient returned on a
+rank is that of the sum of all ranks' losses, so data-parallel averaging of parameter gradients gives the gradient of
+the mean of the ranks' losses.
 
 Sources: RGCL (Qiu et al., ICML 2023) defines its objective over the negatives without the positive, as here; the idea
 of tiling is Inf-CL's (arXiv 2410.17243).
@@ -31,18 +35,20 @@ of tiling is Inf-CL's (arXiv 2410.17243).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
 
-from bimodal_cl.distributed import gather_rows, rank, reduce_max, reduce_sum
-
-# Stands for the logit of a pair that is no negative: finite, so that 0 * MASKED is 0 and not NaN.
-MASKED = -1e30
+from bimodal_cl.distributed import exchange_rows, gather_rows, world_size
+from bimodal_cl.losses.margin_kernels import Kernel, choose_kernel
+from bimodal_cl.losses.margin_negatives import Negatives
+from bimodal_cl.losses.margin_products import Products, product_dtype
+from bimodal_cl.losses.margin_sums import GlobalBatch, Pulls, RunningSums, Sums
+from bimodal_cl.losses.margin_tiles import TileSize, choose_tiling
 
 
 class Margins(NamedTuple):
@@ -72,26 +78,34 @@ def contrastive_margins(
     tau_image: Float[Tensor, "batch 1"],
     tau_text: Float[Tensor, "batch 1"],
     *,
-    tile_size: int | None = None,
+    tile_size: TileSize = "auto",
     mask_repeats: bool = True,
+    products: Products = "float32",
+    kernel: Kernel = "auto",
 ) -> tuple[Margins, Margins]:
     """Compute the margins of this process's images (over all texts) and of its texts (over all images).
 
     Args:
-        image_features: unit-norm; row ``i`` and row ``i`` of ``text_features`` are a positive pair.
+        image_features: unit-norm; row ``i`` and row ``i`` of ``text_features`` are a positive pair. float32 or float64.
         text_features: unit-norm, as many rows as ``image_features`` and, with several ranks, as every other rank.
         image_ids: pairs of equal image id are not negatives of each other.
         text_ids: pairs of equal text id are not negatives of each other.
         tau_image: temperatures of the image anchors, > 0; differentiable.
         tau_text: temperatures of the text anchors, > 0; differentiable.
-        tile_size: rows and columns of similarities held at a time; None holds all of them.
+        tile_size: rows and columns of similarities held at a time; None holds all of them; ``"auto"`` chooses from the
+            batch and the free memory (see :func:`~bimodal_cl.losses.margin_tiles.choose_tiling`).
         mask_repeats: False makes every pair but the positive a negative, whatever the ids.
+        products: ``"bf16"`` rounds the factors of the matrix products to bf16; sums, statistics and gradients stay
+            float32 (see :mod:`~bimodal_cl.losses.margin_products` for the accuracy). float64 features stay float64.
+        kernel: ``"triton"``, ``"torch"``, or ``"auto"``: see :func:`~bimodal_cl.losses.margin_kernels.choose_kernel`.
 
     Returns:
         The images' margins and the texts' margins.
     """
     negatives = Negatives.gather(image_ids, text_ids, mask_repeats)
-    return compute_margins(image_features, text_features, tau_image, tau_text, negatives, tile_size)
+    return compute_margins(
+        image_features, text_features, tau_image, tau_text, negatives, tile_size, products=products, kernel=kernel
+    )
 
 
 def compute_margins(
@@ -100,101 +114,28 @@ def compute_margins(
     tau_image: Float[Tensor, "batch 1"],
     tau_text: Float[Tensor, "batch 1"],
     negatives: Negatives,
-    tile_size: int | None,
+    tile_size: TileSize,
+    *,
+    products: Products = "float32",
+    kernel: Kernel = "auto",
 ) -> tuple[Margins, Margins]:
     """Compute the margins as :func:`contrastive_margins` does, where the negatives are known already."""
-    margin_image, margin_text, slope_image, slope_text = _MarginFunction.apply(
-        image_features, text_features, tau_image, tau_text, negatives, tile_size
-    )
+    how = Computation(tile_size, products, kernel)
+    tau_image, tau_text = tau_image.to(image_features.dtype), tau_text.to(image_features.dtype)
+    with torch.autocast(image_features.device.type, enabled=False):
+        margin_image, margin_text, slope_image, slope_text = _MarginFunction.apply(
+            image_features, text_features, tau_image, tau_text, negatives, how
+        )
     own = negatives.of_own_anchors.to(image_features.dtype)
     return Margins(margin_image, slope_image, own), Margins(margin_text, slope_text, own)
 
 
-class Negatives(NamedTuple):
-    """Who is whose negative in the global batch; the relation is symmetric, so both directions share it.
+class Computation(NamedTuple):
+    """How margins are computed, which changes no result beyond rounding; see :func:`contrastive_margins`."""
 
-    Attributes:
-        image_group: equal numbers stand for equal image ids.
-        text_group: equal numbers stand for equal text ids.
-        num_negatives: ``n_i`` of every pair of the global batch.
-        any_repeats: whether any id occurs twice; otherwise only the positives are no negatives.
-        own: this process's rows of the global batch.
-    """
-
-    image_group: Int[Tensor, " candidates"]
-    text_group: Int[Tensor, " candidates"]
-    num_negatives: Int[Tensor, "candidates 1"]
-    any_repeats: bool
-    own: slice
-
-    @classmethod
-    def gather(cls, image_ids: Tensor, text_ids: Tensor, mask_repeats: bool) -> Negatives:
-        """Find the negatives in the global batch from this process's ids; without ``mask_repeats``, all but itself."""
-        batch_size = image_ids.shape[0]
-        own = slice(rank() * batch_size, (rank() + 1) * batch_size)
-        ids = gather_rows(torch.stack([image_ids, text_ids], dim=1))
-        num_pairs = ids.shape[0]
-        if not mask_repeats:
-            everyone = torch.arange(num_pairs, device=ids.device)
-            return cls(everyone, everyone, torch.full_like(everyone, num_pairs - 1)[:, None], False, own)
-        _, image_group, image_count = ids[:, 0].unique(return_inverse=True, return_counts=True)
-        _, text_group, text_count = ids[:, 1].unique(return_inverse=True, return_counts=True)
-        both = image_group * num_pairs + text_group
-        _, both_group, both_count = both.unique(return_inverse=True, return_counts=True)
-        excluded = image_count[image_group] + text_count[text_group] - both_count[both_group]
-        any_repeats = min(image_count.numel(), text_count.numel()) < num_pairs
-        return cls(image_group, text_group, (num_pairs - excluded)[:, None], any_repeats, own)
-
-    @property
-    def of_own_anchors(self) -> Int[Tensor, "anchors 1"]:
-        """``n_i`` of this process's pairs."""
-        return self.num_negatives[self.own]
-
-    def mask_(self, logits: Tensor, rows: slice, columns: slice) -> None:
-        """Set the logits of pairs that are not negatives to ``MASKED``, in place."""
-        if self.any_repeats:
-            repeated = self.image_group[rows, None] == self.image_group[None, columns]
-            repeated |= self.text_group[rows, None] == self.text_group[None, columns]
-            logits.masked_fill_(repeated, MASKED)
-        else:  # only the positives: the part of the diagonal that runs through this tile
-            first, last = max(rows.start, columns.start), min(rows.stop, columns.stop)
-            if first < last:
-                tile = logits[first - rows.start : last - rows.start, first - columns.start : last - columns.start]
-                tile.fill_diagonal_(MASKED)
-
-
-class _RunningSums:
-    """Running ``max d``, ``sum exp(d - max)`` and ``sum exp(d - max) d`` over the negatives of many anchors."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.peak = torch.full_like(like, MASKED)
-        self.total = torch.zeros_like(like)
-        self.weighted = torch.zeros_like(like)
-
-    def add(self, anchors: slice, logits: Tensor, dim: int) -> None:
-        """Add a tile whose candidates lie along ``dim``. Overwrites ``logits``."""
-        keep = (-1, 1)
-        peak = torch.maximum(self.peak[anchors], logits.amax(dim).view(keep))
-        shrink = torch.exp(self.peak[anchors] - peak)
-        along = peak if dim == 1 else peak.T
-        weights = torch.exp(logits - along)
-        self.total[anchors] = self.total[anchors] * shrink + weights.sum(dim).view(keep)
-        self.weighted[anchors] = self.weighted[anchors] * shrink + weights.mul_(logits).sum(dim).view(keep)
-        self.peak[anchors] = peak
-
-    def reduce(self) -> None:
-        """Combine the ranks' sums over different candidates of the same anchors; equal on all ranks afterwards."""
-        peak = reduce_max(self.peak)
-        shrink = torch.exp(self.peak - peak)
-        sums = reduce_sum(torch.cat([self.total * shrink, self.weighted * shrink], dim=1))
-        self.peak, self.total, self.weighted = peak, sums[:, :1], sums[:, 1:]
-
-    def margin_and_slope(self, num_negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """``z`` and ``e``; both 0 for anchors without negatives."""
-        alone = num_negatives == 0
-        total = self.total.masked_fill(alone, 1)
-        margin = (self.peak + total.log()).masked_fill(alone, 0)
-        return margin, (self.weighted / total).masked_fill(alone, 0)
+    tile_size: TileSize
+    products: Products
+    kernel: Kernel
 
 
 def compute_softplus(margin: Float[Tensor, "anchors 1"]) -> Float[Tensor, "anchors 1"]:
@@ -202,10 +143,11 @@ def compute_softplus(margin: Float[Tensor, "anchors 1"]) -> Float[Tensor, "ancho
     return -torch.nn.functional.logsigmoid(-margin)
 
 
-def _tiles(whole: slice, tile_size: int | None) -> Iterator[slice]:
-    step = tile_size or max(whole.stop - whole.start, 1)
-    for start in range(whole.start, whole.stop, step):
-        yield slice(start, min(start + step, whole.stop))
+def compute_alignment(
+    image_features: Float[Tensor, "batch dim"], text_features: Float[Tensor, "batch dim"]
+) -> Float[Tensor, "batch 1"]:
+    """``s_ii``, without gradient and without a temporary as large as the features."""
+    return torch.einsum("id,id->i", image_features.detach(), text_features.detach())[:, None]
 
 
 class _MarginFunction(torch.autograd.Function):
@@ -219,67 +161,89 @@ class _MarginFunction(torch.autograd.Function):
         tau_image: Tensor,
         tau_text: Tensor,
         negatives: Negatives,
-        tile_size: int | None,
+        how: Computation,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        images, texts = gather_rows(image_features), gather_rows(text_features)
-        tau_images, tau_texts = gather_rows(tau_image), gather_rows(tau_text)
-        positives = (images * texts).sum(dim=1, keepdim=True)
-        image_sums, text_sums = _RunningSums(tau_images), _RunningSums(tau_texts)
-        for rows in _tiles(negatives.own, tile_size):
-            for columns in _tiles(slice(0, len(texts)), tile_size):
-                sims = images[rows] @ texts[columns].T
-                negatives.mask_(sims, rows, columns)
-                image_sums.add(rows, (sims - positives[rows]) / tau_images[rows], dim=1)
-                text_sums.add(columns, sims.sub_(positives[columns].T).div_(tau_texts[columns].T), dim=0)
-        text_sums.reduce()  # each rank has seen its own images only
-        text_margin, text_slope = text_sums.margin_and_slope(negatives.num_negatives)
-        image_margin, image_slope = image_sums.margin_and_slope(negatives.num_negatives)
-        ctx.negatives, ctx.tile_size = negatives, tile_size
         own = negatives.own
-        ctx.save_for_backward(
-            images, texts, tau_images, tau_texts, positives, image_margin[own], text_margin, image_slope, text_slope
-        )
-        outputs = image_margin[own], text_margin[own], image_slope[own], text_slope[own]
-        ctx.mark_non_differentiable(*outputs[2:])
-        return outputs
+        alone = negatives.of_own_anchors == 0
+        positives = compute_alignment(image_features, text_features)
+        batch = _gather_batch(image_features, text_features, tau_image, tau_text, negatives, how.products)
+        tiling = choose_tiling(how.tile_size, len(positives), len(batch.images), tau_image)
+        kernel = choose_kernel(how.kernel, batch)
+        image_sums, text_sums, kept = kernel.sum_tiles(batch, tiling)
+        level_image, mean_image = image_sums.level_and_mean(own, alone)
+        level_text, mean_text = _join_text_sums(text_sums, tau_text).level_and_mean(slice(None), alone)
+        margin_image, slope_image = (_scale(value, positives, tau_image, alone) for value in (level_image, mean_image))
+        margin_text, slope_text = (_scale(value, positives, tau_text, alone) for value in (level_text, mean_text))
+        ctx.negatives, ctx.tiling, ctx.kernel = negatives, tiling, kernel
+        levels = torch.cat([level_image, level_text], dim=1)
+        operands = batch.images, batch.texts, batch.tau_images, batch.tau_texts
+        ctx.save_for_backward(image_features, text_features, *operands, levels, slope_image, slope_text, *kept)
+        ctx.mark_non_differentiable(slope_image, slope_text)
+        return margin_image, margin_text, slope_image, slope_text
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, c_image: Tensor, c_text: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        images, texts, tau_images, tau_texts, positives, own_margin, text_margin, *slopes = ctx.saved_tensors
-        negatives, own = ctx.negatives, ctx.negatives.own
-        everyone = slice(0, len(images))
+        image_features, text_features, images, texts, tau_images, tau_texts, levels, *slopes_and_kept = (
+            ctx.saved_tensors
+        )
+        slope_image, slope_text, *kept = slopes_and_kept
+        negatives, tiling = ctx.negatives, ctx.tiling
+        batch = GlobalBatch(images, texts, tau_images, tau_texts, negatives)
+        own, everyone = negatives.own, negatives.everyone
         alone = negatives.num_negatives == 0
-        scale_image = (gather_rows(c_image) / tau_images).masked_fill_(alone, 0)
-        scale_text = (gather_rows(c_text) / tau_texts).masked_fill_(alone, 0)
-        image_margin = gather_rows(own_margin)
+        columns = gather_rows(torch.cat([c_image, c_text, levels], dim=1)).T[:, :, None].contiguous()
+        of_images, of_texts = (
+            Pulls(tau, level, (c / tau).masked_fill_(alone, 0))
+            for tau, c, level in zip((batch.tau_images, batch.tau_texts), columns[:2], columns[2:], strict=True)
+        )
+        scale_image, scale_text = of_images.scale[own], of_texts.scale[own]
+        attraction = -(scale_image + scale_text)
+        image_gradient, text_gradient = attraction * text_features, attraction * image_features
+        add_gradients_ = ctx.kernel.add_gradients_
+        with torch.autocast(image_features.device.type, enabled=False):
+            if world_size() == 1:  # the same tiles hold all images against our own texts
+                add_gradients_(batch, of_images, of_texts, own, own, tiling, image_gradient, text_gradient, kept)
+            else:
+                add_gradients_(batch, of_images, of_texts, own, everyone, tiling, image_gradient, None, kept)
+                add_gradients_(batch, of_images, of_texts, everyone, own, tiling, None, text_gradient)
+        return image_gradient, text_gradient, -scale_image * slope_image, -scale_text * slope_text, None, None
 
-        def weights(rows: slice, columns: slice) -> Tensor:
-            """``G`` of one tile."""
-            sims = images[rows] @ texts[columns].T
-            negatives.mask_(sims, rows, columns)
-            result = (
-                ((sims - positives[rows]) / tau_images[rows]).sub_(image_margin[rows]).exp_().mul_(scale_image[rows])
-            )
-            sims.sub_(positives[columns].T).div_(tau_texts[columns].T).sub_(text_margin[columns].T).exp_()
-            return result.addcmul_(sims, scale_text[columns].T)
 
-        both = scale_image[own] + scale_text[own]
-        image_gradient, text_gradient = -both * texts[own], -both * images[own]
-        one_process = own == everyone
-        for rows in _tiles(own, ctx.tile_size):
-            for columns in _tiles(everyone, ctx.tile_size):
-                tile = weights(rows, columns)
-                image_gradient[rows.start - own.start : rows.stop - own.start] += tile @ texts[columns]
-                if one_process:  # the same tile holds all images against our own texts
-                    text_gradient[columns] += tile.T @ images[rows]
-        if not one_process:
-            for rows in _tiles(everyone, ctx.tile_size):
-                for columns in _tiles(own, ctx.tile_size):
-                    text_gradient[columns.start - own.start : columns.stop - own.start] += (
-                        weights(rows, columns).T @ images[rows]
-                    )
-        slope_image, slope_text = slopes
-        tau_image_gradient = -scale_image[own] * slope_image[own]
-        tau_text_gradient = -scale_text[own] * slope_text[own]
-        return image_gradient, text_gradient, tau_image_gradient, tau_text_gradient, None, None
+def _gather_batch(
+    image_features: Tensor,
+    text_features: Tensor,
+    tau_image: Tensor,
+    tau_text: Tensor,
+    negatives: Negatives,
+    products: Products,
+) -> GlobalBatch:
+    """Bring all ranks' features, in the type of the products, and temperatures together in one collective.
+
+    The temperatures travel behind the features, bit for bit, in four columns that keep the rows aligned.
+    """
+    dtype = product_dtype(products, image_features)
+    images, texts = image_features.detach().to(dtype), text_features.detach().to(dtype)
+    taus = torch.cat([tau_image, tau_text], dim=1).detach()
+    if world_size() > 1:
+        dim = images.shape[1]
+        rows = gather_rows(torch.cat([images, texts, pad(taus, (0, 2)).view(dtype)], dim=1))
+        images, texts = rows[:, :dim], rows[:, dim : 2 * dim]
+        taus = rows[:, 2 * dim :].contiguous().view(taus.dtype)
+    return GlobalBatch(images, texts, taus[:, :1].contiguous(), taus[:, 1:2].contiguous(), negatives)
+
+
+def _scale(value: Tensor, positives: Tensor, tau: Tensor, alone: Tensor) -> Tensor:
+    """``(value - s_ii) / tau_i``; 0 for anchors without negatives."""
+    return ((value - positives) / tau).masked_fill_(alone, 0)
+
+
+def _join_text_sums(partial: RunningSums, tau: Tensor) -> RunningSums:
+    """Send each rank the sums for its texts over our images, and join what all ranks have summed for ours."""
+    if world_size() == 1:
+        return partial
+    batch_size = [len(tau)] * world_size()
+    joined = RunningSums(tau)
+    for part in exchange_rows(torch.cat(partial.sums, dim=1), batch_size, batch_size).split(len(tau)):
+        joined.add_(slice(None), Sums(*part.split(1, dim=1)))
+    return joined

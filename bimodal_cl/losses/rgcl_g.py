@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from bimodal_cl.losses.contrastive import Anchors, Direction
 from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
+from bimodal_cl.losses.margin_products import Products
+from bimodal_cl.losses.margin_tiles import TileSize
 from bimodal_cl.losses.radius import KLRadius
 from bimodal_cl.losses.sogclr import MovingAverageLoss, compute_estimated_loss
 
@@ -54,8 +56,9 @@ class RGCLGlobalLoss(MovingAverageLoss):
         gamma_schedule: Literal["constant", "cosine"] = "cosine",
         rho: float = 6.5,
         rho_fraction: float | None = None,
-        tile_size: int | None = None,
+        tile_size: TileSize = "auto",
         mask_repeats: bool = True,
+        products: Products = "float32",
         tables: Literal["replicated", "sharded"] = "replicated",
         table_device: Literal["cpu"] | None = None,
     ) -> None:
@@ -66,6 +69,7 @@ class RGCLGlobalLoss(MovingAverageLoss):
             gamma_schedule=gamma_schedule,
             tile_size=tile_size,
             mask_repeats=mask_repeats,
+            products=products,
             tables=tables,
             table_device=table_device,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from bimodal_cl.distributed import gather_rows, replicated_parameter
 from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, require_between
 from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
 from bimodal_cl.losses.margin import Negatives
+from bimodal_cl.losses.margin_tiles import TileSize, choose_tiling
 
 
 class SigLIPLoss(ContrastiveLoss):
@@ -52,7 +52,7 @@ class SigLIPLoss(ContrastiveLoss):
         tau_init: float = 0.1,
         tau_min: float = 0.01,
         bias_init: float = -10.0,
-        tile_size: int | None = None,
+        tile_size: TileSize = "auto",
         mask_repeats: bool = True,
     ) -> None:
         super().__init__(num_images, num_texts, tile_size, mask_repeats)
@@ -99,19 +99,20 @@ class _SigmoidFunction(torch.autograd.Function):
         scale: Tensor,
         bias: Tensor,
         negatives: Negatives,
-        tile_size: int | None,
+        tile_size: TileSize,
     ) -> Tensor:
         images, texts = gather_rows(image_features), gather_rows(text_features)
         batch_size = len(image_features)
+        tiling = choose_tiling(tile_size, batch_size, len(images), images)
         total = image_features.new_zeros(())
-        for rows in _tiles(negatives.own, tile_size):
-            for columns in _tiles(slice(0, len(texts)), tile_size):
+        for rows in tiling(negatives.own):
+            for columns in tiling(negatives.everyone):
                 logits = (images[rows] @ texts[columns].T).mul_(scale).add_(bias)
                 negatives.mask_(logits, rows, columns)
                 total -= logsigmoid(logits.neg_()).sum()
         own_positives = (images[negatives.own] * texts[negatives.own]).sum(dim=1)
         total -= logsigmoid(own_positives * scale + bias).sum()
-        ctx.negatives, ctx.tile_size, ctx.batch_size = negatives, tile_size, batch_size
+        ctx.negatives, ctx.tiling, ctx.batch_size = negatives, tiling, batch_size
         ctx.save_for_backward(images, texts, scale, bias)
         return total / batch_size
 
@@ -135,8 +136,8 @@ class _SigmoidFunction(torch.autograd.Function):
         image_gradient, text_gradient = -pull * texts[own], -pull * images[own]
         scale_gradient, bias_gradient = -(pull * positives).sum(), -pull.sum()
         one_process = own == everyone
-        for rows in _tiles(own, ctx.tile_size):
-            for columns in _tiles(everyone, ctx.tile_size):
+        for rows in ctx.tiling(own):
+            for columns in ctx.tiling(everyone):
                 weights, sims = weigh(rows, columns)
                 image_gradient[rows.start - own.start : rows.stop - own.start] += weights @ texts[columns]
                 scale_gradient += (sims.mul_(weights)).sum()
@@ -144,14 +145,8 @@ class _SigmoidFunction(torch.autograd.Function):
                 if one_process:  # the same tile holds all images against our own texts
                     text_gradient[columns] += weights.T @ images[rows]
         if not one_process:
-            for rows in _tiles(everyone, ctx.tile_size):
-                for columns in _tiles(own, ctx.tile_size):
+            for rows in ctx.tiling(everyone):
+                for columns in ctx.tiling(own):
                     weights, _ = weigh(rows, columns)
                     text_gradient[columns.start - own.start : columns.stop - own.start] += weights.T @ images[rows]
         return scale * image_gradient, scale * text_gradient, scale_gradient, bias_gradient, None, None
-
-
-def _tiles(whole: slice, tile_size: int | None) -> Iterator[slice]:
-    step = tile_size or max(whole.stop - whole.start, 1)
-    for start in range(whole.start, whole.stop, step):
-        yield slice(start, min(start + step, whole.stop))

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from bimodal_cl.losses.anchors import AnchorTable
 from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between, require_choice
+from bimodal_cl.losses.margin_products import Products
+from bimodal_cl.losses.margin_tiles import TileSize
 from bimodal_cl.losses.occurrences import Occurrences
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
@@ -43,13 +45,14 @@ class MovingAverageLoss(MarginLoss):
         *,
         gamma: float,
         gamma_schedule: Literal["constant", "cosine"],
-        tile_size: int | None,
+        tile_size: TileSize,
         mask_repeats: bool,
+        products: Products,
         tables: Literal["replicated", "sharded"],
         table_device: Literal["cpu"] | None,
         **columns: float,
     ) -> None:
-        super().__init__(num_images, num_texts, tile_size, mask_repeats)
+        super().__init__(num_images, num_texts, tile_size, mask_repeats, products)
         require_between("gamma", gamma, 0, 1, low_open=True)
         require_choice("gamma_schedule", gamma_schedule, ("constant", "cosine"))
         self._gamma, self._gamma_schedule = gamma, gamma_schedule
@@ -119,8 +122,9 @@ class SogCLRLoss(MovingAverageLoss):
         tau: float = 0.05,
         gamma: float = 0.8,
         gamma_schedule: Literal["constant", "cosine"] = "constant",
-        tile_size: int | None = None,
+        tile_size: TileSize = "auto",
         mask_repeats: bool = True,
+        products: Products = "float32",
         tables: Literal["replicated", "sharded"] = "replicated",
         table_device: Literal["cpu"] | None = None,
     ) -> None:
@@ -131,6 +135,7 @@ class SogCLRLoss(MovingAverageLoss):
             gamma_schedule=gamma_schedule,
             tile_size=tile_size,
             mask_repeats=mask_repeats,
+            products=products,
             tables=tables,
             table_device=table_device,
         )

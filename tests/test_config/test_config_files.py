@@ -55,10 +55,10 @@ def test_a_later_loss_replaces_the_whole_section(run, tmp_path):
     """Of the same name too: what the first file says about it is gone, also the keys that both have."""
     other = write(tmp_path, "loss.yaml", loss={"name": "clip", "tau_init": 0.05})
     config = load_config([run, other])
-    assert (config.loss.name, config.loss.tau_init, config.loss.tile_size) == ("clip", 0.05, None)
+    assert (config.loss.name, config.loss.tau_init, config.loss.tile_size) == ("clip", 0.05, "auto")
     same = write(tmp_path, "same.yaml", loss={"name": "isogclr", "gamma": 0.5})
     config = load_config([run, same])
-    assert (config.loss.gamma, config.loss.rho, config.loss.tile_size) == (0.5, 6.0, None)
+    assert (config.loss.gamma, config.loss.rho, config.loss.tile_size) == (0.5, 6.0, "auto")
 
 
 def test_flags_win_over_all_files(run, tmp_path):

@@ -26,7 +26,7 @@ model.vision.mlp_ratio model.vision.patch_size model.vision.patch_dropout model.
 model.text.hf_model_name model.text.hf_model_pretrained model.text.hf_tokenizer_name model.text.hf_pooler_type
 model.text.hf_proj_type model.text.context_length model.text.vocab_size model.text.width model.text.heads
 model.text.layers model.text.mlp_ratio
-loss.name loss.tile_size loss.mask_repeats loss.tables loss.table_device
+loss.name loss.tile_size loss.mask_repeats loss.products loss.tables loss.table_device
 loss.tau_init loss.tau_min loss.tau_base loss.alpha loss.alignment_base
 loss.alignment loss.mu loss.reweight loss.text_tau_base loss.text_alpha loss.text_alignment_base loss.tau loss.gamma
 loss.gamma_schedule loss.tau_max loss.rho loss.rho_fraction loss.beta loss.eta loss.eta_schedule loss.eta_min
