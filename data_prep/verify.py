@@ -155,9 +155,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
                 extension = f".{extension.lower()}"
                 file = tar.extractfile(info)
                 assert file is not None
-                data = file.read()
-                if len(data) < info.size:
-                    break  # cut off inside this member: half a caption is none
+                data = file.read()  # raises where the tar ends inside this member: half a caption is none
                 if members and (stem != key or extension in members):
                     yield Sample(key, members)
                     members = {}

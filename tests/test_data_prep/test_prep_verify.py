@@ -160,9 +160,13 @@ def test_wrong_manifests(prep, shards, edit, part):
 def test_foreign_names_and_repeated_keys(prep, tmp_path):
     folder = tmp_path / "shards"
     first = [("caf\udce9.jpg", photo(1)), ("caf\udce9.txt", b"x"), ("a.b.jpg", photo(2)), ("a.b.txt", b"y")]
-    write_tar(folder / "0.tar", [*first, ("a.b.jpg", photo(3)), ("a.b.txt", b"z\nz")])
+    again = [("a.b.jpg", photo(3)), ("a.b.txt", b"z\nz"), ("\udce9.jpg", b"broken"), ("\udce9.txt", b"x")]
+    write_tar(folder / "0.tar", [*first, *again])
     done = prep("verify", folder)
-    assert done.status == 1 and fault_lines(done) == ["0.tar a.b: key occurs more than once"]
+    assert done.status == 1
+    repeated, broken = fault_lines(done)
+    assert repeated == "0.tar a.b: key occurs more than once"
+    assert broken.startswith("0.tar \\xe9: image .jpg: ")
     done.out.encode()  # a name that is not UTF-8 can be printed
     assert prep("verify", folder, "--repair", "--to", tmp_path / "copy").status == 0
     samples = read_folder(tmp_path / "copy")
