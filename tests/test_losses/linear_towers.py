@@ -193,6 +193,44 @@ def load_open_clips_losses() -> Any:
     return module
 
 
+def take_rounded_step(rank: int, world_size: int) -> dict[str, Tensor]:
+    """One step of clip in float32 with bf16 products: the loss, and the gradients of this process's features."""
+    share = GLOBAL_BATCH_SIZE // world_size
+    images, texts, image_ids, text_ids = (part[rank * share : (rank + 1) * share] for part in global_batch(0))
+    x, y = (normalize(part.float(), dim=-1).requires_grad_() for part in (images, texts))
+    out = build_loss("clip", products="bf16")(x, y, image_ids, text_ids)
+    out.loss.backward()
+    return {"loss": out.loss.detach(), "image_gradient": x.grad, "text_gradient": y.grad}
+
+
+def count_collectives(rank: int, world_size: int) -> dict[str, list[str]]:
+    """The collectives of the forward and of the backward pass of a step of clip, in order."""
+    calls: list[str] = []
+    names = ("all_gather_into_tensor", "all_to_all_single", "all_reduce", "reduce_scatter_tensor", "broadcast")
+    originals = {name: getattr(dist, name) for name in names}
+
+    def counted(name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return originals[name](*args, **kwargs)
+
+        return call
+
+    share = GLOBAL_BATCH_SIZE // world_size
+    images, texts, image_ids, text_ids = (part[rank * share : (rank + 1) * share] for part in global_batch(0))
+    loss = build_loss("clip").double()
+    for name in names:
+        setattr(dist, name, counted(name))
+    try:
+        out = loss(normalize(images, dim=-1).requires_grad_(), normalize(texts, dim=-1), image_ids, text_ids)
+        forward = calls.copy()
+        out.loss.backward()
+    finally:
+        for name, original in originals.items():
+            setattr(dist, name, original)
+    return {"forward": forward, "backward": calls[len(forward) :]}
+
+
 def join(rank: int, world_size: int, folder: str) -> None:
     """Join a gloo group; ``folder`` is where its processes find each other."""
     dist.init_process_group(
@@ -215,7 +253,9 @@ def run_rank(rank: int, world_sizes: tuple[int, ...], folder: str) -> None:
         results["siglip gradients"] = {
             whose: compute_siglip_gradients(whose, rank, world_size) for whose in ("ours", "open_clip")
         }
+        results["rounded step"] = take_rounded_step(rank, world_size)
         if world_size > 1:
+            results["collectives"] = count_collectives(rank, world_size)
             results["refusals"] = provoke_refusals(rank, world_size)
         torch.save(results, Path(folder) / f"{world_size}-{rank}.pt")
         dist.destroy_process_group()

@@ -10,7 +10,7 @@ import torch
 import torch.multiprocessing
 
 from bimodal_cl.losses import LOSSES
-from tests.test_losses.linear_towers import CASES, compute_siglip_gradients, run_rank, train
+from tests.test_losses.linear_towers import CASES, compute_siglip_gradients, run_rank, take_rounded_step, train
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:.*rho")]
 
@@ -61,6 +61,31 @@ def test_siglip_equals_open_clips_on_as_many_ranks(results: dict, world_size: in
     for rank in range(world_size):
         for gradients in results[world_size, rank]["siglip gradients"].values():
             torch.testing.assert_close(gradients, alone, **TOLERANCE)
+
+
+@pytest.mark.parametrize("world_size", WORLD_SIZES)
+def test_ranks_change_nothing_with_bf16_products(results: dict, world_size: int) -> None:
+    """Ranks exchange features rounded to bf16 and temperatures in float32. A rank's gradient is that of W losses."""
+    alone = take_rounded_step(rank=0, world_size=1)
+    steps = [results[world_size, rank]["rounded step"] for rank in range(world_size)]
+    for step in steps:
+        torch.testing.assert_close(step["loss"], alone["loss"], rtol=1e-5, atol=1e-6)
+    for key in ("image_gradient", "text_gradient"):
+        gradient = torch.cat([step[key] for step in steps]) / world_size
+        torch.testing.assert_close(gradient, alone[key], rtol=1e-2, atol=1e-3 * alone[key].abs().max().item())
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_collectives_of_a_step(results: dict, world_size: int) -> None:
+    """Forward: the checks, the ids, features with temperatures, sums to the texts' owners, the means.
+
+    Backward: weights and smooth maxima of all anchors, the learned temperature's gradient by direction. None of a feature.
+    """
+    for rank in range(world_size):
+        assert results[world_size, rank]["collectives"] == {
+            "forward": ["all_gather_into_tensor"] * 3 + ["all_to_all_single", "all_reduce"],
+            "backward": ["all_gather_into_tensor", "all_reduce", "all_reduce"],
+        }
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
