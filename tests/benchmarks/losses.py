@@ -41,6 +41,9 @@ FREE_SHARE = 0.9  # of the free memory may be planned with
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's options."""
     parser.add_argument("--losses", nargs="+", metavar="NAME", default=list(LOSSES), help="which of our losses")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="TEXT", help="only rows with one of these in their name, and the first"
+    )
     parser.add_argument("--batch-sizes", nargs="+", type=int, metavar="B", help=f"default: {BATCH_SIZES}")
     parser.add_argument("--dim", type=int, default=512, help="width of the features")
     parser.add_argument("--tile-size", type=int, default=1024, help="of our tiled rows")
@@ -64,13 +67,18 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.dim, arguments.tile_size, arguments.rounds = 32, 48, 3
     sizes = sorted(arguments.batch_sizes or ([128] if arguments.quick else BATCH_SIZES[device]))
     cases = list_our_cases(arguments.tile_size, device) + _list_peers(arguments, device)
+    for text in arguments.rows or ():
+        if not any(text in case.name for case in cases):
+            raise UserError(f"--rows {text}: no row is called so")
     precision = "bf16 autocast" if device == "cuda" else "float32"
     print(f"device: {device}, D = {arguments.dim}, {precision}; memory is above the inputs, gradients included")
     if device == "cpu":
         print(f"GPU: none here, so B = {BATCH_SIZES['cuda']} in bf16, open_clip's local loss and Inf-CL were not run")
     tables = []
     for name in arguments.losses:
-        plan = Plan([case for case in cases if case.loss == name])
+        first, *others = (case for case in cases if case.loss == name)
+        wanted = arguments.rows or [""]
+        plan = Plan([first, *(case for case in others if any(text in case.name for text in wanted))])
         for batch_size in sizes:
             setting = Setting(batch_size, arguments.dim, device, num_threads(arguments.threads))
             table = Table(name, setting, plan.measure(setting, arguments.rounds, arguments.seconds))
@@ -118,27 +126,27 @@ def _find_peer(peer: Peer, folder: Path | None, folder_of_clones: Path | None) -
 class Plan:
     """Measures the cases of one loss at growing batch sizes, and leaves out what does not fit into memory.
 
-    Args:
+    Attributes:
         cases: ours first.
     """
 
     def __init__(self, cases: Sequence[Case]) -> None:
-        self._cases = cases
+        self.cases = cases
         self._known: dict[str, tuple[int, int]] = {}  # by name: a batch size and the peak measured at it
 
     def measure(self, setting: Setting, rounds: int, seconds: float) -> dict[str, tuple[Memory, Timing] | str]:
         """Return each case's memory and timing, or a text that says why there is none."""
         measured: dict[str, tuple[Memory, Timing] | str] = {}
         memories: dict[str, Memory] = {}
-        for case in self._cases:
+        for case in self.cases:
             _report(f"{case.loss}, B = {setting.batch_size}: memory of {case.name}")
             answer = self._measure_memory(case, setting)
             if isinstance(answer, str):
                 measured[case.name] = answer
             else:
                 memories[case.name] = answer
-        _report(f"{self._cases[0].loss}, B = {setting.batch_size}: times of {len(memories)} rows")
-        timed = [case for case in self._cases if case.name in memories]
+        _report(f"{self.cases[0].loss}, B = {setting.batch_size}: times of {len(memories)} rows")
+        timed = [case for case in self.cases if case.name in memories]
         for case in _choose_those_that_do_not_fit(timed, memories, setting.device):
             timed.remove(case)
             measured[case.name] = "does not fit into memory beside the others: not timed"
@@ -147,7 +155,7 @@ class Plan:
         for case in timed:
             timing = times[case.name]
             measured[case.name] = timing if isinstance(timing, str) else (memories[case.name], timing)
-        return {case.name: measured[case.name] for case in self._cases}
+        return {case.name: measured[case.name] for case in self.cases}
 
     def _measure_memory(self, case: Case, setting: Setting) -> Memory | str:
         known_size, known_peak = self._known.get(case.name, (0, 0))

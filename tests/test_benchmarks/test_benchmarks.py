@@ -73,6 +73,7 @@ def test_state_prints_every_part():
     ("arguments", "message"),
     [
         (["losses", "--macl-repo", "nowhere"], "--macl-repo nowhere: no macl.py there, which MACL has"),
+        (["losses", "--rows", "sparse"], "--rows sparse: no row is called so"),
         (["losses", "--losses", "isoglcr"], "unknown loss 'isoglcr'; did you mean 'isogclr'?"),
         (["lossess"], "unknown NAME 'lossess'; did you mean 'losses'?"),
     ],
