@@ -2,8 +2,8 @@
 
 In bf16, features and the weights of the gradient are rounded to 8 significant bits before they are multiplied; products
 are summed in float32. ``s_ii``, temperatures, margins, state and the sums of gradients stay float32. A similarity is
-then off by about 3e-4 (root mean square; dim 512; on a CPU, where PyTorch also rounds the products to bf16), a margin by
-that over the temperature: 3e-2 at 0.01, where the gradient differs by 2 % from float64's; 5e-4 and 0.05 % at 0.05.
+then off by about 3e-4 (root mean square; dim 512; on a CPU, where PyTorch also rounds the products to bf16), a margin
+by that over the temperature: 3e-2 at 0.01, where the gradient differs by 2 % from float64's; 5e-4 and 0.05 % at 0.05.
 """
 
 from __future__ import annotations

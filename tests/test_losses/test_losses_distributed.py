@@ -79,7 +79,7 @@ def test_ranks_change_nothing_with_bf16_products(results: dict, world_size: int)
 def test_collectives_of_a_step(results: dict, world_size: int) -> None:
     """Forward: the checks, the ids, features with temperatures, sums to the texts' owners, the means.
 
-    Backward: weights and smooth maxima of all anchors, the learned temperature's gradient by direction. None of a feature.
+    Backward: weights and smooth maxima of all anchors, the temperature's gradient by direction. None of features.
     """
     for rank in range(world_size):
         assert results[world_size, rank]["collectives"] == {
