@@ -26,10 +26,10 @@ $(VENV)/installed-test: pyproject.toml
 quickstart: $(VENV)/installed
 	@test -d $(RUN)/data || $(BIN)/bimodal-prep write synthetic --to $(RUN)/data
 	$(LAUNCH) -m bimodal_cl.train --config configs/train/quickstart.yaml --resume latest
-	$(BIN)/bimodal-eval zero-shot $(RUN)/model --data $(RUN)/data/zero_shot
-	$(BIN)/bimodal-eval retrieval $(RUN)/model --data $(RUN)/data/retrieval
-	$(BIN)/bimodal-eval report $(RUN)/model
-	@echo "Open $(CURDIR)/$(RUN)/model/report.html in a browser."
+	$(BIN)/bimodal-eval zero-shot $(RUN)/isogclr --data $(RUN)/data/zero_shot
+	$(BIN)/bimodal-eval retrieval $(RUN)/isogclr --data $(RUN)/data/retrieval
+	$(BIN)/bimodal-eval report $(RUN)/isogclr
+	@echo "Open $(CURDIR)/$(RUN)/isogclr/report.html in a browser."
 
 test: $(VENV)/installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)

@@ -109,8 +109,9 @@ def _facts(run: RunFolder, data: Path | None) -> list[tuple[str, str]]:
         manifest = Manifest.load(data)
         size = f"{manifest.num_images:,} images, {manifest.num_texts:,} captions, {len(manifest.shards):,} shards"
         facts.append(("training data", size))
-    if run.training and "seconds" in run.training[-1]:
-        facts.append(("training time", str(timedelta(seconds=round(run.training[-1]["seconds"])))))
+    seconds = sum(line.get("seconds", 0.0) for line in run.training)  # each line holds the time since the one before
+    if seconds:
+        facts.append(("training time", str(timedelta(seconds=round(seconds)))))
     rates = [line["samples_per_second"] for line in run.training if line.get("samples_per_second")]
     if rates:
         facts.append(("speed", f"{np.median(rates):,.0f} pairs a second (median)"))

@@ -103,7 +103,7 @@ def draw_curves(
             if percent:
                 axes.set_ylim(0, max(1.0, min(100.0, 108 * float(values.max()))))
         if any(each.label for each in series):
-            columns = 3 if len(series) > 4 else len(series)
+            columns = 2 if len(series) > 4 else len(series)  # three of the long names do not fit
             axes.legend(loc="lower left", bbox_to_anchor=(0, 1.03), ncols=columns)
         return _inline(figure, name, f"{ylabel} over optimizer steps")
 

@@ -51,7 +51,15 @@ def test_captions_are_escaped(run):
 
 def test_scores_curves_temperatures_retrievals_and_confusions_are_there(run):
     page = render(run)
-    for expected in ("63.4 %", "31.0 %", "Learned temperatures", "Example retrievals", "never visited", "data:image/"):
+    for expected in (
+        "63.4 %",
+        "31.0 %",
+        "Learned temperatures",
+        "Example retrievals",
+        "never visited",
+        "data:image/",
+        "0:10:20",
+    ):
         assert expected in page, expected
     first = json.loads((run / "results/zeroshot_classification_concepts.json").read_text())["confusions"][0]
     assert first["class"] in page
