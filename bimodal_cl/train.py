@@ -65,8 +65,11 @@ def _train(argv: Sequence[str]) -> None:
     if checkpoint is not None:
         trainer.resume(checkpoint)
     if trainer.accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_config(config, folder / CONFIG_FILE)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_config(config, folder / CONFIG_FILE)
+        except OSError as error:  # what the look at permissions could not tell, such as a read-only disk
+            raise UserError(f"output: {folder} cannot be written: {error.strerror}") from None
     trainer.accelerator.wait_for_everyone()
     trainer.run()
     trainer.accelerator.end_training()
@@ -77,7 +80,9 @@ def _prepare_folder(folder: Path, config: Config, resume: str | None) -> Path | 
     existing = folder
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    if not existing.is_dir():
+        raise UserError(f"output: {folder} cannot be written: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"output: {folder} cannot be written: no permission to write in {existing}")
     if resume is None:
         if (folder / CONFIG_FILE).exists():

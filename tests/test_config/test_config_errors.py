@@ -102,7 +102,7 @@ def test_missing_data_and_unwritable_output_are_one_line(tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("")
     path = write(tmp_path, output=str(file / "run"))
-    assert f"{file}/run cannot be written" in run(capsys, "--config", str(path))
+    assert f"{file}/run cannot be written: {file} is a file" in run(capsys, "--config", str(path))
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys):

@@ -132,3 +132,14 @@ def test_norms_biases_and_temperatures_are_not_decayed():
 
 def test_the_small_config_is_yaml_that_a_user_could_write(write_config):
     assert yaml.safe_load(write_config().read_text())["loss"]["name"] == "isogclr"
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(write_config, tmp_path, capsys, monkeypatch):
+    def refuse(self, *arguments, **keywords):
+        raise OSError(30, "Read-only file system", str(self))
+
+    config = write_config()
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    assert train.main(["--config", str(config)]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line == f"error: output: {tmp_path}/run cannot be written: Read-only file system"
