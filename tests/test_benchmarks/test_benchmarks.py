@@ -103,7 +103,7 @@ def allocate(sizes: list[int], together: bool) -> tuple[int | None, int | None]:
 @pytest.mark.parametrize(("together", "peak", "held"), [(True, 56, 56), (False, 32, 0)])
 def test_peak_memory_of_known_allocations(together, peak, held):
     measured_peak, measured_held = in_fresh_process(allocate, [24, 32], together)
-    assert measured_peak / MEBIBYTE == pytest.approx(peak, abs=1)
+    assert measured_peak / MEBIBYTE == pytest.approx(peak, abs=2)  # code and page tables are in it, too
     assert measured_held / MEBIBYTE == pytest.approx(held, abs=1)
 
 

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(*arguments, code="from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"):
-    command = [sys.executable, "-c", f"import sys; {code}", *map(str, arguments)]
+    # A suite that runs in the background is started with Ctrl-C ignored, and its children would inherit that.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heed}; import sys; {code}", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
