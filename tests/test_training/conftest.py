@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from data_prep import cli
@@ -57,10 +58,10 @@ def write_config(tmp_path, shapes):
 
 @pytest.fixture
 def start():
-    """Start a command of this environment in another process, without a hub and on one thread."""
+    """Start a command of this environment in another process, without a hub, on as many threads as here."""
 
     def start_(*arguments: str, **keywords) -> subprocess.Popen:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
         return subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=ROOT,
