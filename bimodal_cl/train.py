@@ -72,6 +72,7 @@ def _train(argv: Sequence[str]) -> None:
             raise UserError(f"output: {folder} cannot be written: {error.strerror}") from None
     trainer.accelerator.wait_for_everyone()
     trainer.run()
+    trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
     trainer.accelerator.end_training()
 
 
