@@ -146,8 +146,9 @@ def compute_softplus(margin: Float[Tensor, "anchors 1"]) -> Float[Tensor, "ancho
 def compute_alignment(
     image_features: Float[Tensor, "batch dim"], text_features: Float[Tensor, "batch dim"]
 ) -> Float[Tensor, "batch 1"]:
-    """``s_ii``, without gradient and without a temporary as large as the features."""
-    return torch.einsum("id,id->i", image_features.detach(), text_features.detach())[:, None]
+    """``s_ii``, without gradient; piece by piece, so that no temporary is as large as the features."""
+    pieces = zip(image_features.detach().split(1024), text_features.detach().split(1024), strict=True)
+    return torch.cat([(images * texts).sum(dim=1, keepdim=True) for images, texts in pieces])
 
 
 class _MarginFunction(torch.autograd.Function):
