@@ -1,18 +1,48 @@
-"""Samples that cannot be used: named by shard and key, counted by kind, and how many of them are too many."""
+"""What is wrong with samples and shards: its kinds, their rules, their counts, and how many are too many.
+
+Three rules. A sample that cannot be used is *replaced*: its place is filled by a pure function of the order (evaluation:
+it is left out). An odd one is *used*, after a stated mending. What is wrong with a shard as a whole is found by
+``bimodal-prep index``, which *refuses* a damaged tar unless it is told to keep what stands before the damage.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bimodal_cl.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FAULT_KINDS = ("unreadable", "undecodable", "too_many_pixels", "no_caption")
+REPLACED_KINDS = {
+    "no_caption": "the image has no .txt",
+    "empty_caption": "its .txt is blank",
+    "not_adjacent": "its .txt does not stand next to the image in the shard",
+    "zero_bytes": "the image has no bytes",
+    "undecodable": "the image's bytes are not one, or are incomplete",
+    "too_many_pixels": "the header promises more pixels than max_pixels: a decompression bomb",
+    "unreadable": "the disk or the server failed",
+}
+USED_KINDS = {
+    "wrong_extension": "the image is of another format than its name says; the bytes count",
+    "cmyk": "converted to RGB",
+    "palette": "converted to RGB",
+    "alpha": "transparency is laid on white",
+    "sixteen_bit": "16 bits become 8",
+    "animated": "the first frame is used",
+    "exif_rotated": "turned upright as its EXIF says",
+    "extreme_aspect": "one side is more than 20 times the other; cropped like any other",
+    "not_utf8": "bytes of the caption that are not UTF-8 become U+FFFD",
+}
+SHARD_KINDS = {
+    "truncated": "the tar ends inside a member; with --damaged keep its whole samples before that are used",
+    "garbage": "no tar header where one should be; with --damaged keep the samples before that are used",
+    "duplicate_key": "samples that have the key of an earlier one of their shard; each is a sample of its own",
+    "no_image": "texts without an image beside them; they are no samples",
+}
 MAX_EXAMPLES = 20
 
 
@@ -21,7 +51,7 @@ class Fault:
     """One sample that cannot be used.
 
     Args:
-        kind: one of ``FAULT_KINDS``.
+        kind: one of ``REPLACED_KINDS``.
         shard: name of its shard.
         key: of the sample.
         image_id: of the sample.
@@ -40,16 +70,18 @@ class Fault:
 
 @dataclass
 class FaultCounts:
-    """The faults among the samples so far. A sample counts once, whatever took its place.
+    """The faults and oddities among the samples so far. A sample counts once, whatever took its place.
 
     Args:
         samples: planned samples so far, good or not.
-        by_kind: faults of each kind that occurred.
-        examples: the first of them, at most 20.
+        by_kind: faults of each kind that occurred: samples that were replaced or left out.
+        used: oddities of each kind of ``USED_KINDS`` among the planned samples; they were used.
+        examples: the first faults, at most 20.
     """
 
     samples: int = 0
     by_kind: Counter[str] = field(default_factory=Counter)
+    used: Counter[str] = field(default_factory=Counter)
     examples: list[Fault] = field(default_factory=list)
 
     @property
@@ -60,9 +92,10 @@ class FaultCounts:
     def __str__(self) -> str:
         return ", ".join(f"{count} {kind}" for kind, count in sorted(self.by_kind.items())) or "no faults"
 
-    def add(self, samples: int, faults: Sequence[Fault]) -> None:
-        """Count one batch's samples and faults; the first ones are also logged as warnings."""
+    def add(self, samples: int, faults: Sequence[Fault], used: Iterable[str] = ()) -> None:
+        """Count one batch's samples, faults and oddities; the first faults are also logged as warnings."""
         self.samples += samples
+        self.used.update(used)
         for fault in faults:
             self.by_kind[fault.kind] += 1
             if len(self.examples) < MAX_EXAMPLES:
