@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
 
+from bimodal_cl.data.faults import SHARD_KINDS
+from bimodal_cl.data.locations import is_remote
 from bimodal_cl.errors import UserError, did_you_mean
 
 MANIFEST_NAME = "manifest.json"
@@ -19,8 +21,9 @@ VERSION = 1
 
 CaptionsMode = Literal["lines", "whole"]
 CAPTIONS_MODES: tuple[CaptionsMode, ...] = ("lines", "whole")
+DamagedRule = Literal["refuse", "keep"]
 
-_KEYS = ("version", "captions", "shards", "num_images", "num_texts")
+_KEYS = ("version", "captions", "shards", "num_images", "num_texts", "faults")
 _SHARD_KEYS = ("name", "num_images", "num_texts", "bytes", "sha256")
 
 
@@ -29,7 +32,7 @@ class Shard:
     """One tar of the data set.
 
     Args:
-        name: file name relative to the manifest's folder, with ``/`` between folders.
+        name: file name relative to the manifest's folder, with ``/`` between folders; or an absolute path, or a URL.
         num_images: rows of the shard that hold an image.
         num_texts: captions of all its rows together.
         bytes: size of the file.
@@ -51,14 +54,16 @@ class Manifest:
     before it in its shard.
 
     Args:
-        folder: where the shards and ``manifest.json`` are.
+        folder: where ``manifest.json`` and the shards with relative names are.
         captions: ``"lines"`` (each non-empty line of a ``.txt`` is a caption) or ``"whole"`` (the text is one caption).
         shards: in id order.
+        faults: how often each of ``SHARD_KINDS`` was found while the shards were indexed; only those that were.
     """
 
     folder: Path
     captions: CaptionsMode
     shards: tuple[Shard, ...]
+    faults: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def num_images(self) -> int:
@@ -80,9 +85,26 @@ class Manifest:
         """The first ``text_id`` of every shard, and the total: int64 ``[num_shards + 1]``."""
         return _cumulative([shard.num_texts for shard in self.shards])
 
+    @property
+    def damaged(self) -> DamagedRule:
+        """How the shards are to be indexed: "keep" where a damaged one was accepted, so that it gives the same rows."""
+        return "keep" if {"truncated", "garbage"} & set(self.faults) else "refuse"
+
+    def location(self, shard: int) -> str:
+        """Where shard number ``shard`` is: a path, or a URL."""
+        name = self.shards[shard].name
+        return name if is_remote(name) else str(self.folder / name)
+
     def path(self, shard: int) -> Path:
-        """The file of shard number ``shard``."""
-        return self.folder / self.shards[shard].name
+        """The file of shard number ``shard``.
+
+        Raises:
+            UserError: it is not on this machine.
+        """
+        name = self.shards[shard].name
+        if is_remote(name):
+            raise UserError(f"shard {name}: is not a local file, which is needed here")
+        return self.folder / name
 
     def locate_images(self, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turn image ids, int64 ``[batch]``, into shard numbers and rows inside those shards, int64 ``[batch]`` each.
@@ -102,7 +124,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
-        """Read ``folder/manifest.json`` and compare every shard's size with it (no shard is opened).
+        """Read ``folder/manifest.json`` and compare every local shard's size with it (no shard is opened).
 
         Raises:
             UserError: the folder or the manifest is missing or unreadable, has unknown keys or another version, its
@@ -111,7 +133,8 @@ class Manifest:
         folder = Path(folder)
         manifest = cls._parse(folder, _read_json(folder))
         for shard in manifest.shards:
-            _require_size(folder, shard)
+            if not is_remote(shard.name):
+                _require_size(folder, shard)
         return manifest
 
     @classmethod
@@ -120,13 +143,14 @@ class Manifest:
         # The version comes first: another version may well have other keys.
         if content.get("version") != VERSION:
             raise UserError(f"{path}: version {content.get('version')!r} is not {VERSION}, the one this program reads")
-        _require_keys(path, "", content, _KEYS, optional=())
+        _require_keys(path, "", content, _KEYS, optional=("faults",))
         captions = content["captions"]
         if captions not in CAPTIONS_MODES:
             raise UserError(f"{path}: captions {captions!r}{did_you_mean(str(captions), CAPTIONS_MODES)}")
         if not isinstance(content["shards"], list):
             raise UserError(f"{path}: shards must be a list, got {type(content['shards']).__name__}")
-        manifest = cls(folder, captions, tuple(_parse_shard(path, n, s) for n, s in enumerate(content["shards"])))
+        shards = tuple(_parse_shard(path, n, s) for n, s in enumerate(content["shards"]))
+        manifest = cls(folder, captions, shards, _parse_faults(path, content.get("faults", {})))
         for key, found in (("num_images", manifest.num_images), ("num_texts", manifest.num_texts)):
             if content[key] != found:
                 raise UserError(f"{path}: {key} is {content[key]!r} but its shards add up to {found}")
@@ -138,13 +162,15 @@ class Manifest:
 
     def save(self) -> Path:
         """Write ``folder/manifest.json``, whole or not at all, and return its path."""
-        content = {
+        content: dict[str, object] = {
             "version": VERSION,
             "captions": self.captions,
             "shards": [{k: getattr(s, k) for k in _SHARD_KEYS if getattr(s, k) is not None} for s in self.shards],
             "num_images": self.num_images,
             "num_texts": self.num_texts,
         }
+        if self.faults:
+            content["faults"] = dict(sorted(self.faults.items()))
         path = self.folder / MANIFEST_NAME
         temporary = path.with_name(f".{MANIFEST_NAME}.{os.getpid()}.tmp")
         try:
@@ -206,7 +232,7 @@ def _parse_shard(path: Path, number: int, content: object) -> Shard:
         raise UserError(f"{path}: {where} must be an object, got {type(content).__name__}")
     _require_keys(path, f"{where}.", content, _SHARD_KEYS, optional=("sha256",))
     name = content["name"]
-    if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not isinstance(name, str) or not name or (not _is_elsewhere(name) and ".." in PurePosixPath(name).parts):
         raise UserError(f"{path}: {where}.name must be a file name inside the folder, got {name!r}")
     for key in ("num_images", "num_texts", "bytes"):
         if type(content[key]) is not int or content[key] < 0:
@@ -215,6 +241,21 @@ def _parse_shard(path: Path, number: int, content: object) -> Shard:
     if digest is not None and not isinstance(digest, str):
         raise UserError(f"{path}: {where}.sha256 must be text, got {digest!r}")
     return Shard(**content)
+
+
+def _is_elsewhere(name: str) -> bool:
+    return is_remote(name) or Path(name).is_absolute()
+
+
+def _parse_faults(path: Path, content: object) -> dict[str, int]:
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: faults must be an object, got {type(content).__name__}")
+    for kind, count in content.items():
+        if kind not in SHARD_KINDS:
+            raise UserError(f"{path}: unknown kind 'faults.{kind}'{did_you_mean(kind, SHARD_KINDS)}")
+        if type(count) is not int or count < 1:
+            raise UserError(f"{path}: faults.{kind} must be a whole number >= 1, got {count!r}")
+    return content
 
 
 def _require_size(folder: Path, shard: Shard) -> None:

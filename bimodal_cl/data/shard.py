@@ -9,9 +9,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,10 @@ class ShardIndex:
         keys: the name of each row's members without the extension.
         image_ext: extension of each row's image, lower case, with the dot.
         image_offset, image_size: bytes, int64 ``[rows]``.
-        text_offset, text_size: bytes, int64 ``[rows]``; offset -1 where the row has no ``.txt``.
-        caption_count: captions of each row, int64 ``[rows]``; 0 where there is no text or it is blank.
+        text_offset, text_size: bytes, int64 ``[rows]``; offset -1 where the row has no ``.txt``, -2 where its ``.txt``
+            stands elsewhere in the shard.
+        caption_count: captions of each row, int64 ``[rows]``; 0 where there is no text beside it or it is blank.
+        counts: what was found, by kind: faults of :mod:`bimodal_cl.data.faults`.
     """
 
     captions: CaptionsMode
@@ -52,6 +54,7 @@ class ShardIndex:
     text_offset: np.ndarray
     text_size: np.ndarray
     caption_count: np.ndarray
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
