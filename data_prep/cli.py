@@ -18,7 +18,7 @@ DESCRIPTION = """Turn images with captions into shards that bimodal-train stream
 A folder of shards holds WebDataset tars and manifest.json. Exit status: 0 success, 1 verify found faults (or the disk
 is full), 2 the command or its input is wrong."""
 
-NOT_PART_OF_JOB = ("command", "source", "to", "overwrite", "strict")
+NOT_PART_OF_JOB = ("command", "source", "to", "overwrite", "strict", "num_proc")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,6 +65,13 @@ def _add_write_arguments(parser: argparse.ArgumentParser) -> None:
         help="JPEG quality (1-100) of images that are scaled or of a format that shards do not hold",
     )
     parser.add_argument("--shard-size", type=int, default=1000, metavar="N", help="samples a shard")
+    parser.add_argument(
+        "--num-proc",
+        type=int,
+        default=None,
+        metavar="N",
+        help="processes that read and encode images; None: one a core; the bytes written are the same for any number",
+    )
     parser.add_argument("--strict", action="store_true", help="an item that cannot be used ends the run; no item lost")
     parser.add_argument("--overwrite", action="store_true", help="replace a finished folder")
 
@@ -102,7 +109,7 @@ def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 def _write(args: argparse.Namespace) -> int:
     from .writer import WriteOptions, write
 
-    options = WriteOptions(args.max_side, args.quality, args.shard_size, args.strict)
+    options = WriteOptions(args.max_side, args.quality, args.shard_size, args.strict, args.num_proc)
     job = {key: value for key, value in vars(args).items() if key not in NOT_PART_OF_JOB}
     job = json.loads(json.dumps({"source": args.source, **job}, default=str))
     plan = SOURCES[args.source].read(args)

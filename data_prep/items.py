@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -13,13 +14,14 @@ class Item:
 
     Args:
         name: what the key is made from; stable between runs (a relative path without its extension, say).
-        image: the image file, or its bytes.
+        image: the image file, its bytes, or what makes them: called (with nothing) in the process that encodes the
+            item, so it must pickle and depend on nothing else.
         captions: the captions; cleaned by the writer.
         metadata: the JSON text that goes beside them, or None.
     """
 
     name: str
-    image: Path | bytes
+    image: Path | bytes | Callable[[], bytes]
     captions: tuple[str, ...]
     metadata: bytes | None = None
 
@@ -40,11 +42,13 @@ class Split:
         name: the sub-folder it is written to; "" for the target folder itself.
         items: gives the items, in the order of their image ids.
         total: how many items that will be, for the progress bar; None where nobody knows.
+        lacking: by reason, how many images the source lists without holding them; filled in while items are taken.
     """
 
     name: str
     items: Iterable[Item | BadItem]
     total: int | None
+    lacking: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bimodal_cl.data.manifest import Manifest, Shard
@@ -15,6 +17,7 @@ from .captions import clean_captions
 from .image_bytes import BadImage, store_image
 from .items import BadItem, Item, SourcePlan, Split
 from .keys import KeyMaker
+from .ordered_work import map_in_order, require_num_proc
 from .staging import staged
 from .tar_file import TarWriter
 
@@ -28,12 +31,14 @@ class WriteOptions:
         quality: JPEG quality of images that are encoded again, 1 to 100.
         shard_size: samples a shard (the last one may have fewer).
         strict: the first item that cannot be used ends the run with an error.
+        num_proc: processes that read and encode images; None for one a core. The bytes are the same for any number.
     """
 
     max_side: int | None = None
     quality: int = 90
     shard_size: int = 1000
     strict: bool = False
+    num_proc: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_side is not None and self.max_side < 1:
@@ -42,13 +47,36 @@ class WriteOptions:
             raise UserError(f"--quality must be 1 to 100, got {self.quality}")
         if self.shard_size < 1:
             raise UserError(f"--shard-size must be at least 1, got {self.shard_size}")
+        require_num_proc(self.num_proc)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An item as it goes into a shard, or why it does not.
+
+    Args:
+        name: the item's.
+        members: extension -> content; None where ``bad`` says why there are none.
+        num_texts: captions among the members.
+        empty_captions: captions that were dropped.
+        reencoded: why the image's bytes differ from the source's, or "".
+        bad: what is wrong with the item.
+    """
+
+    name: str = ""
+    members: dict[str, bytes] | None = None
+    num_texts: int = 0
+    empty_captions: int = 0
+    reencoded: str = ""
+    bad: BadItem | None = None
 
 
 @dataclass
 class WriteReport:
     """What became of a split's items.
 
-    ``reencoded`` counts images by reason, ``skipped`` items that were left out, ``empty_captions`` dropped captions.
+    ``reencoded`` counts images by reason, ``skipped`` items that were left out, ``empty_captions`` dropped captions,
+    ``lacking`` by reason what the source lists and does not hold.
     """
 
     split: str
@@ -56,6 +84,7 @@ class WriteReport:
     skipped: int = 0
     empty_captions: int = 0
     reencoded: Counter[str] = field(default_factory=Counter)
+    lacking: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -79,6 +108,8 @@ class WriteReport:
             yield f"  {self.empty_captions:,} empty captions dropped"
         if self.skipped:
             yield f"  {self.skipped:,} items skipped (named above)"
+        for reason, count in sorted(self.lacking.items()):
+            yield f"  {count:,} images that the source lists and does not hold: {reason}"
 
 
 def write(
@@ -107,26 +138,28 @@ def write(
 def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteReport:
     """Write the shards of one split and, last, its manifest.
 
-    The same items and options give the same bytes.
+    The same items and options give the same bytes, whatever ``options.num_proc``.
 
     Raises:
         UserError: no item could be used, or ``options.strict`` and one could not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = WriteReport(split.name)
-    items = progress(split.items, split.total, "items", f"write {split.name}".strip())
-    samples = _samples(items, options, report)
-    sample = next(samples, None)
-    while sample is not None:
-        name = f"{len(report.shards):05d}.tar"
-        num_images = num_texts = 0
-        with TarWriter(folder / name) as tar:
-            while sample is not None and num_images < options.shard_size:
-                key, members, count = sample
-                tar.write_sample(key, members)
-                num_images, num_texts = num_images + 1, num_texts + count
-                sample = next(samples, None)
-        report.shards.append(Shard(name, num_images, num_texts, tar.size, tar.sha256))
+    report = WriteReport(split.name, lacking=split.lacking)
+    prepare = partial(_prepare, max_side=options.max_side, quality=options.quality)
+    with contextlib.closing(map_in_order(prepare, split.items, options.num_proc)) as prepared:
+        items = progress(prepared, split.total, "items", f"write {split.name}".strip())
+        samples = _samples(items, options.strict, report)
+        sample = next(samples, None)
+        while sample is not None:
+            name = f"{len(report.shards):05d}.tar"
+            num_images = num_texts = 0
+            with TarWriter(folder / name) as tar:
+                while sample is not None and num_images < options.shard_size:
+                    key, members, count = sample
+                    tar.write_sample(key, members)
+                    num_images, num_texts = num_images + 1, num_texts + count
+                    sample = next(samples, None)
+            report.shards.append(Shard(name, num_images, num_texts, tar.size, tar.sha256))
     if not report.shards:
         what = f"split '{split.name}'" if split.name else "the source"
         raise UserError(f"{what} has no item that can be written ({report.skipped} skipped)")
@@ -135,36 +168,38 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
 
 
 def _samples(
-    items: Iterator[Item | BadItem], options: WriteOptions, report: WriteReport
+    items: Iterable[Prepared], strict: bool, report: WriteReport
 ) -> Iterator[tuple[str, dict[str, bytes], int]]:
     """Key, members and number of captions of every item that can be used; the others go to the report."""
     keys = KeyMaker()
     for item in items:
-        sample = item if isinstance(item, BadItem) else _encode(item, options, report)
-        if isinstance(sample, BadItem):
-            if options.strict:
-                raise UserError(f"{sample.where}: {sample.reason} (--strict)")
+        report.empty_captions += item.empty_captions
+        if item.bad is not None:
+            if strict:
+                raise UserError(f"{item.bad.where}: {item.bad.reason} (--strict)")
             report.skipped += 1
-            note(f"skipped {sample.where}: {sample.reason}")
+            note(f"skipped {item.bad.where}: {item.bad.reason}")
             continue
-        assert isinstance(item, Item)
-        members, count = sample
-        yield keys.make(item.name), members, count
+        assert item.members is not None
+        if item.reencoded:
+            report.reencoded[item.reencoded] += 1
+        yield keys.make(item.name), item.members, item.num_texts
 
 
-def _encode(item: Item, options: WriteOptions, report: WriteReport) -> tuple[dict[str, bytes], int] | BadItem:
+def _prepare(item: Item | BadItem, max_side: int | None, quality: int) -> Prepared:
+    """Read and encode one item. Runs in any process, so it depends on nothing but its arguments."""
+    if isinstance(item, BadItem):
+        return Prepared(bad=item)
     where = str(item.image) if isinstance(item.image, Path) else item.name
     captions, empty = clean_captions(item.captions)
-    report.empty_captions += empty
     if not captions:
-        return BadItem(where, "no caption")
+        return Prepared(empty_captions=empty, bad=BadItem(where, "no caption"))
     try:
-        stored = store_image(item.image, options.max_side, options.quality)
+        image = item.image if isinstance(item.image, bytes | Path) else item.image()
+        stored = store_image(image, max_side, quality)
     except BadImage as error:
-        return BadItem(where, str(error))
-    if stored.reencoded:
-        report.reencoded[stored.reencoded] += 1
+        return Prepared(empty_captions=empty, bad=BadItem(where, str(error)))
     members = {stored.extension: stored.data, ".txt": "\n".join(captions).encode()}
     if item.metadata is not None:
         members[".json"] = item.metadata
-    return members, len(captions)
+    return Prepared(item.name, members, len(captions), empty, stored.reencoded)

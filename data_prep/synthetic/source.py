@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +184,11 @@ def _captions(rng: np.random.Generator, scene: Scene, count: int, all_complete: 
 
 def _items(scenes: Iterator[tuple[Scene, list[str]]], split: int, options: SyntheticOptions) -> Iterator[Item]:
     for number, (scene, captions) in enumerate(scenes):
-        picture = draw_picture(_rng(options, split, number, 1), scene, options.side)
-        yield Item(f"{number:06d}", encode_picture(picture), tuple(captions))
+        yield Item(f"{number:06d}", partial(_draw, options, split, number, scene), tuple(captions))
+
+
+def _draw(options: SyntheticOptions, split: int, number: int, scene: Scene) -> bytes:
+    return encode_picture(draw_picture(_rng(options, split, number, 1), scene, options.side))
 
 
 def _rng(options: SyntheticOptions, *place: int) -> np.random.Generator:
