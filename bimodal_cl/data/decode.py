@@ -1,30 +1,142 @@
-"""From an image file's bytes to an RGB image: any mode, upright, transparency on white; faults by kind."""
+"""From an image file's bytes to RGB pixels: any mode, upright, transparency on white; faults and oddities by kind."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from bimodal_cl.data.jpeg import JpegHeader, choose_eighths, decode_scaled, read_header
+
 # Pillow's own threshold for a suspected decompression bomb: 0.25 GiB of RGB.
 MAX_PIXELS = 89_478_485
+# One side this many times the other is an extreme aspect.
+EXTREME_ASPECT = 20
 # Web data is full of files whose extension lies. Only plain raster decoders: others start programs or have no limits.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# Pillow calls a JPEG with an embedded preview MPO.
+_EXTENSIONS = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg")}
+_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+_PNG_BIT_DEPTH = 24  # offset of the byte
+
+Box = tuple[float, float, float, float]
 
 
 class BadImage(Exception):
     """An image that cannot be used.
 
     Args:
-        kind: ``"undecodable"`` or ``"too_many_pixels"``.
+        kind: ``"zero_bytes"``, ``"undecodable"`` or ``"too_many_pixels"``.
         reason: what was found.
     """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
         self.kind = kind
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """An image file whose header has been read and whose pixels have not. Made by :func:`open_encoded`.
+
+    Args:
+        data: the file's bytes.
+        size: (width, height) of the upright image, pixels.
+        notes: kinds of ``USED_KINDS`` of :mod:`~bimodal_cl.data.faults` that the header shows, in that order.
+        orientation: how it is stored, 1 to 8, as EXIF numbers it.
+        jpeg: its header, where it can be decoded at a reduced scale.
+        max_pixels: the limit it was opened with.
+    """
+
+    data: bytes
+    size: tuple[int, int]
+    notes: tuple[str, ...] = ()
+    orientation: int = 1
+    jpeg: JpegHeader | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def decode(self) -> Image.Image:
+        """Decode all of it, as :func:`decode_image` does.
+
+        Raises:
+            BadImage: the bytes are damaged or incomplete.
+        """
+        return decode_image(self.data, self.max_pixels)
+
+    def resample(self, box: Box, side: int) -> np.ndarray:
+        """Decode and resample (bicubic, antialiased) a box of the upright image to a square.
+
+        A plain JPEG is decoded at the smallest eighth of its size at which the box still has ``side`` pixels each way.
+
+        Args:
+            box: left, top, right, bottom, pixels of the upright image.
+            side: of the square, pixels, >= 1.
+
+        Returns:
+            uint8 ``[side, side, 3]``, perhaps a view with negative strides.
+
+        Raises:
+            BadImage: the bytes are damaged or incomplete.
+        """
+        if self.jpeg is not None:
+            eighths = choose_eighths(box[2] - box[0], box[3] - box[1], side)
+            pixels = decode_scaled(self.data, self.jpeg, eighths)
+            if pixels is not None:
+                left, top, right, bottom = (edge * eighths / 8 for edge in self._as_stored(box, self.jpeg))
+                square = _resize(Image.fromarray(pixels), (left, top, right, bottom), side)
+                return self._turn_upright(square)
+        return _resize(self.decode(), box, side)
+
+    def _as_stored(self, box: Box, stored: JpegHeader) -> Box:
+        left, top, right, bottom = box
+        if self.orientation >= 5:
+            left, top, right, bottom = top, left, bottom, right
+        if self._mirrored_across:
+            left, right = stored.width - right, stored.width - left
+        if self._mirrored_down:
+            top, bottom = stored.height - bottom, stored.height - top
+        return left, top, right, bottom
+
+    def _turn_upright(self, pixels: np.ndarray) -> np.ndarray:
+        if self._mirrored_across:
+            pixels = pixels[:, ::-1]
+        if self._mirrored_down:
+            pixels = pixels[::-1]
+        return pixels.swapaxes(0, 1) if self.orientation >= 5 else pixels
+
+    @property
+    def _mirrored_across(self) -> bool:
+        return self.orientation in (2, 3, 7, 8)
+
+    @property
+    def _mirrored_down(self) -> bool:
+        return self.orientation in (3, 4, 6, 7)
+
+
+def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "") -> EncodedImage:
+    """Read the header of a JPEG, PNG, WebP, GIF or BMP; no pixel is decoded.
+
+    Args:
+        data: the file's bytes.
+        max_pixels: more pixels than this are refused.
+        extension: that the file's name has, with or without its dot; ``""`` if it is not known.
+
+    Raises:
+        BadImage: there are no bytes, they are no image, or it has more than ``max_pixels`` pixels.
+    """
+    jpeg = read_header(data)
+    if jpeg is not None and not jpeg.metadata:
+        size = jpeg.width, jpeg.height
+        _require_few_pixels(size, max_pixels)
+        return EncodedImage(data, size, _find_notes("JPEG", size, extension), 1, jpeg, max_pixels)
+    picture = _open(data, max_pixels)
+    orientation = _read_orientation(picture)
+    size = picture.size if orientation < 5 else (picture.height, picture.width)
+    notes = _find_notes(picture.format or "", size, extension, picture, data, orientation)
+    return EncodedImage(data, size, notes, orientation, jpeg, max_pixels)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -36,22 +148,14 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         BadImage: the bytes are no image, are incomplete, or have more than ``max_pixels`` pixels.
     """
+    picture = _open(data, max_pixels)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's advice on bombs and odd EXIF; ours are counted faults
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise BadImage("too_many_pixels", f"{width} x {height} pixels, more than {max_pixels}")
-            image.load()
-            return to_rgb(_upright(image))
-    except Image.DecompressionBombError as error:
-        raise BadImage("too_many_pixels", str(error)) from None
-    except (BadImage, MemoryError):
+            warnings.simplefilter("ignore")
+            picture.load()
+            return to_rgb(ImageOps.exif_transpose(picture) if _read_orientation(picture) != 1 else picture)
+    except MemoryError:
         raise
-    except UnidentifiedImageError:
-        reason = f"its bytes are not {', '.join(_FORMATS)}" if data else "zero bytes"
-        raise BadImage("undecodable", reason) from None
     except Exception as error:  # Pillow's decoders raise whatever their format's parser met
         raise BadImage("undecodable", f"{type(error).__name__}: {error}") from None
 
@@ -60,7 +164,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a decoded image of any mode to RGB, transparency laid on white, 16 bits scaled to 8."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
@@ -70,9 +174,69 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Open with Pillow, which reads the header only."""
+    if not data:
+        raise BadImage("zero_bytes", "zero bytes")
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF says nothing about the pixels, which did decode
-        return image
-    return ImageOps.exif_transpose(image) if orientation != 1 else image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's advice on bombs and odd EXIF; ours are counted faults
+            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_many_pixels", str(error)) from None
+    except MemoryError:
+        raise
+    except UnidentifiedImageError:
+        raise BadImage("undecodable", f"its bytes are not {', '.join(_FORMATS)}") from None
+    except Exception as error:
+        raise BadImage("undecodable", f"{type(error).__name__}: {error}") from None
+    _require_few_pixels(picture.size, max_pixels)
+    return picture
+
+
+def _require_few_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise BadImage("too_many_pixels", f"{size[0]} x {size[1]} pixels, more than {max_pixels}")
+
+
+def _read_orientation(picture: Image.Image) -> int:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _find_notes(
+    format: str,
+    size: tuple[int, int],
+    extension: str,
+    picture: Image.Image | None = None,
+    data: bytes = b"",
+    orientation: int = 1,
+) -> tuple[str, ...]:
+    extension = extension.lower().removeprefix(".")
+    notes = {"wrong_extension": bool(extension) and extension not in _EXTENSIONS.get(format, (format.lower(),))}
+    if picture is not None:
+        deep_png = format == "PNG" and data[_PNG_BIT_DEPTH] == 16
+        notes["cmyk"] = picture.mode == "CMYK"
+        notes["palette"] = picture.mode in ("P", "PA")
+        notes["alpha"] = picture.mode in _WITH_ALPHA or "transparency" in picture.info
+        notes["sixteen_bit"] = deep_png or picture.mode == "I" or picture.mode.startswith("I;16")
+        notes["animated"] = format != "MPO" and _is_animated(picture)
+        notes["exif_rotated"] = orientation != 1
+    notes["extreme_aspect"] = max(size) > EXTREME_ASPECT * min(size)
+    return tuple(kind for kind, found in notes.items() if found)
+
+
+def _is_animated(picture: Image.Image) -> bool:
+    try:
+        return bool(getattr(picture, "is_animated", False))  # of a GIF this looks for the second frame
+    except Exception:  # which is damaged; the first may be whole
+        return True
+
+
+def _resize(image: Image.Image, box: Box, side: int) -> np.ndarray:
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from bimodal_cl.data.decode import EncodedImage
 from bimodal_cl.data.draws import Purpose, draw_uniform
 from bimodal_cl.errors import UserError
 
@@ -53,6 +54,21 @@ class TrainTransform:
         if self.flip and draws[0] < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return to_tensor(image)
+
+    def apply(self, encoded: EncodedImage, seed: int = 0, epoch: int = 0, image_id: int = 0) -> Tensor:
+        """Do the same from an image file, of which no more is decoded than the crop needs.
+
+        A JPEG is decoded at a reduced scale, which leaves the crop where it is and changes pixels a little: see
+        :meth:`~bimodal_cl.data.decode.EncodedImage.resample`.
+
+        Raises:
+            BadImage: the bytes are damaged or incomplete.
+        """
+        draws = draw_uniform(Purpose.AUGMENTATION, seed, epoch, image_id, np.arange(_DRAWS))
+        pixels = encoded.resample(self.crop_box(*encoded.size, draws), self.image_size)
+        if self.flip and draws[0] < 0.5:
+            pixels = pixels[:, ::-1]
+        return to_tensor(pixels)
 
     def crop_box(self, width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:
         """Return the crop (left, top, right, bottom) in pixels for uniform numbers ``draws``, float64 ``[23]``.
@@ -104,14 +120,22 @@ class EvalTransform:
         box = (left * across, top * down, min((left + side) * across, width), min((top + side) * down, height))
         return to_tensor(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
 
+    def apply(self, encoded: EncodedImage) -> Tensor:
+        """Do the same from an image file, all of which is decoded.
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """Copy an RGB image into uint8 ``[3, height, width]``.
+        Raises:
+            BadImage: the bytes are damaged or incomplete.
+        """
+        return self(encoded.decode())
+
+
+def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
+    """Copy an RGB image, or its pixels uint8 ``[height, width, 3]``, into uint8 ``[3, height, width]``.
 
     numpy turns the axes: torch would start its threads for so small a copy, and on a busy machine wait for them longer
     than all of the decoding takes.
     """
-    return torch.from_numpy(np.array(image, dtype=np.uint8).transpose(2, 0, 1).copy())
+    return torch.from_numpy(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1).copy())
 
 
 def _require_size(image_size: int) -> None:

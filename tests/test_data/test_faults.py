@@ -27,7 +27,7 @@ BAD: dict[int, bytes | str] = {
     30: encode_image(30, format="JPEG")[:-60],
     31: encode_image(31, size=(60, 60)),
 }
-KINDS = {"undecodable": 3, "no_caption": 1, "too_many_pixels": 1}
+KINDS = {"undecodable": 2, "zero_bytes": 1, "no_caption": 1, "too_many_pixels": 1}
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -43,12 +43,12 @@ def test_faults_are_counted_by_kind_and_named(
     named = {fault.image_id: (fault.shard, fault.key, fault.kind) for fault in report.examples}
     assert named == {
         7: ("000.tar", "k0007", "undecodable"),
-        12: ("001.tar", "k0012", "undecodable"),
+        12: ("001.tar", "k0012", "zero_bytes"),
         13: ("001.tar", "k0013", "no_caption"),
         30: ("002.tar", "k0030", "undecodable"),
         31: ("002.tar", "k0031", "too_many_pixels"),
     }
-    assert "shard 001.tar, key k0012: undecodable (zero bytes)" in caplog.text
+    assert "shard 001.tar, key k0012: zero_bytes (zero bytes)" in caplog.text
     assert "60 x 60 pixels, more than 3000" in caplog.text
     assert [len(batch) for batch in batches] == [10] * 5
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from bimodal_cl.data.decode import BadImage, decode_image
+from bimodal_cl.data.decode import BadImage, decode_image, open_encoded
 from bimodal_cl.data.draws import Purpose, draw_uniform
 from bimodal_cl.data.transforms import EvalTransform, TrainTransform
 
@@ -128,7 +128,6 @@ def test_a_decompression_bomb_is_refused_from_its_header(size: tuple[int, int]) 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "zero bytes"),
         (b"<html>404</html>", "its bytes are not JPEG, PNG, WEBP, GIF, BMP"),
         (encode(photo(64, 64), "JPEG")[:400], "OSError"),
         (encode(photo(64, 64), "PNG")[:400], "OSError"),
@@ -140,6 +139,13 @@ def test_what_is_no_image_says_so(data: bytes, reason: str) -> None:
     with pytest.raises(BadImage, match=reason) as error:
         decode_image(data)
     assert error.value.kind == "undecodable"
+
+
+def test_no_bytes_are_a_kind_of_their_own() -> None:
+    for read in (decode_image, open_encoded):
+        with pytest.raises(BadImage, match="zero bytes") as error:
+            read(b"")
+        assert error.value.kind == "zero_bytes"
 
 
 SIZES = [(64, 64), (500, 375), (375, 500), (20, 33), (224, 225), (1000, 30), (7, 300)]

@@ -1,0 +1,79 @@
+"""Plain JPEG files: what their header says, and decoding at the smallest scale that a crop needs.
+
+libjpeg computes k x k pixels of every block of 8 x 8 where k eighths of the size are asked for, from the block's k x k
+lowest frequencies. That saves the work on pixels that the resampling after it would average away.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+
+_EIGHTHS = 8
+_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
+_OTHER_FRAMES = (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))  # lossless, hierarchical, arithmetic
+_WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xDA), 0xFF)
+_START_OF_SCAN, _METADATA = 0xDA, 0xE1
+
+
+class JpegHeader(NamedTuple):
+    """What the header of a plain JPEG says.
+
+    Args:
+        width, height: as stored, pixels, >= 1.
+        metadata: whether there is an APP1 segment: EXIF or XMP, either of which may ask for a rotation.
+    """
+
+    width: int
+    height: int
+    metadata: bool
+
+
+def read_header(data: bytes) -> JpegHeader | None:
+    """Read the header of a grey or three-colour JPEG of 8 bits; ``None`` for anything else or anything odd."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    size: tuple[int, int] | None = None
+    metadata = False
+    position, end = 2, len(data) - 9
+    while position < end and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == _START_OF_SCAN:
+            return JpegHeader(*size, metadata) if size and min(size) > 0 else None
+        if marker in _FRAMES and size is None:
+            if data[position + 4] != 8 or data[position + 9] not in (1, 3):  # bits, components
+                return None
+            size = _word(data, position + 7), _word(data, position + 5)
+        elif marker in _FRAMES or marker in _OTHER_FRAMES or marker in _WITHOUT_LENGTH:
+            return None
+        metadata = metadata or marker == _METADATA
+        position += 2 + _word(data, position + 2)
+    return None
+
+
+def _word(data: bytes, position: int) -> int:
+    return data[position] << 8 | data[position + 1]
+
+
+def choose_eighths(box_width: float, box_height: float, side: int) -> int:
+    """Return the smallest scale, in eighths, at which a crop still has a pixel for every pixel of a square."""
+    return min(_EIGHTHS, math.ceil(_EIGHTHS * side / min(box_width, box_height)))
+
+
+def decode_scaled(data: bytes, header: JpegHeader, eighths: int) -> np.ndarray | None:
+    """Decode to RGB, uint8 ``[ceil(height * eighths / 8), ceil(width * eighths / 8), 3]``.
+
+    ``None`` where the decoder complains, even if only of a defect that it can pass over, and for images of fewer than
+    8 pixels a side, which it may scale otherwise: it takes the scale as a smallest size.
+    """
+    if max(header.width, header.height) < _EIGHTHS:
+        return None
+    width, height = (math.ceil(length * eighths / _EIGHTHS) for length in (header.width, header.height))
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width)
+    except (ValueError, RuntimeError):
+        return None
+    return pixels if pixels.shape == (height, width, 3) else None
