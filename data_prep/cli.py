@@ -91,8 +91,9 @@ def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Check manifest, hashes, tars, images (decoded) and captions. Exit status: 0 all is well or a clean copy was "
-        "written, 1 faults were found, 2 there is nothing to verify."
+        "Check manifest, hashes, tars, images (decoded) and captions. Prints a line for each fault, and for each "
+        "oddity that training uses as it is (a note). Exit status: 0 no fault, or a clean copy was written; 1 faults "
+        "were found; 2 there is nothing to verify."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of shards, with or without a manifest")
     parser.add_argument(
@@ -102,7 +103,19 @@ def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
         help="how a .txt is split where no manifest says it",
     )
     parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes; None: one a core")
-    parser.add_argument("--repair", action="store_true", help="write clean copies (without what is broken) to --to")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=None,
+        metavar="N",
+        help="images of more pixels are faults; None: more than 89,478,485, as in training",
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="write clean copies to --to: without what is broken, with names, UTF-8 and texts that stand apart from "
+        "their images mended",
+    )
     parser.add_argument("--to", type=Path, default=None, metavar="DIR", help="for --repair; None: DIR-repaired")
 
 
@@ -137,11 +150,13 @@ def _verify(args: argparse.Namespace) -> int:
         to = to or args.folder.resolve().with_name(f"{args.folder.resolve().name}-repaired")
     elif to is not None:
         raise UserError("--to goes with --repair")
-    num_images, faults = verify_folder(args.folder, args.workers, args.captions, to)
-    for fault in faults:
-        print(fault)
-    print(f"{args.folder}: {num_images:,} images, {len(faults):,} faults" + (f"; clean copy: {to}" if to else ""))
-    return EXIT_FAILURE if faults and not to else 0
+    report = verify_folder(args.folder, print, args.workers, args.captions, to, max_pixels=args.max_pixels)
+    print(f"{args.folder}: {report.num_images:,} images, {report.num_faults:,} faults, {report.num_notes:,} notes")
+    print("".join(f"{line}\n" for line in report.lines()), end="")
+    if to:
+        left = "; what only has notes is in it" if report.num_notes else ""
+        print(f"clean copy: {to}: {report.num_copied:,} images, no fault{left}")
+    return EXIT_FAILURE if report.num_faults and not to else 0
 
 
 if __name__ == "__main__":

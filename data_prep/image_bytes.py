@@ -69,6 +69,15 @@ def store_image(image: Path | bytes, max_side: int | None = None, quality: int =
     return StoredImage(buffer.getvalue(), ".jpg", reason)
 
 
+def stored_extension(data: bytes) -> str | None:
+    """The extension that a shard's member of these bytes has; None where shards do not hold the format.
+
+    Raises:
+        BadImage: as :func:`open_image`.
+    """
+    return EXTENSION_OF_FORMAT.get(open_image(data).format or "")
+
+
 def open_image(data: bytes) -> Image.Image:
     """Open an image from its bytes, header only.
 

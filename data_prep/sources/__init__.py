@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..items import SourcePlan
 from ..synthetic import source as synthetic
-from . import csv_file, folder, karpathy
+from . import csv_file, folder, hf, img2dataset, karpathy
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,6 @@ SOURCES: dict[str, Source] = {
     "karpathy": Source(karpathy.SUMMARY, karpathy.add_arguments, karpathy.read),
     "csv": Source(csv_file.SUMMARY, csv_file.add_arguments, csv_file.read),
     "folder": Source(folder.SUMMARY, folder.add_arguments, folder.read),
+    "hf": Source(hf.SUMMARY, hf.add_arguments, hf.read),
+    "img2dataset": Source(img2dataset.SUMMARY, img2dataset.add_arguments, img2dataset.read),
 }

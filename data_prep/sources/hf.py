@@ -1,0 +1,247 @@
+"""A data set that Hugging Face's ``datasets`` can load: a name on the hub, a local folder, or a parquet file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bimodal_cl.errors import RunStopped, UserError, did_you_mean
+
+from ..image_bytes import BadImage
+from ..input_paths import require_file, require_folder
+from ..items import BadItem, Item, SourcePlan, Split
+
+SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
+BUILDER_OF = {
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".json": "json",
+    ".jsonl": "json",
+    ".csv": "csv",
+    ".tar": "webdataset",
+}
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img")
+CAPTION_COLUMNS = ("caption", "captions", "text", "txt")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the source's own flags."""
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        metavar="NAME|FOLDER|FILE",
+        help=f"a name on the hub (owner/name), a local folder, or a file ({', '.join(BUILDER_OF)})",
+    )
+    parser.add_argument("--config", default=None, metavar="NAME", help="of the data set's configurations")
+    parser.add_argument("--split", default=None, help="one split, or a slice of it (train[:1000]); None: all")
+    parser.add_argument("--revision", default=None, help="branch, tag or commit of a data set on the hub")
+    parser.add_argument(
+        "--image-column", default=None, metavar="NAME", help="None: the one column of images, or one called 'image'"
+    )
+    parser.add_argument(
+        "--caption-column",
+        default=None,
+        metavar="NAME[,NAME...]",
+        help="columns with captions or lists of them, in order; None: the first there is of caption, captions, text, "
+        "txt, else caption_0, caption_1, ...",
+    )
+    parser.add_argument(
+        "--streaming", action="store_true", help="read rows as they come, without a copy in the cache of datasets"
+    )
+
+
+def read(args: argparse.Namespace) -> SourcePlan:
+    """Plan the splits of the data set, or the one asked for. Images are taken as they are stored, never decoded.
+
+    Raises:
+        UserError: no such data set, configuration, split or column; names those there are.
+    """
+    from datasets import disable_progress_bars  # half a second that `--help` should not pay
+    from datasets.utils.logging import set_verbosity_error
+
+    disable_progress_bars()
+    set_verbosity_error()
+    loaded, folder = _load(args)
+    if not isinstance(loaded, dict):
+        return SourcePlan([_plan_split(args, "", args.split or "", loaded, folder)])
+    single = args.split is None and Path(args.dataset).is_file() and len(loaded) == 1
+    return SourcePlan([_plan_split(args, "" if single else name, name, part, folder) for name, part in loaded.items()])
+
+
+def _load(args: argparse.Namespace) -> tuple[Any, Path]:
+    """The data set (one split, or a dict of all) and the folder that relative paths in it start from."""
+    from datasets import load_dataset, load_from_disk
+
+    path = Path(args.dataset)
+    try:
+        if path.is_dir():
+            if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+                return _pick_split(args, load_from_disk(str(path))), path
+            return load_dataset(str(path), args.config, split=args.split, streaming=args.streaming), path
+        if path.is_file():
+            builder = BUILDER_OF.get(path.suffix.lower())
+            if builder is None:
+                raise UserError(f"--dataset {path}: files of '{path.suffix}' are not read{_known_files(path)}")
+            found = load_dataset(builder, data_files=str(path), split=args.split, streaming=args.streaming)
+            return found, path.parent
+        _refuse_missing_path(args.dataset)
+        loaded = load_dataset(
+            args.dataset, args.config, split=args.split, revision=args.revision, streaming=args.streaming
+        )
+        return loaded, Path()
+    except UserError:
+        raise
+    except Exception as error:  # whatever its readers and the network met; all of it is about what the user named
+        raise UserError(f"--dataset {args.dataset}: {_one_line(error)}") from None
+
+
+def _known_files(path: Path) -> str:
+    return did_you_mean(path.suffix, BUILDER_OF)
+
+
+def _refuse_missing_path(name: str) -> None:
+    """Names on the hub are ``name`` or ``owner/name``; anything else that is not there is a path gone wrong."""
+    path = Path(name)
+    if path.suffix.lower() in BUILDER_OF:
+        require_file(path, "--dataset")
+    if path.is_absolute() or len(path.parts) != len(name.split("/")) or len(path.parts) > 2 or name[:1] in ".~":
+        require_folder(path, "--dataset")
+
+
+def _pick_split(args: argparse.Namespace, loaded: Any) -> Any:
+    if args.split is None:
+        return loaded
+    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+    if args.split not in splits:
+        raise UserError(f"--dataset {args.dataset} has no split '{args.split}'{did_you_mean(args.split, splits)}")
+    return splits[args.split]
+
+
+def _plan_split(args: argparse.Namespace, name: str, where: str, dataset: Any, folder: Path) -> Split:
+    from datasets import Image
+
+    features = dataset.features
+    if features is None:  # a stream of untyped rows says what they hold by its first one
+        features = next(iter(_rows(dataset, args.dataset)), {})
+    image_column, caption_columns = find_columns(args, features)
+    dataset = dataset.select_columns(list(dict.fromkeys([image_column, *caption_columns])))
+    if isinstance(features[image_column], Image):
+        dataset = dataset.cast_column(image_column, Image(decode=False))
+    items = _items(_rows(dataset, args.dataset), where, image_column, caption_columns, folder)
+    return Split(name, items, getattr(dataset, "num_rows", None))
+
+
+def find_columns(args: argparse.Namespace, features: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return the column of images and those of captions.
+
+    Args:
+        args: the parsed flags.
+        features: type of each column, or a row.
+
+    Raises:
+        UserError: a column that was named is not there, or none was named and none can be guessed.
+    """
+    if args.image_column is not None:
+        _require_column(args, "--image-column", args.image_column, features)
+        image = args.image_column
+    else:
+        typed = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
+        named = [name for name in IMAGE_COLUMNS if name in features]
+        if len(typed) != 1 and not named:
+            raise UserError(
+                f"--dataset {args.dataset}: which column holds the images? Give --image-column; "
+                f"the columns are {', '.join(features)}"
+            )
+        image = typed[0] if len(typed) == 1 else named[0]
+    if args.caption_column is not None:
+        captions = [name.strip() for name in args.caption_column.split(",")]
+        for name in captions:
+            _require_column(args, "--caption-column", name, features)
+        return image, captions
+    one = [name for name in CAPTION_COLUMNS if name in features][:1]
+    numbered = sorted(
+        (name for name in features if name.startswith("caption_") and name[8:].isdecimal()),
+        key=lambda name: int(name[8:]),
+    )
+    if not one and not numbered:
+        raise UserError(
+            f"--dataset {args.dataset}: which column holds the captions? Give --caption-column; "
+            f"the columns are {', '.join(features)}"
+        )
+    return image, one or numbered
+
+
+def _require_column(args: argparse.Namespace, flag: str, name: str, features: Mapping[str, Any]) -> None:
+    if name not in features:
+        raise UserError(f"--dataset {args.dataset} has no column '{name}' ({flag}){did_you_mean(name, features)}")
+
+
+def _rows(dataset: Any, name: str) -> Iterator[dict[str, Any]]:
+    rows = iter(dataset)
+    count = 0
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except OSError as error:
+            raise RunStopped(f"--dataset {name}: after {count:,} rows: {_one_line(error)}") from None
+        except Exception as error:  # a damaged file makes its reader raise nearly anything
+            raise UserError(f"--dataset {name}: after {count:,} rows: {_one_line(error)}") from None
+        yield row
+        count += 1
+
+
+def _items(
+    rows: Iterator[dict[str, Any]], split: str, image_column: str, caption_columns: Sequence[str], folder: Path
+) -> Iterator[Item | BadItem]:
+    for number, row in enumerate(rows):
+        where = f"{split} row {number}".strip()
+        captions = [caption for column in caption_columns for caption in _captions(row[column])]
+        if not all(isinstance(caption, str) for caption in captions):
+            yield BadItem(where, f"{', '.join(caption_columns)}: neither text nor a list of texts")
+            continue
+        image = _image(row[image_column], folder)
+        if image is None:
+            yield BadItem(where, f"{image_column}: no image (a missing value, a URL, or of another type)")
+            continue
+        yield Item(f"{number:09d}", image, tuple(captions))
+
+
+def _captions(cell: Any) -> list[Any]:
+    """The captions of a cell, a missing one as an empty one."""
+    cells = list(cell) if isinstance(cell, list | tuple) else [cell]
+    return ["" if caption is None else caption for caption in cells]
+
+
+def _image(cell: Any, folder: Path) -> Path | bytes | partial[bytes] | None:
+    """The image of a cell: ``datasets``' struct of bytes and path, plain bytes, or a path from ``folder``."""
+    if isinstance(cell, dict):
+        if isinstance(cell.get("bytes"), bytes):
+            return bytes(cell["bytes"])
+        path = cell.get("path")
+        if isinstance(path, str) and "://" in path:  # a member of a remote archive that is being streamed
+            return partial(_fetch, path)
+    else:
+        path = cell
+    if isinstance(path, bytes):
+        return path
+    return folder / path if isinstance(path, str) and path and "://" not in path else None
+
+
+def _fetch(location: str) -> bytes:
+    import fsspec
+
+    try:
+        with fsspec.open(location, "rb") as file:
+            return bytes(file.read())
+    except Exception as error:  # of whatever file system the location names
+        raise BadImage(f"cannot be read: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} ..."

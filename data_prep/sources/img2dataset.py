@@ -1,0 +1,194 @@
+"""A folder that img2dataset wrote: tars, sub-folders of files, or parquet files; what it failed to get is counted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
+from bimodal_cl.errors import UserError
+
+from ..input_paths import require_folder
+from ..items import BadItem, Item, SourcePlan, Split
+from ..natural_order import natural_order
+from ..tar_samples import Sample, TarSamples, open_samples
+
+SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
+SUCCESS = "success"
+ROWS_AT_A_TIME = 16  # of a parquet file; their images are in memory together
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the source's own flags."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the output_folder of img2dataset")
+
+
+def read(args: argparse.Namespace) -> SourcePlan:
+    """Plan the one split: every image that was downloaded, in the order of the numbered parts.
+
+    Raises:
+        UserError: no such folder, or it holds none of the three formats.
+    """
+    folder = require_folder(args.folder)
+    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_order)
+    paths = [folder / name for name in names]
+    tars = [path for path in paths if path.suffix == ".tar"]
+    parquets = [path for path in paths if path.suffix == ".parquet"]
+    folders = [path for path in paths if path.is_dir() and path.name.isdecimal()]
+    if tars:
+        kind, parts = _read_tar, tars
+    elif folders:
+        kind, parts = _read_files, folders
+    elif any(path.suffix == ".tfrecord" for path in paths):
+        raise UserError(f"{folder} holds .tfrecord files; img2dataset writes webdataset, files or parquet as well")
+    elif parquets and _image_column(_open_parquet(parquets[0]).schema_arrow.names) is not None:
+        kind, parts = _read_parquet, parquets
+    else:
+        raise UserError(
+            f"{folder} is not what img2dataset writes: no .tar, no numbered folder, no .parquet with a column of images"
+        )
+    lacking: Counter[str] = Counter()
+    total = sum(filter(None, map(_count_successes, parts))) or None
+    return SourcePlan([Split("", _items(parts, kind, lacking), total, lacking)])
+
+
+def _items(parts: list[Path], kind: Any, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+    for part in parts:
+        yield from kind(part, lacking)
+
+
+def _read_tar(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+    lacking.update(_count_failures(path))
+    with open_samples(path) as tar:
+        for sample in tar.samples:
+            yield from _read_sample(path, tar, sample)
+        if tar.damage is not None:
+            yield BadItem(path.name, f"{tar.damage.reason}; what stands before is used")
+
+
+def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Iterator[Item | BadItem]:
+    where = f"{path.name} {sample.key}"
+    extension = sample.image
+    if extension is None:
+        yield BadItem(where, f"no image (only {', '.join(sample.members)})")
+        return
+    try:
+        image = tar.read(sample, extension)
+        text = tar.read(sample, ".txt") if sample.has_text else None
+        metadata = tar.read(sample, ".json") if ".json" in sample.members else None
+    except OSError as error:
+        yield BadItem(where, f"cannot be read: {error}")
+        return
+    yield _item(where, sample.key, image, text, metadata)
+
+
+def _read_files(folder: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+    lacking.update(_count_failures(folder))
+    found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS)
+    for path in sorted(found, key=lambda path: natural_order(path.name)):
+        where = f"{folder.name}/{path.name}"
+        try:
+            text, metadata = _bytes_of(path.with_suffix(".txt")), _bytes_of(path.with_suffix(".json"))
+        except OSError as error:
+            yield BadItem(where, f"cannot be read: {error.strerror}")
+            continue
+        yield _item(where, path.stem, path, text, metadata)
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _read_parquet(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+    file = _open_parquet(path)
+    names = file.schema_arrow.names
+    column = _image_column(names)
+    if column is None:
+        yield BadItem(path.name, "has no column of images")
+        return
+    for number, row in enumerate(_rows(path, file)):
+        image = row.pop(column)
+        status = row.get("status", SUCCESS)
+        key = str(row.get("key") or f"{path.stem}_{number:06d}")
+        where = f"{path.name} {key}"
+        if status != SUCCESS:
+            lacking[str(status)] += 1
+        elif image is None:
+            yield BadItem(where, f"{column} is empty")
+        else:
+            caption = next((row[name] for name in ("caption", "txt", "text") if row.get(name) is not None), None)
+            text = None if caption is None else str(caption).encode("utf-8", "surrogatepass")
+            yield _item(where, key, image, text, json.dumps(row, default=str).encode())
+
+
+def _item(where: str, key: str, image: Path | bytes, text: bytes | None, metadata: bytes | None) -> Item | BadItem:
+    """One item: its text is one caption, whatever its line breaks; without one, the caption of its metadata."""
+    try:
+        details = json.loads(metadata) if metadata is not None else None
+        if metadata is not None and not isinstance(details, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        return BadItem(where, f"its .json is not JSON: {error}")
+    if text is None:
+        caption = (details or {}).get("caption")
+        captions = (caption,) if isinstance(caption, str) else ()
+    else:
+        captions = (text.decode("utf-8", "replace"),)
+    return Item(key, image, captions, metadata)
+
+
+def _image_column(names: list[str]) -> str | None:
+    return next((extension[1:] for extension in IMAGE_EXTENSIONS if extension[1:] in names), None)
+
+
+def _open_parquet(path: Path) -> Any:
+    import pyarrow  # a fifth of a second that `--help` should not pay
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())}") from None
+
+
+def _rows(path: Path, file: Any, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    import pyarrow
+
+    try:
+        for batch in file.iter_batches(ROWS_AT_A_TIME if columns is None else 10_000, columns=columns):
+            yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())}") from None
+
+
+def _count_failures(part: Path) -> Counter[str]:
+    """How many rows of a part have each status but success, from the table or the statistics beside it."""
+    table = part.with_suffix(".parquet")
+    if table.exists():
+        file = _open_parquet(table)
+        if "status" in file.schema_arrow.names:
+            found = Counter(str(row["status"]) for row in _rows(table, file, ["status"]))
+            del found[SUCCESS]
+            return found
+    statistics = _statistics(part)
+    return Counter({key: statistics[key] for key in statistics if key.startswith("failed_to_") and statistics[key] > 0})
+
+
+def _count_successes(part: Path) -> int | None:
+    return _statistics(part).get("successes")
+
+
+def _statistics(part: Path) -> dict[str, int]:
+    """The whole numbers of ``NNNNN_stats.json``; none where a part has no such file, as an unfinished one."""
+    try:
+        content = json.loads(part.with_name(f"{part.stem}_stats.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in content.items() if type(value) is int} if isinstance(content, dict) else {}
