@@ -26,7 +26,6 @@ from bimodal_cl.errors import UserError
 
 ROWS_FOLDER = "rows"
 VERSION = 1
-NO_TEXT, TEXT_ELSEWHERE = -1, -2
 
 # A row of a shard; ``first_text`` is the number of captions before it in the shard.
 ROW_TYPE = np.dtype(
@@ -105,7 +104,7 @@ def index_row_table(manifest: Manifest, shard: int, path: Path) -> RowTable:
         UserError: it is broken, or holds other rows than the manifest says.
     """
     entry = manifest.shards[shard]
-    index = index_shard(path, manifest.captions)
+    index = index_shard(path, manifest.captions, manifest.damaged, manifest.location(shard))
     num_texts = int(index.caption_count.sum())
     if (len(index), num_texts) != (entry.num_images, entry.num_texts):
         raise UserError(

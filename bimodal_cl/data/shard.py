@@ -1,34 +1,28 @@
-"""The rows of one shard, found from the tar's headers: where each image and text lies, without decoding any.
-
-Tar's layout is POSIX.1-2001 (ustar and pax) with GNU long names. It is walked here and not by ``tarfile`` because an
-epoch opens every shard again in every worker, and 20,000 ``TarInfo`` objects cost a second.
-"""
+"""The rows of one shard, found from the tar's headers: where each image and text lies, without decoding any."""
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from bimodal_cl.data.manifest import CAPTIONS_MODES, CaptionsMode
+from bimodal_cl.data.manifest import CAPTIONS_MODES, CaptionsMode, DamagedRule
+from bimodal_cl.data.member_names import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
+from bimodal_cl.data.member_names import TEXT, MemberNames, parse_names
+from bimodal_cl.data.member_names import TEXT_EXTENSION as TEXT_EXTENSION
+from bimodal_cl.data.tar_headers import TarMembers, mapped, walk_tar
 from bimodal_cl.errors import UserError, did_you_mean
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-TEXT_EXTENSION = ".txt"
-
-_BLOCK = 512
-_ZERO_BLOCK = bytes(_BLOCK)
-# name, (mode, uid, gid), size, (mtime, checksum), type, (link name), magic
-_HEADER = struct.Struct("100s24x12s20xc100x6s")
-_PREFIX = slice(345, 500)
-_CHECKSUM = slice(148, 156)
-_FILE_TYPES = (b"0", b"\0", b"7")
+NAME_KINDS = {
+    "dotted_key": "a key with dots, which plain webdataset cuts at the first one",
+    "name_not_utf8": "bytes of a key that are not UTF-8 are shown as \\xNN",
+}
+NO_TEXT, TEXT_ELSEWHERE = -1, -2  # in place of an offset
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class ShardIndex:
         text_offset, text_size: bytes, int64 ``[rows]``; offset -1 where the row has no ``.txt``, -2 where its ``.txt``
             stands elsewhere in the shard.
         caption_count: captions of each row, int64 ``[rows]``; 0 where there is no text beside it or it is blank.
-        counts: what was found, by kind: faults of :mod:`bimodal_cl.data.faults`.
+        counts: what the headers tell, by kind: faults of :mod:`bimodal_cl.data.faults` and ``NAME_KINDS``.
     """
 
     captions: CaptionsMode
@@ -117,19 +111,36 @@ def read_exactly(descriptor: int, path: str | Path, size: int, offset: int) -> b
     return data
 
 
-def index_shard(path: str | Path, captions: CaptionsMode = "lines") -> ShardIndex:
+def index_shard(
+    path: str | Path,
+    captions: CaptionsMode = "lines",
+    damaged: DamagedRule = "refuse",
+    called: str | None = None,
+) -> ShardIndex:
     """Find the rows of a shard from its headers; of the payloads only the short ``.txt`` are looked at.
 
     The key is the name up to its last dot, so ``a.b.jpg`` has the key ``a.b``. An extension that comes a second time
     starts a new row, so samples of one key stay apart. Hidden files, links and folders are not rows.
 
+    Args:
+        path: the tar.
+        captions: "lines" or "whole", as in the manifest.
+        damaged: what becomes of a tar that is truncated or holds garbage: "refuse", or "keep" its rows before that.
+            The last of them is kept if its image and its text are there.
+        called: the shard's name in messages; None for ``path``.
+
     Raises:
-        UserError: the file cannot be opened, is empty, truncated or no tar; the message names it and the byte.
+        UserError: the file cannot be opened, or (unless it is to be kept) is empty, truncated or no tar; the message
+            names it and the byte.
     """
     if captions not in CAPTIONS_MODES:
         raise UserError(f"captions {captions!r}{did_you_mean(str(captions), CAPTIONS_MODES)}")
-    with _mapped(path) as data:
-        return _group_rows(_list_members(path, data), data, captions)
+    called = str(path) if called is None else called
+    with mapped(path, called) as data:
+        members = walk_tar(data)
+        if members.damage is not None and damaged == "refuse":
+            raise UserError(f"shard {called}: {members.damage.reason}")
+        return _find_rows(members, data, captions)
 
 
 def list_members(path: str | Path) -> list[tuple[str, int, int]]:
@@ -138,168 +149,140 @@ def list_members(path: str | Path) -> list[tuple[str, int, int]]:
     Raises:
         UserError: as :func:`index_shard`.
     """
-    with _mapped(path) as data:
-        return _list_members(path, data)
+    with mapped(path, path) as data:
+        members = walk_tar(data)
+    if members.damage is not None:
+        raise UserError(f"shard {path}: {members.damage.reason}")
+    listed = []
+    for number, (offset, size) in enumerate(zip(members.offset.tolist(), members.size.tolist(), strict=True)):
+        name = members.name(number).removeprefix(b"./").decode("utf-8", "backslashreplace")
+        if name and not name.rpartition("/")[2].startswith("."):
+            listed.append((name, offset, size))
+    return listed
 
 
-@contextmanager
-def _mapped(path: str | Path) -> Iterator[mmap.mmap]:
+def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMode) -> ShardIndex:
+    counts: Counter[str] = Counter()
+    named = parse_names(members)
+    images, texts = _group(named)
+    if members.damage is not None:
+        counts[members.damage.kind] = 1
+        if len(images) and (images[-1] < 0 or texts[-1] < 0):
+            images, texts = images[:-1], texts[:-1]
+    orphans = texts[images < 0]
+    images, texts = images[images >= 0], texts[images >= 0]
+    keys = _decode_keys(named.keys(images), counts)
+    text_offset = _at(members.offset, named.member, texts, NO_TEXT)
+    text_size = _at(members.size, named.member, texts, 0)
+    counts["no_image"] = _mark_elsewhere(text_offset, named.keys(images), named.keys(orphans[orphans >= 0]))
+    caption_count = _count_captions(data, text_offset, text_size, captions)
+    image_size = _at(members.size, named.member, images, 0)
+    for kind, found in (
+        ("duplicate_key", len(keys) - len(set(keys))),
+        ("no_caption", np.count_nonzero(text_offset == NO_TEXT)),
+        ("not_adjacent", np.count_nonzero(text_offset == TEXT_ELSEWHERE)),
+        ("empty_caption", np.count_nonzero((text_offset >= 0) & (caption_count == 0))),
+        ("zero_bytes", np.count_nonzero(image_size == 0)),
+        ("dotted_key", np.count_nonzero(named.dotted[images])),
+    ):
+        counts[kind] = int(found)
+    return ShardIndex(
+        captions=captions,
+        keys=keys,
+        image_ext=[IMAGE_EXTENSIONS[number] for number in named.extension[images].tolist()],
+        image_offset=_at(members.offset, named.member, images, 0),
+        image_size=image_size,
+        text_offset=text_offset,
+        text_size=text_size,
+        caption_count=caption_count,
+        counts={kind: count for kind, count in sorted(counts.items()) if count},
+    )
+
+
+def _mark_elsewhere(text_offset: np.ndarray, keys: list[bytes], orphans: list[bytes]) -> int:
+    """Mark the rows whose text stands elsewhere, and return how many of the texts without an image are nobody's."""
+    if not orphans:
+        return 0
+    elsewhere, taken = set(orphans), set()
+    for row in np.flatnonzero(text_offset == NO_TEXT).tolist():
+        if keys[row] in elsewhere:
+            text_offset[row] = TEXT_ELSEWHERE
+            taken.add(keys[row])
+    return sum(orphan not in taken for orphan in orphans)
+
+
+def _group(named: MemberNames) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first image and the text of each run of members of one key, -1 where it has none, ``[runs]`` each.
+
+    What is returned are places among the named members.
+    """
+    _split_runs(named)
+    run = np.cumsum(named.begins) - 1
+    num_runs = int(run[-1]) + 1 if len(run) else 0
+    images, texts = np.full(num_runs, -1), np.full(num_runs, -1)
+    of_image = np.flatnonzero(named.extension < TEXT)[::-1]  # backwards: the first of a run is written last
+    of_text = np.flatnonzero(named.extension == TEXT)
+    images[run[of_image]] = of_image
+    texts[run[of_text]] = of_text
+    return images, texts
+
+
+def _split_runs(named: MemberNames) -> None:
+    """Begin a new run where a second text, or the first image's extension, comes again."""
+    run = np.cumsum(named.begins) - 1
+    places = run * (TEXT + 1) + named.extension
+    places = np.where(named.extension <= TEXT, places, -1)
+    order = np.argsort(places, kind="stable")
+    again = (places[order][1:] == places[order][:-1]) & (places[order][1:] >= 0)
+    odd = np.isin(run, np.unique(run[order[1:][again]])) if again.any() else np.zeros(len(run), dtype=bool)
+    image = -1
+    has_text = False
+    for number in np.flatnonzero(odd).tolist():
+        extension = int(named.extension[number])
+        if named.begins[number] or (extension == TEXT and has_text) or (extension < TEXT and extension == image):
+            named.begins[number] = True
+            image, has_text = -1, False
+        if extension == TEXT:
+            has_text = True
+        elif extension < TEXT and image < 0:
+            image = extension
+
+
+def _at(values: np.ndarray, member: np.ndarray, places: np.ndarray, absent: int) -> np.ndarray:
+    """The values of the members at some places, ``absent`` where the place is -1."""
+    out = np.full(len(places), absent, dtype=np.int64)
+    out[places >= 0] = values[member[places[places >= 0]]]
+    return out
+
+
+def _decode_keys(keys: list[bytes], counts: Counter[str]) -> list[str]:
     try:
-        with Path(path).open("rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise UserError(f"shard {path}: is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                yield data
-    except OSError as error:
-        raise UserError(f"shard {path}: cannot be opened: {error.strerror}") from None
+        together = b"\0".join(keys).decode().split("\0")
+    except UnicodeDecodeError:
+        together = []
+    if len(together) == len(keys):
+        return together
+    decoded = [key.decode("utf-8", "backslashreplace") for key in keys]
+    counts["name_not_utf8"] = sum(text.encode() != key for text, key in zip(decoded, keys, strict=True))
+    return decoded
 
 
-def _list_members(path: str | Path, data: mmap.mmap) -> list[tuple[str, int, int]]:
-    members, headers = _walk(path, data)
-    wrong = _find_wrong_checksum(data, np.asarray(headers, dtype=np.int64))
-    if wrong is not None:
-        raise UserError(f"shard {path}: no tar header at byte {wrong} (wrong checksum): garbage, or not a tar")
-    return members
-
-
-def _group_rows(members: list[tuple[str, int, int]], data: mmap.mmap, captions: CaptionsMode) -> ShardIndex:
-    keys: list[str] = []
-    image_ext: list[str] = []
-    places: list[tuple[int, int, int, int, int]] = []
-    key: str | None = None
-    image: tuple[str, int, int] | None = None
-    text: tuple[int, int] | None = None
-
-    def end_row() -> None:
-        if key is None or image is None:
-            return
-        start, size = text or (-1, 0)
-        count = len(split_captions(data[start : start + size], captions)) if size else 0
-        keys.append(key)
-        image_ext.append(image[0])
-        places.append((image[1], image[2], start, size, count))
-
-    for name, offset, size in members:
-        stem, dot, ext = name.rpartition(".")
-        if not dot or "/" in ext:
-            continue
-        ext = "." + ext.lower()
-        is_image, is_text = ext in IMAGE_EXTENSIONS, ext == TEXT_EXTENSION
-        if stem != key or (is_text and text is not None) or (is_image and image is not None and image[0] == ext):
-            end_row()
-            key, image, text = stem, None, None
-        if is_image and image is None:
-            image = (ext, offset, size)
-        elif is_text:
-            text = (offset, size)
-    end_row()
-    columns = np.asarray(places, dtype=np.int64).reshape(-1, 5).T
-    return ShardIndex(captions, keys, image_ext, *columns)
-
-
-def _walk(path: str | Path, data: mmap.mmap) -> tuple[list[tuple[str, int, int]], list[int]]:
-    """Return the regular files' (name, payload offset, size), and the offset of every header."""
-    members: list[tuple[str, int, int]] = []
-    headers: list[int] = []
-    position, end = 0, len(data)
-    long_name: str | None = None
-    long_size: int | None = None
-    unpack = _HEADER.unpack_from
-    while position < end:
-        if position + _BLOCK > end:
-            raise UserError(
-                f"shard {path}: truncated: {end - position} bytes where a header begins, at byte {position}"
-            )
-        raw_name, raw_size, kind, magic = unpack(data, position)
-        if not raw_name[0] and data[position : position + _BLOCK] == _ZERO_BLOCK:
-            break
-        try:
-            size = int(raw_size[:11], 8)
-        except ValueError:
-            size = _parse_size(path, raw_size, position)
-        headers.append(position)
-        start = position + _BLOCK
-        regular = kind in _FILE_TYPES
-        if regular and long_size is not None:
-            size = long_size
-        position = start + (size + _BLOCK - 1 & -_BLOCK)
-        if position > end:
-            raise UserError(
-                f"shard {path}: truncated or not a tar: the member at byte {start - _BLOCK} needs "
-                f"{position - start} bytes, {end - start} are left"
-            )
-        if regular:
-            if long_name is not None:
-                name = long_name
-            else:
-                name = raw_name.partition(b"\0")[0].decode("utf-8", "backslashreplace")
-                if magic == b"ustar\0" and data[start - _BLOCK + _PREFIX.start]:
-                    prefix = data[start - _BLOCK : start][_PREFIX].partition(b"\0")[0]
-                    name = prefix.decode("utf-8", "backslashreplace") + "/" + name
-            long_name = long_size = None
-            name = name.removeprefix("./")
-            if name and name[name.rfind("/") + 1 :][:1] != ".":
-                members.append((name, start, size))
-        elif kind == b"L":
-            long_name = data[start : start + size].rstrip(b"\0").decode("utf-8", "backslashreplace")
-        elif kind == b"x":
-            long_name, long_size = _parse_pax(path, data[start : start + size], start, long_name)
-        elif kind not in b"gK":
-            long_name = long_size = None  # a folder, link or device: its long name is spent
-    return members, headers
-
-
-def _parse_size(path: str | Path, field: bytes, position: int) -> int:
-    """Read the forms of the size that are not eleven octal digits: padded, blank, or GNU's base 256."""
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:], "big")
-    try:
-        return int(field.strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise UserError(f"shard {path}: no tar header at byte {position}: garbage, or not a tar") from None
-
-
-def _parse_pax(path: str | Path, records: bytes, start: int, name: str | None) -> tuple[str | None, int | None]:
-    """Return the path (``name`` where there is none) and size that a pax header gives to the next member."""
-    size = None
-    position = 0
-    while position < len(records):
-        digits, _, _ = records[position:].partition(b" ")
-        if not digits.isdigit() or int(digits) <= len(digits):
-            raise UserError(f"shard {path}: garbage in the pax header at byte {start + position}")
-        field, _, value = records[position + len(digits) + 1 : position + int(digits) - 1].partition(b"=")
-        if field == b"path":
-            name = value.decode("utf-8", "backslashreplace")
-        elif field == b"size" and value.isdigit():
-            size = int(value)
-        position += int(digits)
-    return name, size
-
-
-def _find_wrong_checksum(data: mmap.mmap, headers: np.ndarray) -> int | None:
-    """Return the offset of the first header whose bytes do not add up to its checksum."""
-    file = np.frombuffer(data, dtype=np.uint8, count=len(data) // _BLOCK * _BLOCK).reshape(-1, _BLOCK)
-    for first in range(0, len(headers), 1024):
-        offsets = headers[first : first + 1024]
-        blocks = file[offsets // _BLOCK]
-        stored = [_parse_octal(field) for field in np.ascontiguousarray(blocks[:, _CHECKSUM]).view("S8")[:, 0].tolist()]
-        blocks[:, _CHECKSUM] = ord(" ")
-        wrong = np.flatnonzero(_sum_bytes(blocks) != np.asarray(stored))
-        if len(wrong):
-            return int(offsets[wrong[0]])
-    return None
-
-
-def _sum_bytes(blocks: np.ndarray) -> np.ndarray:
-    """Add up the bytes of each header, uint8 ``[headers, 512]``, four 16-bit sums (at most 512 * 255 / 4) to a word."""
-    words = blocks.view(np.uint64)
-    low = np.uint64(0x00FF00FF00FF00FF)
-    sums = ((words & low) + (words >> np.uint64(8) & low)).sum(axis=1)
-    return sums.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int64)
-
-
-def _parse_octal(field: bytes) -> int:
-    try:
-        return int(field.strip(b" \0"), 8)
-    except ValueError:
-        return -1
+def _count_captions(
+    data: mmap.mmap | None, offsets: np.ndarray, sizes: np.ndarray, captions: CaptionsMode
+) -> np.ndarray:
+    """Count the captions of each row's text, int64 ``[rows]``."""
+    counts = np.zeros(len(offsets), dtype=np.int64)
+    rows = np.flatnonzero((offsets >= 0) & (sizes > 0))
+    if data is None or not len(rows):
+        return counts
+    # A text that begins with a visible letter has a caption; one line of it is all there is to see in most shards.
+    first = np.frombuffer(data, np.uint8)[offsets[rows]]
+    plain = (first > ord(" ")) & (first < 127)
+    for row, is_plain, start, size in zip(
+        rows.tolist(), plain.tolist(), offsets[rows].tolist(), sizes[rows].tolist(), strict=True
+    ):
+        if is_plain and (captions == "whole" or data.find(b"\n", start, start + size) < 0):
+            counts[row] = 1
+        else:
+            counts[row] = len(split_captions(data[start : start + size], captions))
+    return counts

@@ -1,0 +1,333 @@
+"""The members of a tar from its headers: POSIX.1-2001 (ustar and pax) with GNU long names.
+
+``tarfile`` is not used because a million ``TarInfo`` objects cost half a minute. Headers are walked one by one where
+members are large, so that nothing else is read. Where they are small, so that every page of the file holds a header
+anyway, all headers of a stretch are found at once: the blocks that look like headers, as far as each one's size leads
+to the next one. A payload that looks like a header only ends a stretch.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bimodal_cl.errors import UserError
+
+_BLOCK = 512
+_ZERO_BLOCK = bytes(_BLOCK)
+# name, (mode, uid, gid), size, (mtime, checksum), type, (link name), magic
+_HEADER = struct.Struct("100s24x12s20xc100x6s")
+_NAME_SIZE = 100
+_SIZE, _TYPE, _MAGIC, _MAGIC_END, _PREFIX, _PREFIX_END = 124, 156, 257, 262, 345, 500
+_CHECKSUM = slice(148, 156)
+_FILE_TYPES = (b"0", b"\0", b"7")
+_USTA = int.from_bytes(b"usta", "little")
+_OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)
+
+_STRETCH = 8192  # blocks that are looked at together: 4 MiB
+_STEPS, _MANY_STEPS = 32, 8192  # headers walked one by one before the next stretch is tried
+_DENSE = 8192  # bytes a member, on average: below, every page or two holds a header
+_SPARSE = 131_072  # bytes a member: above, reading ahead would only read pixels
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Where a tar stops being one.
+
+    Args:
+        kind: "truncated" or "garbage", of ``SHARD_KINDS``.
+        reason: what was found, for people, with the byte.
+    """
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TarMembers:
+    """The regular files of a tar, in order, up to its end or to the first damage.
+
+    Args:
+        header: where each one's header is, bytes, int64 ``[members]``.
+        size: bytes of the payload, which follows the header, int64 ``[members]``.
+        fields: the name field of each header, as it is there, uint8 ``[members, 100]``.
+        long_names: names that are elsewhere (GNU's, pax's, ustar's with a prefix), by member.
+        damage: what ends the tar before its end; None where nothing does.
+    """
+
+    header: np.ndarray
+    size: np.ndarray
+    fields: np.ndarray
+    long_names: dict[int, bytes]
+    damage: Damage | None
+
+    def __len__(self) -> int:
+        return len(self.header)
+
+    @property
+    def offset(self) -> np.ndarray:
+        """Where each payload begins, bytes, int64 ``[members]``."""
+        return self.header + _BLOCK
+
+    def name(self, member: int) -> bytes:
+        """The name of a member, as it is there."""
+        if member in self.long_names:
+            return self.long_names[member]
+        return self.fields[member].tobytes().partition(b"\0")[0]
+
+
+@contextmanager
+def mapped(path: str | Path, called: str | Path) -> Iterator[mmap.mmap | None]:
+    """Give the bytes of a tar, or None where it is empty.
+
+    Raises:
+        UserError: it cannot be opened; names it as it is ``called``.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                yield None
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield data
+    except OSError as error:
+        raise UserError(f"shard {called}: cannot be opened: {error.strerror}") from None
+
+
+def walk_tar(data: mmap.mmap | None) -> TarMembers:
+    """Find the members of a tar from its headers, whose checksums are compared."""
+    if data is None:
+        return TarMembers(*_no_headers(), np.empty((0, _NAME_SIZE), np.uint8), {}, Damage("truncated", "is empty"))
+    walk = _Walk(data)
+    damage = walk.run()
+    headers, sizes, is_file, long_names = walk.result()
+    wrong = _find_wrong_checksum(data, headers)
+    if wrong is not None:
+        damage = Damage("garbage", f"no tar header at byte {wrong} (wrong checksum): garbage, or not a tar")
+        is_file &= headers < wrong
+    headers, sizes = headers[is_file], sizes[is_file]
+    fields = _gather(data, headers, 0, _NAME_SIZE)
+    by_place = {place: number for number, place in enumerate(headers.tolist())} if long_names else {}
+    names = {by_place[place]: name for place, name in long_names.items() if place in by_place}
+    return TarMembers(headers, sizes, fields, names, damage)
+
+
+class _Walk:
+    """From header to header; collects all, special ones too, so that their checksums can be compared."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data, self._end = data, len(data)
+        self._position = 0
+        self._long_name: bytes | None = None
+        self._long_size: int | None = None
+        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._steps: list[tuple[int, int, bool]] = []
+        self._long_names: dict[int, bytes] = {}
+
+    def run(self) -> Damage | None:
+        """Walk to the end, or to damage, which is returned."""
+        steps = _STEPS
+        while self._position < self._end:
+            begin = self._position
+            for _ in range(steps):
+                ended, damage = self._step()
+                if ended:
+                    return damage
+            mean = (self._position - begin) // steps
+            if mean >= _SPARSE and hasattr(mmap, "MADV_RANDOM"):
+                self._data.madvise(mmap.MADV_RANDOM)
+            # Where a stretch finds little, ever more headers are taken one by one before the next one is tried.
+            steps = min(steps * 4, _MANY_STEPS)
+            while mean < _DENSE and self._stretch() >= _STRETCH * _BLOCK // _DENSE:
+                steps = _STEPS
+        return None
+
+    def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, bytes]]:
+        """Headers' places, sizes, and whether each is a regular file's; and long names by place."""
+        self._close_steps()
+        if not self._parts:
+            return *_no_headers(), np.empty(0, bool), {}
+        places, sizes, is_file = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        return places, sizes, is_file, self._long_names
+
+    def _close_steps(self) -> None:
+        if self._steps:
+            columns = np.asarray(self._steps, dtype=np.int64).T
+            self._parts.append((columns[0], columns[1], columns[2].astype(bool)))
+            self._steps = []
+
+    def _step(self) -> tuple[bool, Damage | None]:
+        """Take one header. True where the tar ends, with the damage if it is not its proper end."""
+        data, position = self._data, self._position
+        if position == self._end:
+            return True, None
+        if position + _BLOCK > self._end:
+            left = self._end - position
+            return True, Damage("truncated", f"truncated: {left} bytes where a header begins, at byte {position}")
+        raw_name, raw_size, kind, magic = _HEADER.unpack_from(data, position)
+        if not raw_name[0] and data[position : position + _BLOCK] == _ZERO_BLOCK:
+            return True, None
+        size = _parse_size(raw_size)
+        if size is None:
+            return True, Damage("garbage", f"no tar header at byte {position}: garbage, or not a tar")
+        regular = kind in _FILE_TYPES
+        if regular and self._long_size is not None:
+            size = self._long_size
+        start = position + _BLOCK
+        after = start + (size + _BLOCK - 1 & -_BLOCK)
+        if after > self._end:
+            if _find_wrong_checksum(data, np.asarray([position])) is not None:
+                return True, Damage("garbage", f"no tar header at byte {position}: garbage, or not a tar")
+            return True, Damage(
+                "truncated",
+                f"truncated: the member at byte {position} needs {after - start} bytes, {self._end - start} are left",
+            )
+        self._steps.append((position, size, regular))
+        self._position = after
+        if kind == b"x":
+            parsed = _parse_pax(data[start : start + size])
+            if parsed is None:
+                return True, Damage("garbage", f"garbage in the pax header at byte {start}")
+            self._long_name, self._long_size = parsed[0] or self._long_name, parsed[1]
+        elif kind == b"L":
+            self._long_name = data[start : start + size].rstrip(b"\0")
+        elif kind not in b"gK":
+            if regular:
+                self._take_name(position, magic == b"ustar\0" and data[position + _PREFIX] != 0)
+            self._long_name = self._long_size = None  # a folder, link or device spends its long name too
+        return False, None
+
+    def _take_name(self, place: int, has_prefix: bool) -> None:
+        """Note the long name of the file whose header is at ``place``, if it has one."""
+        if self._long_name is not None:
+            self._long_names[place] = self._long_name
+        elif has_prefix:
+            prefix = self._data[place + _PREFIX : place + _PREFIX_END].partition(b"\0")[0]
+            name = self._data[place : place + _NAME_SIZE].partition(b"\0")[0]
+            self._long_names[place] = prefix + b"/" + name
+
+    def _stretch(self) -> int:
+        """Take the headers from here on that can be found together, and return their number."""
+        if self._long_name is not None or self._long_size is not None:
+            return 0
+        places, sizes, kinds, prefixed = _find_stretch(self._data, self._position, self._end)
+        if not len(places):
+            return 0
+        is_file = np.isin(kinds, [ord(kind) for kind in _FILE_TYPES])
+        self._close_steps()
+        self._parts.append((places, sizes, is_file))
+        for place in places[prefixed & is_file].tolist():
+            self._take_name(place, True)
+        self._position = int(places[-1]) + _BLOCK + (int(sizes[-1]) + _BLOCK - 1 & -_BLOCK)
+        return len(places)
+
+
+def _find_stretch(data: mmap.mmap, position: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return places, sizes, types (uint8) and whether it has a ustar prefix, of the headers that follow one another.
+
+    The first is at ``position``. It stops before a header with an odd size, before one that gives the next member a
+    name or a size, and before a member that does not end inside the file.
+    """
+    blocks = min(_STRETCH, (end - position) // _BLOCK)
+    magic = np.ndarray((blocks,), "<u4", data, position + _MAGIC, (_BLOCK,))
+    numbers = np.flatnonzero(magic == _USTA)
+    places = numbers * _BLOCK + position
+    digits = _gather(data, places, _SIZE, 11) - np.uint8(ord("0"))
+    sizes = digits @ _OCTAL
+    after = places + _BLOCK + (sizes + _BLOCK - 1 & -_BLOCK)
+    kinds = _gather(data, places, _TYPE, 1)[:, 0]
+    good = (digits < 8).all(axis=1) & (after <= end) & (kinds != ord("L"))
+    pax = np.flatnonzero(good & (kinds == ord("x")))
+    good[pax] = ~_may_name_or_size(data, places[pax] + _BLOCK, sizes[pax])
+    follows = np.concatenate([[position], after[:-1]]) == places
+    count = int(np.argmin(np.append(good & follows, False)))
+    magics = _gather(data, places[:count], _MAGIC_END, 1)[:, 0]
+    prefixes = _gather(data, places[:count], _PREFIX, 1)[:, 0]
+    return places[:count], sizes[:count], kinds[:count], (prefixes != 0) & (magics == 0)
+
+
+def _may_name_or_size(data: mmap.mmap, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Whether pax records may hold a path or a size, bool ``[records]``; true of long ones without a look."""
+    width = int(sizes.max(initial=5))
+    if width > _BLOCK // 4 or int(starts.max(initial=0)) + width > len(data):
+        return np.ones(len(starts), dtype=bool)
+    text = _gather(data, starts, 0, width)
+    equals = text[:, 4:] == ord("=")
+    return (equals & ((text[:, :-4] == ord("p")) | (text[:, :-4] == ord("s")))).any(axis=1)
+
+
+def _gather(data: mmap.mmap, places: np.ndarray, begin: int, width: int) -> np.ndarray:
+    """Copy ``width`` bytes from ``begin`` bytes after each place (of a whole header): uint8 ``[places, width]``."""
+    # One item of `width` bytes at every byte of the file: taking items is quicker than taking rows of bytes.
+    every = np.ndarray((len(data) - begin - width + 1,), f"V{width}", data, begin, (1,))
+    return every[places].view(np.uint8).reshape(-1, width)
+
+
+def _no_headers() -> tuple[np.ndarray, np.ndarray]:
+    return np.empty(0, np.int64), np.empty(0, np.int64)
+
+
+def _parse_size(field: bytes) -> int | None:
+    """Read a size: octal digits, padded or blank, or GNU's base 256. None where it is neither."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = field.partition(b"\0")[0].strip(b" ")
+    if digits.strip(b"01234567"):
+        return None
+    return int(digits or b"0", 8)
+
+
+def _parse_pax(records: bytes) -> tuple[bytes | None, int | None] | None:
+    """Return the path and size that a pax header gives to the next member, where it does; None: garbage."""
+    name, size = None, None
+    position = 0
+    while position < len(records):
+        digits, _, _ = records[position:].partition(b" ")
+        if not digits.isdigit() or int(digits) <= len(digits):
+            return None
+        field, _, value = records[position + len(digits) + 1 : position + int(digits) - 1].partition(b"=")
+        if field == b"path":
+            name = value
+        elif field == b"size" and value.isdigit():
+            size = int(value)
+        position += int(digits)
+    return name, size
+
+
+def _find_wrong_checksum(data: mmap.mmap, headers: np.ndarray) -> int | None:
+    """Return the offset of the first header whose bytes do not add up to its checksum."""
+    for first in range(0, len(headers), 1024):
+        places = headers[first : first + 1024]
+        blocks = _gather(data, places, 0, _BLOCK)
+        stored = _parse_octal(blocks[:, _CHECKSUM])
+        blocks[:, _CHECKSUM] = ord(" ")
+        wrong = np.flatnonzero(_sum_bytes(blocks) != stored)
+        if len(wrong):
+            return int(places[wrong[0]])
+    return None
+
+
+def _sum_bytes(blocks: np.ndarray) -> np.ndarray:
+    """Add up the bytes of each header, uint8 ``[headers, 512]``, four 16-bit sums (at most 512 * 255 / 4) to a word."""
+    words = blocks.view(np.uint64)
+    low = np.uint64(0x00FF00FF00FF00FF)
+    sums = ((words & low) + (words >> np.uint64(8) & low)).sum(axis=1)
+    return sums.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int64)
+
+
+def _parse_octal(fields: np.ndarray) -> np.ndarray:
+    """Read checksums, uint8 ``[headers, 8]``; -1 where it is none. Nearly all are six digits, NUL, space."""
+    numbers = fields[:, :6] - np.uint8(ord("0"))
+    values = numbers @ _OCTAL[-6:]
+    odd = (numbers > 7).any(axis=1) | (fields[:, 6] != 0) | (fields[:, 7] != ord(" "))
+    for number in np.flatnonzero(odd).tolist():
+        digits = fields[number].tobytes().strip(b" \0")
+        values[number] = int(digits, 8) if digits and not digits.strip(b"01234567") else -1
+    return values
