@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
+from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.data.shard import index_shard
 from bimodal_cl.errors import UserError
 from bimodal_cl.progress import note, progress
 
 from .input_paths import require_folder
-from .natural_order import natural_order
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

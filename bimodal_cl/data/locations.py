@@ -1,11 +1,25 @@
-"""Where shards are: paths of this machine, or URLs that a storage fetches."""
+"""Where shards are: paths of this machine or URLs, and the patterns that people name many of them with."""
 
 from __future__ import annotations
 
+import glob
+import os
 import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from bimodal_cl.data.natural_order import natural_order
+from bimodal_cl.errors import UserError, did_you_mean
 
 PIPE = "pipe:"
+SHARD_EXTENSION = ".tar"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_FILE_SCHEMES = ("file://", "local://")
+_BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")  # the innermost ones
+_RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)(?:\.\.([0-9]+))?")
+_MAX_EXPANSION = 1_000_000
+_MAX_NEIGHBOURS = 2000  # names to compare a mistyped one with; a folder can hold millions
 
 
 def is_remote(location: str) -> bool:
@@ -16,3 +30,129 @@ def is_remote(location: str) -> bool:
 def is_pipe(location: str) -> bool:
     """Whether a location is a command, ``pipe:COMMAND``, whose output is the shard: it runs only where allowed."""
     return location.lower().startswith(PIPE)
+
+
+def expand_locations(patterns: Iterable[str], allow_pipe: bool = False) -> list[str]:
+    """List the shards that some patterns name, each once, in natural order, however they were named.
+
+    A pattern is a tar, a folder (its ``*.tar``), a glob, a URL of any of these, or a ``pipe:COMMAND``; each may have
+    braces: ``{00000..00099}``, ``{0..90..10}``, ``{train,val}``. A folder of a URL ends with ``/`` or is found to be
+    one by asking its server. What exists on this machine under a name with braces or stars is taken as it is.
+
+    Args:
+        patterns: at least one.
+        allow_pipe: accept ``pipe:``, whose commands will be executed.
+
+    Raises:
+        UserError: a pattern names nothing, or is a ``pipe:`` that is not allowed, or its server cannot be asked.
+    """
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        for prefix in _FILE_SCHEMES:
+            pattern = pattern.removeprefix(prefix)
+        if is_pipe(pattern) and not allow_pipe:
+            raise UserError(f"{pattern}: would run that command; if you trust whoever wrote it, give --allow-pipe")
+        whole = not is_remote(pattern) and Path(pattern).exists()
+        for name in (pattern,) if whole else expand_braces(pattern):
+            for location in _list_one(name):
+                found.setdefault(_identity(location), location)
+    return sorted(found.values(), key=natural_order)
+
+
+def _identity(location: str) -> str:
+    if is_remote(location):
+        return location.replace(":///", "://")
+    return os.path.abspath(location)  # noqa: PTH100  (`resolve` would take links to one file for that file)
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """Give what the braces of a pattern stand for, as a shell would: lists, and ranges of numbers, zero-padded.
+
+    Raises:
+        UserError: more than a million names.
+    """
+    waiting, count = [pattern], 0
+    while waiting:
+        text = waiting.pop()
+        braces = _BRACES.search(text)
+        if braces is None:
+            count += 1
+            if count > _MAX_EXPANSION:
+                raise UserError(f"{pattern}: stands for more than {_MAX_EXPANSION:,} shards")
+            yield text
+            continue
+        before, after = text[: braces.start()], text[braces.end() :]
+        waiting += [before + choice + after for choice in reversed(_choices(pattern, braces[1]))]
+
+
+def _choices(pattern: str, inside: str) -> list[str]:
+    numbers = _RANGE.fullmatch(inside)
+    if numbers is None:
+        return inside.split(",")
+    first, last = int(numbers[1]), int(numbers[2])
+    step = max(int(numbers[3] or 1), 1)
+    if abs(last - first) // step >= _MAX_EXPANSION:
+        raise UserError(f"{pattern}: stands for more than {_MAX_EXPANSION:,} shards")
+    padded = any(len(text) > 1 and text[0] == "0" for text in numbers.group(1, 2))
+    width = max(len(numbers[1]), len(numbers[2])) if padded else 0
+    span = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+    return [f"{number:0{width}d}" for number in span]
+
+
+def _list_one(name: str) -> list[str]:
+    """The shards of a pattern without braces."""
+    if is_pipe(name):
+        return [name]
+    if is_remote(name):
+        return _list_remote(name)
+    path = Path(name)
+    if path.is_dir():
+        tars = [str(tar) for tar in path.glob(f"*{SHARD_EXTENSION}")]
+        if not tars:
+            raise UserError(f"no {SHARD_EXTENSION} in {name}")
+        return tars
+    if path.exists():
+        return [name]
+    if not glob.has_magic(name):
+        kind = "file" if path.suffix == SHARD_EXTENSION else "folder"
+        raise UserError(f"no such {kind}: {name}{_nearest(path)}")
+    found = glob.glob(name, recursive=True)  # noqa: PTH207  (that one wants a folder and a relative pattern)
+    matches = [match for match in found if not Path(match).is_dir()]
+    if not matches:
+        raise UserError(f"{name}: matches no file")
+    return matches
+
+
+def _nearest(path: Path) -> str:
+    """The nearest neighbour of the first part of a path that is missing."""
+    while path.parent != path and not path.parent.is_dir():
+        path = path.parent
+    try:
+        beside = [entry.name for entry in islice(path.parent.iterdir(), _MAX_NEIGHBOURS)]
+    except OSError:
+        return ""
+    return did_you_mean(path.name, [name for name in beside if not name.startswith(".")])
+
+
+def _list_remote(url: str) -> list[str]:
+    """The shards of a URL: itself, or what its server lists for a glob or a folder."""
+    if url.lower().startswith(("http://", "https://")):
+        if "*" in url or url.endswith("/"):
+            raise UserError(f"{url}: HTTP servers list no files; name the shards with braces, such as {{00000..00099}}")
+        return [url]
+    if url.endswith(SHARD_EXTENSION) and not glob.has_magic(url):
+        return [url]
+    from bimodal_cl.data.remote import name_of, open_file_system  # fsspec, which `--help` need not load
+
+    files, path = open_file_system(url)
+    try:
+        if not glob.has_magic(path):
+            if not url.endswith("/") and not files.isdir(path):
+                return [url]
+            path = f"{path.rstrip('/')}/*{SHARD_EXTENSION}"
+        found = [files.unstrip_protocol(match) for match in files.glob(path)]
+    except Exception as error:  # of a dozen libraries
+        raise UserError(f"{name_of(url)}: cannot be listed: {' '.join(str(error).split())}") from None
+    if not found:
+        raise UserError(f"{name_of(url)}: no shard there")
+    return found

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..natural_order import natural_order
 
 SUMMARY = "folder of images, each with a .txt (and perhaps a .json) of the same name: shards in TO itself"
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
+from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..natural_order import natural_order
 from ..tar_samples import Sample, TarSamples, open_samples
 
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
