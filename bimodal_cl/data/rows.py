@@ -1,25 +1,32 @@
-"""Random access to the rows of a data set by ``image_id``: open shards and their indexes, kept while they are used."""
+"""Random access to the rows of a data set by ``image_id``, wherever its shards are."""
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from bimodal_cl.data.manifest import Manifest
-from bimodal_cl.data.shard import ShardIndex, index_shard, open_shard, read_row_at
+from bimodal_cl.data.open_shards import OpenShards
+from bimodal_cl.data.recent import Recent
+from bimodal_cl.data.row_table import RowTable, index_row_table, load_row_table
+from bimodal_cl.data.shard import NO_TEXT, index_shard, split_captions
+from bimodal_cl.data.storage import ShardFile, Storage, run_concurrently
 from bimodal_cl.errors import UserError
 
 # An epoch's lanes stand in up to 128 shards at once; most systems let a process open 1,024 files.
 MAX_OPEN_FILES = 256
 MAX_INDEXED_ROWS = 2_000_000
-
-_Value = TypeVar("_Value")
+# Range requests: rows nearer than this are fetched together, up to so many bytes a request; what is not read is kept
+# up to so many bytes.
+MAX_GAP = 2**17
+MAX_REQUEST = 2**23
+MAX_AHEAD = 2**28
 
 
 class Row(NamedTuple):
@@ -29,81 +36,124 @@ class Row(NamedTuple):
         image: the encoded image.
         captions: all its captions, in order; may be empty.
         first_text_id: ``text_id`` of the first of them.
+        caption_fault: why there are none: "no_caption", "empty_caption" or "not_adjacent"; "" where there are.
+        not_utf8: whether bytes of the captions were not UTF-8, and became U+FFFD.
+        extension: of the image's name, lower case, with the dot.
     """
 
     image: bytes
     captions: list[str]
     first_text_id: int
+    caption_fault: str = ""
+    not_utf8: bool = False
+    extension: str = ""
+
+
+class _Extent(NamedTuple):
+    """Where a row's image and text lie: the first byte of both, and the byte after the last."""
+
+    start: int
+    stop: int
+    image_id: int
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """A shard's index without its keys, which would be most of its memory: 48 bytes a row."""
+class _Span:
+    """A row's bytes, image and text and what is between them, from byte ``start`` of a ranged shard on."""
 
-    index: ShardIndex
-    first_text_id: np.ndarray
+    start: int
+    data: bytes
 
-
-class _Recent(Generic[_Value]):
-    """The values used last, of a total weight of at most ``limit`` (or one value alone)."""
-
-    def __init__(self, limit: int, weigh: Callable[[_Value], int], close: Callable[[_Value], None]) -> None:
-        self._limit, self._weigh, self._close = limit, weigh, close
-        self._values: OrderedDict[int, _Value] = OrderedDict()
-        self._weight = 0
-
-    def get(self, key: int, make: Callable[[int], _Value]) -> _Value:
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
-        value = self._values[key] = make(key)
-        self._weight += self._weigh(value)
-        while self._weight > self._limit and len(self._values) > 1:
-            self._drop()
-        return value
-
-    def _drop(self) -> None:
-        _, value = self._values.popitem(last=False)
-        self._weight -= self._weigh(value)
-        self._close(value)
-
-    def clear(self) -> None:
-        while self._values:
-            self._drop()
+    def read(self, offset: int, size: int) -> bytes:
+        return self.data[offset - self.start : offset - self.start + size]
 
 
 class RowReader:
     """Reads rows of a data set by ``image_id``. One a process: what it opens is not shared.
 
-    A shard is indexed when its first row is asked for. Recently used indexes are kept up to ``max_indexed_rows`` rows
-    of all shards together (about 48 bytes each), open files up to ``max_open_files``.
+    A shard's row table is loaded, or made from the tar's headers, when its first row is asked for. Recently used
+    tables are kept up to ``max_indexed_rows`` rows of all shards together (about 50 bytes each), open files up to
+    ``max_open_files``.
+
+    Args:
+        manifest: of the data set.
+        storage: reaches its shards; None: one with the default values.
+        max_indexed_rows, max_open_files: as above, >= 1.
     """
 
     def __init__(
-        self, manifest: Manifest, max_indexed_rows: int = MAX_INDEXED_ROWS, max_open_files: int = MAX_OPEN_FILES
+        self,
+        manifest: Manifest,
+        storage: Storage | None = None,
+        max_indexed_rows: int = MAX_INDEXED_ROWS,
+        max_open_files: int = MAX_OPEN_FILES,
     ) -> None:
         self.manifest = manifest
+        self._storage = storage or Storage()
         self._offsets: list[int] = manifest.image_offsets.tolist()
-        self._rows: _Recent[_Rows] = _Recent(max_indexed_rows, lambda rows: len(rows.first_text_id), lambda rows: None)
-        self._keys: _Recent[list[str]] = _Recent(1, lambda keys: 1, lambda keys: None)
-        self._files: _Recent[int] = _Recent(max_open_files, lambda descriptor: 1, os.close)
+        self._tables: Recent[RowTable] = Recent(max_indexed_rows, weigh=len)
+        self._keys: Recent[list[str]] = Recent(1)
+        self._files = OpenShards(manifest, self._storage, max_open_files)
+        self._any_remote = any(self._files.remote)
+        self._ahead: OrderedDict[int, _Span] = OrderedDict()
 
     def read(self, image_id: int) -> Row:
         """Read one row.
 
         Raises:
             UserError: ``image_id`` is outside the data set, or its shard is not what the manifest says.
-            OSError: the disk failed.
+            OSError: the disk or the server failed.
         """
-        shard, row = self.locate(image_id)
-        rows = self._rows.get(shard, self._index)
-        descriptor = self._files.get(shard, self._open)
-        image, captions = read_row_at(descriptor, self.manifest.path(shard), rows.index, row)
-        return Row(image, captions, int(rows.first_text_id[row]))
+        shard, number = self.locate(image_id)
+        span = self._ahead.pop(image_id, None) if self._ahead else None
+        if span is not None:
+            return self._take(span, self._tables.get(shard, self._load_table), number)
+        file = self._files.get(shard)
+        table = self._tables.get(shard, self._load_table)
+        if not file.ranged:
+            return self._take(file, table, number)
+        start, stop, _ = _extent(table, number, image_id)
+        if stop - start > MAX_REQUEST:  # the text is far away
+            return self._take(file, table, number)
+        try:
+            return self._take(_Span(start, file.read(start, stop - start)), table, number)
+        except OSError as error:
+            self._files.remember_failure(shard, error)
+            raise
+
+    def prefetch(self, image_ids: Iterable[int]) -> None:
+        """Fetch at once what rows need that are read next: remote shards, or ranges of them. Local ones need nothing.
+
+        A failing server is not reported here: the rows that need it fail one by one when they are read.
+
+        Raises:
+            UserError: as :meth:`read`.
+        """
+        if not self._any_remote:
+            return
+        by_shard: dict[int, list[tuple[int, int]]] = {}
+        for image_id in image_ids:
+            shard, number = self.locate(image_id)
+            if self._files.remote[shard] and image_id not in self._ahead:
+                by_shard.setdefault(shard, []).append((number, image_id))
+        self._files.prefetch(by_shard)
+        jobs = []
+        for shard, rows in by_shard.items():
+            try:
+                file = self._files.get(shard)
+            except OSError:
+                continue
+            if file.ranged:
+                table = self._tables.get(shard, self._load_table)
+                jobs += [partial(self._fetch, shard, file, request) for request in _requests(table, rows)]
+        run_concurrently(jobs, self._storage.connections)
+        kept = sum(len(span.data) for span in self._ahead.values())
+        while kept > MAX_AHEAD:
+            kept -= len(self._ahead.popitem(last=False)[1].data)
 
     def first_text_ids(self, shard: int) -> np.ndarray:
         """The ``text_id`` of the first caption of each row of a shard, int64 ``[rows]``."""
-        return self._rows.get(shard, self._index).first_text_id
+        return self._tables.get(shard, self._load_table).first_text_id
 
     def locate(self, image_id: int) -> tuple[int, int]:
         """Return an image's shard and its row in it.
@@ -117,28 +167,96 @@ class RowReader:
         return shard, image_id - self._offsets[shard]
 
     def key(self, image_id: int) -> str:
-        """Return an image's key. May read the shard's headers again: meant for messages and reports."""
-        shard, row = self.locate(image_id)
-        return self._keys.get(shard, lambda n: index_shard(self.manifest.path(n), self.manifest.captions).keys)[row]
+        """Return an image's key, or "row N" of a remote shard that cannot be reached.
+
+        May read the shard's headers again: meant for messages and reports.
+        """
+        shard, number = self.locate(image_id)
+        try:
+            return self._keys.get(shard, self._load_keys)[number]
+        except (OSError, UserError):
+            if not self._files.remote[shard]:
+                raise
+            return f"row {number}"
 
     def close(self) -> None:
         """Close all files."""
-        self._files.clear()
-        self._rows.clear()
+        self._files.close()
+        self._tables.clear()
         self._keys.clear()
+        self._ahead.clear()
 
-    def _open(self, shard: int) -> int:
-        return open_shard(self.manifest.path(shard))
+    def _take(self, source: ShardFile | _Span, table: RowTable, number: int) -> Row:
+        image = source.read(int(table.image_offset[number]), int(table.image_size[number]))
+        first_text_id, extension = int(table.first_text_id[number]), table.extension(number)
+        text_offset = int(table.text_offset[number])
+        if text_offset < 0:
+            fault = "no_caption" if text_offset == NO_TEXT else "not_adjacent"
+            return Row(image, [], first_text_id, fault, False, extension)
+        text = source.read(text_offset, int(table.text_size[number]))
+        captions = split_captions(text, self.manifest.captions)
+        fault = "" if captions else "empty_caption"
+        return Row(image, captions, first_text_id, fault, not _is_utf8(text), extension)
 
-    def _index(self, shard: int) -> _Rows:
-        expected = self.manifest.shards[shard]
-        index = index_shard(self.manifest.path(shard), self.manifest.captions)
-        num_texts = int(index.caption_count.sum())
-        if (len(index), num_texts) != (expected.num_images, expected.num_texts):
+    def _fetch(self, shard: int, file: ShardFile, extents: list[_Extent]) -> None:
+        first, last = extents[0].start, max(extent.stop for extent in extents)
+        try:
+            data = file.read(first, last - first)
+        except OSError as error:
+            self._files.remember_failure(shard, error)
+            return
+        for start, stop, image_id in extents:
+            self._ahead[image_id] = _Span(start, data[start - first : stop - first])
+
+    def _load_table(self, shard: int) -> RowTable:
+        table = load_row_table(self.manifest, shard)
+        if table is not None:
+            return table
+        path = self._files.get(shard).path
+        if path is None:
+            folder = self.manifest.folder
             raise UserError(
-                f"shard {self.manifest.path(shard)}: holds {len(index)} images and {num_texts} captions but the "
-                f"manifest says {expected.num_images} and {expected.num_texts}; "
-                f"`bimodal-prep index {self.manifest.folder}` takes it as it is now"
+                f"shard {self.manifest.location(shard)}: does not fit into the cache, and {folder} has no row table of "
+                f"it; `bimodal-prep index` of its shards --to {folder} makes one"
             )
-        earlier = np.cumsum(index.caption_count) - index.caption_count
-        return _Rows(replace(index, keys=[], image_ext=[]), earlier + self.manifest.text_offsets[shard])
+        return index_row_table(self.manifest, shard, path)
+
+    def _load_keys(self, shard: int) -> list[str]:
+        path = self._files.get(shard).path
+        if path is None:
+            raise UserError(f"shard {self.manifest.location(shard)}: is not on this machine")
+        return index_shard(path, self.manifest.captions, self.manifest.damaged, self.manifest.location(shard)).keys
+
+
+def _extent(table: RowTable, number: int, image_id: int) -> _Extent:
+    places = [(int(table.image_offset[number]), int(table.image_size[number]))]
+    if table.text_offset[number] >= 0:
+        places.append((int(table.text_offset[number]), int(table.text_size[number])))
+    start, stop = min(offset for offset, _ in places), max(offset + size for offset, size in places)
+    return _Extent(start, stop, image_id)
+
+
+def _requests(table: RowTable, rows: list[tuple[int, int]]) -> list[list[_Extent]]:
+    """Group rows, (row, image id) each, into requests of neighbours; those that are too long are left to ``read``."""
+    requests: list[list[_Extent]] = []
+    last = 0
+    for extent in sorted(_extent(table, *row) for row in rows):
+        if extent.stop - extent.start > MAX_REQUEST:
+            continue
+        if requests and extent.start - last <= MAX_GAP and extent.stop - requests[-1][0].start <= MAX_REQUEST:
+            requests[-1].append(extent)
+            last = max(last, extent.stop)
+        else:
+            requests.append([extent])
+            last = extent.stop
+    return requests
+
+
+def _is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
