@@ -232,10 +232,10 @@ def _faulty_structure() -> Iterator[Group]:
 
 def _write_damaged(folder: Path) -> None:
     """A tar that ends inside an image, one with garbage for a header, one of garbage alone, and one of no bytes."""
-    samples = [(f"before{n}", encode(picture(60 + n), "JPEG"), _caption(60 + n)) for n in range(SAMPLES_BEFORE_DAMAGE)]
-    samples += [(f"lost{n}", encode(picture(70 + n), "JPEG"), _caption(70 + n)) for n in range(2)]
-    for name in (CUT, GARBAGE_INSIDE):
-        _write_tar(folder / name, [member for sample in samples for member in _sample(*sample)])
+    for shard, (name, kind) in enumerate(((CUT, "truncated"), (GARBAGE_INSIDE, "garbage"))):
+        keys = [f"before_{kind}{n}" for n in range(SAMPLES_BEFORE_DAMAGE)] + ["lost0", "lost1"]
+        groups = [_good(key, 60 + 10 * shard + n) for n, key in enumerate(keys)]
+        _write_tar(folder / name, [member for group in groups for member in group.members])
         data = bytearray((folder / name).read_bytes())
         header = data.index(b"lost0.jpg")
         if name == CUT:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
+from bimodal_cl.progress import note
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
@@ -20,6 +21,13 @@ from ..tar_samples import Sample, TarSamples, open_samples
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
 SUCCESS = "success"
 ROWS_AT_A_TIME = 16  # of a parquet file; their images are in memory together
+
+
+class UnreadableTable(Exception):
+    """A parquet file that is damaged, or was never finished."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"cannot be read as parquet: {' '.join(str(error).split())}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +53,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
         kind, parts = _read_files, folders
     elif any(path.suffix == ".tfrecord" for path in paths):
         raise UserError(f"{folder} holds .tfrecord files; img2dataset writes webdataset, files or parquet as well")
-    elif parquets and _image_column(_open_parquet(parquets[0]).schema_arrow.names) is not None:
+    elif any(map(_holds_images, parquets)):
         kind, parts = _read_parquet, parquets
     else:
         raise UserError(
@@ -56,7 +64,9 @@ def read(args: argparse.Namespace) -> SourcePlan:
     return SourcePlan([Split("", _items(parts, kind, lacking), total, lacking)])
 
 
-def _items(parts: list[Path], kind: Any, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+def _items(
+    parts: list[Path], kind: Callable[[Path, Counter[str]], Iterator[Item | BadItem]], lacking: Counter[str]
+) -> Iterator[Item | BadItem]:
     for part in parts:
         yield from kind(part, lacking)
 
@@ -107,25 +117,27 @@ def _bytes_of(path: Path) -> bytes | None:
 
 
 def _read_parquet(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
-    file = _open_parquet(path)
-    names = file.schema_arrow.names
-    column = _image_column(names)
-    if column is None:
-        yield BadItem(path.name, "has no column of images")
-        return
-    for number, row in enumerate(_rows(path, file)):
-        image = row.pop(column)
-        status = row.get("status", SUCCESS)
-        key = str(row.get("key") or f"{path.stem}_{number:06d}")
-        where = f"{path.name} {key}"
-        if status != SUCCESS:
-            lacking[str(status)] += 1
-        elif image is None:
-            yield BadItem(where, f"{column} is empty")
-        else:
-            caption = next((row[name] for name in ("caption", "txt", "text") if row.get(name) is not None), None)
-            text = None if caption is None else str(caption).encode("utf-8", "surrogatepass")
-            yield _item(where, key, image, text, json.dumps(row, default=str).encode())
+    try:
+        file = _open_parquet(path)
+        column = _image_column(file)
+        if column is None:
+            yield BadItem(path.name, "has no column of images")
+            return
+        for number, row in enumerate(_rows(file)):
+            image = row.pop(column)
+            status = row.get("status", SUCCESS)
+            key = str(row.get("key") or f"{path.stem}_{number:06d}")
+            where = f"{path.name} {key}"
+            if status != SUCCESS:
+                lacking[str(status)] += 1
+            elif image is None:
+                yield BadItem(where, f"{column} is empty")
+            else:
+                caption = next((row[name] for name in ("caption", "txt", "text") if row.get(name) is not None), None)
+                text = None if caption is None else str(caption).encode("utf-8", "surrogatepass")
+                yield _item(where, key, image, text, json.dumps(row, default=str).encode())
+    except UnreadableTable as error:
+        yield BadItem(path.name, str(error))
 
 
 def _item(where: str, key: str, image: Path | bytes, text: bytes | None, metadata: bytes | None) -> Item | BadItem:
@@ -144,8 +156,16 @@ def _item(where: str, key: str, image: Path | bytes, text: bytes | None, metadat
     return Item(key, image, captions, metadata)
 
 
-def _image_column(names: list[str]) -> str | None:
+def _image_column(file: Any) -> str | None:
+    names = file.schema_arrow.names
     return next((extension[1:] for extension in IMAGE_EXTENSIONS if extension[1:] in names), None)
+
+
+def _holds_images(path: Path) -> bool:
+    try:
+        return _image_column(_open_parquet(path)) is not None
+    except UnreadableTable:  # of a part that was not finished; others may be
+        return False
 
 
 def _open_parquet(path: Path) -> Any:
@@ -155,28 +175,30 @@ def _open_parquet(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())}") from None
+        raise UnreadableTable(error) from None
 
 
-def _rows(path: Path, file: Any, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+def _rows(file: Any, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
     import pyarrow
 
     try:
         for batch in file.iter_batches(ROWS_AT_A_TIME if columns is None else 10_000, columns=columns):
             yield from batch.to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())}") from None
+        raise UnreadableTable(error) from None
 
 
 def _count_failures(part: Path) -> Counter[str]:
     """How many rows of a part have each status but success, from the table or the statistics beside it."""
     table = part.with_suffix(".parquet")
-    if table.exists():
-        file = _open_parquet(table)
-        if "status" in file.schema_arrow.names:
-            found = Counter(str(row["status"]) for row in _rows(table, file, ["status"]))
+    try:
+        file = _open_parquet(table) if table.exists() else None
+        if file is not None and "status" in file.schema_arrow.names:
+            found = Counter(str(row["status"]) for row in _rows(file, ["status"]))
             del found[SUCCESS]
             return found
+    except UnreadableTable as error:
+        note(f"{table.name}: {error}; what was not downloaded is counted as far as {part.stem}_stats.json tells it")
     statistics = _statistics(part)
     return Counter({key: statistics[key] for key in statistics if key.startswith("failed_to_") and statistics[key] > 0})
 

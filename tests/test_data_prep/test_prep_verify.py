@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bimodal_cl.data import Manifest
-from data_prep.verify import read_samples
+from data_prep.tar_samples import open_samples
 from tests.test_data_prep.raw_material import (
     captions_of,
     file_bytes,
@@ -31,15 +31,18 @@ def replace_members(tar, edit):
 
 
 def fault_lines(done):
-    *faults, summary = done.out.splitlines()
-    assert f"{len(faults):,} faults" in summary
-    return faults
+    """The lines of the faults: those before the sums, which are one line and one a kind."""
+    lines = done.out.splitlines()
+    at = next(n for n, line in enumerate(lines) if " images, " in line and " faults, " in line)
+    assert f"{at:,} faults, 0 notes" in lines[at]
+    assert all(line.startswith("  ") for line in lines[at + 1 :])
+    return lines[:at]
 
 
 def test_all_is_well(prep, shards):
     for workers in (1, 2):
         done = prep("verify", shards, "--workers", workers)
-        assert done.status == 0 and "8 images, 0 faults" in done.out
+        assert done.status == 0 and "8 images, 0 faults, 0 notes" in done.out
     (shards / "manifest.json").unlink()
     assert prep("verify", shards, "--captions", "lines").status == 0
 
@@ -51,7 +54,7 @@ def test_one_flipped_bit(prep, shards):
     tar.write_bytes(data)
     done = prep("verify", shards, "--workers", 1)
     assert done.status == 1
-    assert fault_lines(done) == ["00002.tar: its bytes differ from what was written (sha256)"]
+    assert fault_lines(done) == ["00002.tar: manifest: its bytes differ from what was written (sha256)"]
 
 
 def test_faults_of_samples(prep, shards, tmp_path):
@@ -71,16 +74,17 @@ def test_faults_of_samples(prep, shards, tmp_path):
     done = prep("verify", shards, "--captions", "lines")
     assert done.status == 1
     expected = [
-        ("00000.tar img0: image .jpg: ", "truncated"),
-        ("00000.tar img1: caption is not UTF-8", "byte 13"),
-        ("00001.tar img2: image .jpg: ", "its bytes are not"),
-        ("00001.tar img3: has no caption", ""),
-        ("00002.tar img4: has no .txt", ""),
-        ("00002.tar img5: has no image", "only .txt"),
-        ("00003.tar img6: caption is not UTF-8", "byte 0"),
-        ("00003.tar img7: image .jpg: ", "its bytes are not"),
+        ("00000.tar img0: undecodable: image .jpg: ", "runcated"),
+        ("00000.tar img1: note: not_utf8: caption is not UTF-8", "byte 13"),
+        ("00001.tar img2: undecodable: image .jpg: ", "its bytes are not"),
+        ("00001.tar img3: empty_caption: ", "blank"),
+        ("00002.tar img4: no_caption: has no .txt", ""),
+        ("00002.tar img5: no_image: only .txt", ""),
+        ("00003.tar img6: note: not_utf8: caption is not UTF-8", "byte 0"),
+        ("00003.tar img7: undecodable: image .jpg: ", "its bytes are not"),
     ]
-    found = fault_lines(done)
+    found = done.out.splitlines()[:8]
+    assert f"{shards}: 7 images, 6 faults, 2 notes" == done.out.splitlines()[8]
     assert len(found) == len(expected)
     for line, (start, part) in zip(found, expected, strict=True):
         assert line.startswith(start) and part in line, line
@@ -88,8 +92,13 @@ def test_faults_of_samples(prep, shards, tmp_path):
     done = prep("verify", shards, "--captions", "lines", "--repair")
     assert done.status == 0 and "clean copy: " in done.out and file_bytes(shards) == before
     samples = read_folder(tmp_path / "to-repaired")
-    assert [(key, captions_of((key, members))) for key, members in samples] == [("img1", ["good line"])]
-    assert prep("verify", tmp_path / "to-repaired").status == 0
+    assert [(key, captions_of((key, members))) for key, members in samples] == [
+        ("img1", ["good line", "caf\ufffd"]),
+        ("img6", ["\ufffd\ufffd"]),
+    ]
+    assert prep("verify", tmp_path / "to-repaired").out.startswith(
+        f"{tmp_path / 'to-repaired'}: 2 images, 0 faults, 0 n"
+    )
 
 
 def test_truncated_shard(prep, shards, tmp_path):
@@ -101,7 +110,7 @@ def test_truncated_shard(prep, shards, tmp_path):
         done = prep("verify", shards, "--workers", 1)
         assert done.status == 1
         lines = [line for line in fault_lines(done) if line.startswith("00003.tar")]
-        assert f"00003.tar: has {cut:,} bytes, the manifest says {len(data):,}" in lines
+        assert f"00003.tar: manifest: has {cut:,} bytes, the manifest says {len(data):,}" in lines
         assert len(lines) >= 2  # and what is wrong with the tar itself
         to = tmp_path / f"repaired{number}"
         assert prep("verify", shards, "--repair", "--to", to, "--workers", 1).status == 0
@@ -114,8 +123,11 @@ def test_a_cut_inside_a_text_does_not_shorten_it(tmp_path):
     write_tar(tmp_path / "a.tar", [("1.jpg", photo(1)), ("1.txt", b"x"), ("2.jpg", photo(2)), ("2.txt", b"not black")])
     data = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(data[: data.index(b"not black") + 3])
-    samples = list(read_samples(tmp_path / "a.tar"))
-    assert [(s.key, sorted(s.members)) for s in samples] == [("1", [".jpg", ".txt"]), ("2", [".jpg"])]
+    with open_samples(tmp_path / "a.tar") as tar:
+        assert [(sample.key, list(sample.members)) for sample in tar.samples] == [("1", [".jpg", ".txt"])]
+        assert tar.read(tar.samples[0], ".jpg") == photo(1) and tar.read(tar.samples[0], ".txt") == b"x"
+        assert tar.cut is not None and (tar.cut.key, list(tar.cut.members)) == ("2", [".jpg"])
+        assert tar.damage is not None and tar.damage.kind == "truncated"
 
 
 def test_garbage_in_the_middle(prep, shards, tmp_path):
@@ -126,7 +138,7 @@ def test_garbage_in_the_middle(prep, shards, tmp_path):
     tar.write_bytes(data)
     done = prep("verify", shards, "--workers", 1)
     assert done.status == 1
-    assert any("00000.tar" in line and f"byte {at}" in line for line in fault_lines(done))
+    assert any("00000.tar: garbage: " in line and f"byte {at}" in line for line in fault_lines(done))
     assert prep("verify", shards, "--repair", "--to", tmp_path / "copy").status == 0
     assert [key for key, _ in read_folder(tmp_path / "copy")] == ["img0", *(f"img{n}" for n in range(2, 8))]
 
@@ -135,8 +147,8 @@ def test_manifest_and_files_that_do_not_fit(prep, shards):
     (shards / "00001.tar").unlink()
     (shards / "extra.tar").write_bytes((shards / "00000.tar").read_bytes())
     lines = fault_lines(prep("verify", shards, "--workers", 1))
-    assert "00001.tar: is in the manifest but missing" in lines
-    assert "extra.tar: is not in manifest.json" in lines
+    assert "00001.tar: manifest: is in the manifest but missing" in lines
+    assert "extra.tar: manifest: is not in manifest.json" in lines
     assert len(lines) == 2
 
 
@@ -165,8 +177,8 @@ def test_foreign_names_and_repeated_keys(prep, tmp_path):
     done = prep("verify", folder)
     assert done.status == 1
     repeated, broken = fault_lines(done)
-    assert repeated == "0.tar a.b: key occurs more than once"
-    assert broken.startswith("0.tar \\xe9: image .jpg: ")
+    assert repeated == "0.tar a.b: duplicate_key: a sample before it has this key"
+    assert broken.startswith("0.tar \\xe9: undecodable: image .jpg: ")
     done.out.encode()  # a name that is not UTF-8 can be printed
     assert prep("verify", folder, "--repair", "--to", tmp_path / "copy").status == 0
     samples = read_folder(tmp_path / "copy")
@@ -177,6 +189,7 @@ def test_foreign_names_and_repeated_keys(prep, tmp_path):
 
 def test_wrong_uses(prep, shards, tmp_path):
     assert "no such folder" in prep("verify", tmp_path / "nowhere").error
+    assert "--max-pixels must be at least 1" in prep("verify", shards, "--max-pixels", 0).error
     assert "--to goes with --repair" in prep("verify", shards, "--to", tmp_path / "x").error
     assert "must be another folder" in prep("verify", shards, "--repair", "--to", shards).error
     assert prep("verify", shards, "--repair", "--to", tmp_path / "copy").status == 0
