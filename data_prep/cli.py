@@ -11,6 +11,7 @@ from pathlib import Path
 from bimodal_cl.command_line import EXIT_FAILURE, Parser, run_command
 from bimodal_cl.errors import UserError
 
+from . import index_command
 from .sources import SOURCES
 
 DESCRIPTION = """Turn images with captions into shards that bimodal-train streams.
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command(arguments: Sequence[str]) -> None:
         args = build_parser().parse_args(arguments)
-        statuses.append({"write": _write, "index": _index, "verify": _verify}[args.command](args))
+        statuses.append({"write": _write, "index": index_command.run, "verify": _verify}[args.command](args))
 
     return run_command(command, argv) or max(statuses, default=0)
 
@@ -43,7 +44,7 @@ def build_parser() -> Parser:
         sub = sources.add_parser(name, help=source.summary, description=f"Write shards from: {source.summary}.")
         source.add_arguments(sub)
         _add_write_arguments(sub)
-    _add_index_arguments(commands.add_parser("index", help="manifest for tars that somebody else wrote"))
+    index_command.add_arguments(commands.add_parser("index", help="manifest for tars that somebody else wrote"))
     _add_verify_arguments(commands.add_parser("verify", help="read every byte, report what is broken"))
     return parser
 
@@ -74,19 +75,6 @@ def _add_write_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="an item that cannot be used ends the run; no item lost")
     parser.add_argument("--overwrite", action="store_true", help="replace a finished folder")
-
-
-def _add_index_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Write manifest.json for the tars of a folder, from their headers. Nothing is rewritten."
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of .tar files")
-    parser.add_argument(
-        "--captions",
-        choices=("lines", "whole"),
-        default=None,
-        help="a .txt holds a caption a line, or is one caption; None: as an existing manifest says, else whole",
-    )
-    parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes; None: one a core")
-    parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
 
 
 def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,17 +116,6 @@ def _write(args: argparse.Namespace) -> int:
     plan = SOURCES[args.source].read(args)
     for report in write(plan, args.to, options, job, args.overwrite):
         print("\n".join(report.lines()))
-    return 0
-
-
-def _index(args: argparse.Namespace) -> int:
-    from .index import index_folder
-
-    manifest, is_new = index_folder(args.folder, args.captions, args.workers, args.overwrite)
-    print(
-        f"{manifest.folder / 'manifest.json'}: {manifest.num_images:,} images, {manifest.num_texts:,} captions "
-        f"({manifest.captions}) in {len(manifest.shards):,} shards{'' if is_new else '; unchanged'}"
-    )
     return 0
 
 

@@ -2,65 +2,123 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
+from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS
+from bimodal_cl.data.locations import expand_locations, is_pipe, is_remote
+from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.natural_order import natural_order
-from bimodal_cl.data.shard import index_shard
+from bimodal_cl.data.remote import open_source
+from bimodal_cl.data.row_table import ROWS_FOLDER, row_table_path
+from bimodal_cl.data.shard import NAME_KINDS, index_shard
+from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.progress import note, progress
 
 from .input_paths import require_folder
+from .layouts import Layout, recognise_layout
+from .shard_description import Description, NamedShard, describe_shard, writing_to
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def index_folder(
-    folder: Path, captions: CaptionsMode | None = None, workers: int | None = None, overwrite: bool = False
-) -> tuple[Manifest, bool]:
-    """Write ``folder/manifest.json`` for its tars in natural order of their names.
+@dataclass(frozen=True)
+class IndexReport:
+    """What an index found.
 
     Args:
-        folder: where the tars are.
-        captions: "lines" or "whole". None: as the manifest that is there says, else "whole", since the shards of
-            others hold one caption a text, sometimes with line breaks in it.
+        manifest: as it is in its folder now.
+        is_new: False: the one that was there says the same and stays.
+        layout: of the first shard; None where it has no name.
+        num_reused: shards that an earlier index had read and that have not changed since.
+        counts: what the headers tell, by kind.
+    """
+
+    manifest: Manifest
+    is_new: bool
+    layout: Layout | None
+    num_reused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def lines(self) -> Iterator[str]:
+        """The summary, for people."""
+        manifest = self.manifest
+        reused = f"; {self.num_reused:,} read earlier" if self.num_reused else ""
+        yield (
+            f"{manifest.folder / MANIFEST_NAME}: {manifest.num_images:,} images, {manifest.num_texts:,} captions "
+            f"({manifest.captions}) in {len(manifest.shards):,} shards{reused}{'' if self.is_new else '; unchanged'}"
+        )
+        if self.layout is not None:
+            yield f"  layout of {self.layout.name}: {self.layout.meaning}"
+        for rule, kinds in (("replaced", REPLACED_KINDS), ("kept", SHARD_KINDS), ("used", NAME_KINDS)):
+            for kind, meaning in kinds.items():
+                if self.counts[kind]:
+                    yield f"  {self.counts[kind]:,} {kind} ({rule}): {meaning}"
+
+
+def index_shards(
+    patterns: Sequence[str],
+    to: Path | None = None,
+    captions: CaptionsMode | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    damaged: DamagedRule = "refuse",
+    storage: Storage | None = None,
+) -> IndexReport:
+    """Write the manifest of some shards, in natural order of their names, and their row tables.
+
+    What is killed is taken up again by the next one: it reads the shards that have no row table yet, or have changed.
+
+    Args:
+        patterns: see :func:`expand_locations`.
+        to: folder of the manifest; None: the folder of the shards, if all are in one on this machine.
+        captions: "lines" or "whole". None: as the manifest that is there says, else as their layout does, else
+            "whole", since the shards of others hold one caption a text, sometimes with line breaks in it.
         workers: processes; None for one a core.
         overwrite: replace a manifest that says something else. Ids come from it, so tables of a run made with the
             old one would not fit.
-
-    Returns:
-        The manifest, and whether it is new (False: the one that was there says the same and stays).
+        damaged: "refuse" a shard that is truncated or holds garbage, or "keep" the whole samples before that.
+        storage: reaches remote shards.
 
     Raises:
-        UserError: no such folder, no tar in it, a broken tar, or another manifest and not ``overwrite``.
+        UserError: nothing is found, a shard is damaged and not to be kept, or there is another manifest and not
+            ``overwrite``.
+        OSError: a disk or a server failed.
     """
-    paths = find_tars(folder)
-    old = _old_manifest(folder)
-    mode = captions or _old_captions(folder) or "whole"
-    if mode == "whole":
-        _hint_at_lines(paths[0])
-    jobs = map_shards(partial(describe_shard, captions=mode), paths, workers)
-    shards = tuple(progress(jobs, len(paths), "shards", "index"))
-    if old and old.captions == mode and [_without_hash(shard) for shard in old.shards] == list(shards):
-        return old, False
-    if (folder / MANIFEST_NAME).exists() and not overwrite:
-        raise UserError(f"{folder / MANIFEST_NAME} says something else; give --overwrite to replace it (ids change)")
-    manifest = Manifest(folder=folder, captions=mode, shards=shards)
-    try:
-        manifest.save()
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from None
-    return manifest, True
+    storage = Storage() if storage is None else storage
+    locations = expand_locations(patterns, storage.allow_pipe)
+    folder = _folder_of(locations) if to is None else to
+    first = None if is_pipe(locations[0]) else storage.local_copy(locations[0])
+    layout = None if first is None else recognise_layout(first, locations[0], _beside(locations[0], storage))
+    old_mode = _old_captions(folder)
+    mode = captions or old_mode or (layout.captions if layout else None) or "whole"
+    if old_mode is not None and old_mode != mode and not overwrite:
+        raise _says_something_else(folder)
+    if mode == "whole" and first is not None:
+        _hint_at_lines(first, locations[0])
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ROWS_FOLDER).mkdir(exist_ok=True)
+    jobs = [NamedShard(_name(location, folder), location) for location in locations]
+    describe = partial(describe_shard, folder=folder, captions=mode, damaged=damaged, storage=storage)
+    found = list(progress(map_shards(describe, jobs, workers), len(jobs), "shards", "index"))
+    for description in found:
+        if description.damage:
+            note(f"{description.shard.name}: {description.damage}; {description.shard.num_images:,} samples kept")
+    counts = sum((Counter(description.counts) for description in found), Counter())
+    manifest, is_new = _save(folder, mode, found, {k: n for k, n in counts.items() if k in SHARD_KINDS}, overwrite)
+    _remove_stale_tables(manifest)
+    return IndexReport(manifest, is_new, layout, sum(description.reused for description in found), counts)
 
 
 def find_tars(folder: Path) -> list[Path]:
@@ -74,16 +132,6 @@ def find_tars(folder: Path) -> list[Path]:
     if not paths:
         raise UserError(f"no .tar in {folder}")
     return paths
-
-
-def describe_shard(path: Path, captions: CaptionsMode) -> Shard:
-    """Count a shard's rows and captions from its headers.
-
-    Raises:
-        UserError: it is not a whole tar (named, with the position).
-    """
-    rows = index_shard(path, captions)
-    return Shard(path.name, len(rows), int(rows.caption_count.sum()), path.stat().st_size)
 
 
 def map_shards(function: Callable[[Job], Result], jobs: list[Job], workers: int | None) -> Iterator[Result]:
@@ -103,10 +151,76 @@ def map_shards(function: Callable[[Job], Result], jobs: list[Job], workers: int 
         return
     with ProcessPoolExecutor(count) as pool:
         try:
-            yield from pool.map(function, jobs, chunksize=max(1, min(8, len(jobs) // (4 * count))))
+            yield from pool.map(function, jobs, chunksize=max(1, min(8, len(jobs) // (16 * count))))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _folder_of(locations: Sequence[str]) -> Path:
+    folders = {"" if is_remote(location) else os.path.dirname(location) for location in locations}  # noqa: PTH120
+    if len(folders) > 1 or is_remote(locations[0]):
+        where = "not on this machine" if is_remote(locations[0]) else "in several folders"
+        raise UserError(f"--to DIR is needed for manifest.json: the shards are {where} ({locations[0]}, ...)")
+    return Path(locations[0]).parent
+
+
+def _name(location: str, folder: Path) -> str:
+    """What the manifest calls a shard: a path below its folder if it is there, else where it is."""
+    if is_remote(location):
+        return location
+    try:
+        location.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{location.encode(errors='backslashreplace').decode()}: its name is not UTF-8") from None
+    path, base = Path(os.path.abspath(location)), Path(os.path.abspath(folder))  # noqa: PTH100  (links stay links)
+    if path.is_relative_to(base) and not is_remote(path.relative_to(base).as_posix()):
+        return path.relative_to(base).as_posix()
+    return path.as_posix()
+
+
+def _beside(location: str, storage: Storage) -> Callable[[str], bool]:
+    """A function that tells whether a file of some name stands beside a shard."""
+
+    def has_beside(name: str) -> bool:
+        if not is_remote(location):
+            return Path(location).with_name(name).exists()
+        with suppress(UserError, OSError):
+            open_source(f"{location.partition('?')[0].rpartition('/')[0]}/{name}", storage.timeout).info()
+            return True
+        return False
+
+    return has_beside
+
+
+def _save(
+    folder: Path, captions: CaptionsMode, found: Sequence[Description], faults: dict[str, int], overwrite: bool
+) -> tuple[Manifest, bool]:
+    """Write the manifest if it is another one than that which is there; True where it was written."""
+    shards = tuple(description.shard for description in found)
+    old = _old_manifest(folder)
+    if old and old.captions == captions and [_without_hash(shard) for shard in old.shards] == list(shards):
+        if old.faults == faults:
+            return old, False
+        shards = old.shards  # the ids stay
+    elif (folder / MANIFEST_NAME).exists() and not overwrite:
+        raise _says_something_else(folder)
+    manifest = Manifest(folder, captions, shards, faults)
+    with writing_to(folder):
+        manifest.save()
+    return manifest, True
+
+
+def _says_something_else(folder: Path) -> UserError:
+    return UserError(f"{folder / MANIFEST_NAME} says something else; give --overwrite to replace it (ids change)")
+
+
+def _remove_stale_tables(manifest: Manifest) -> None:
+    """Remove the row tables of shards that the manifest does not list."""
+    listed = {row_table_path(manifest.folder, shard.name) for shard in manifest.shards}
+    for path in (manifest.folder / ROWS_FOLDER).glob("*.rows"):
+        if path not in listed:
+            path.unlink(missing_ok=True)
 
 
 def _old_manifest(folder: Path) -> Manifest | None:
@@ -129,10 +243,9 @@ def _without_hash(shard: Shard) -> Shard:
     return Shard(shard.name, shard.num_images, shard.num_texts, shard.bytes)
 
 
-def _hint_at_lines(path: Path) -> None:
-    counts: Iterable[int] = index_shard(path, "lines").caption_count.tolist()
+def _hint_at_lines(path: Path, location: str) -> None:
+    counts: Iterable[int] = index_shard(path, "lines", "keep", location).caption_count.tolist()
     several = sum(count > 1 for count in counts)
     if several:
-        note(
-            f"{path.name}: {several:,} texts have several lines; if each is a caption of its own, give --captions lines"
-        )
+        name = location.rpartition("/")[2]
+        note(f"{name}: {several:,} texts have several lines; if each is a caption of its own, give --captions lines")

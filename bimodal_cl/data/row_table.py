@@ -77,11 +77,13 @@ class TableHeader:
         shard: the manifest's entry, without a hash.
         captions: how texts were split.
         counts: what was found while it was indexed, as :attr:`ShardIndex.counts`.
+        version: of a remote shard, as its server calls it; "" where it does not say.
     """
 
     shard: Shard
     captions: CaptionsMode
     counts: Mapping[str, int]
+    version: str = ""
 
 
 def load_row_table(manifest: Manifest, shard: int) -> RowTable | None:
@@ -124,7 +126,7 @@ def make_row_table(index: ShardIndex, first_text_id: int = 0) -> RowTable:
     return _make_table(_make_rows(index), first_text_id)
 
 
-def save_row_table(folder: Path, shard: Shard, index: ShardIndex) -> Path | None:
+def save_row_table(folder: Path, shard: Shard, index: ShardIndex, version: str = "") -> Path | None:
     """Write the table of a shard, whole or not at all, and return its path.
 
     The table of a local shard gets the shard's time of modification: the same shard gives the same bytes, and a shard
@@ -134,6 +136,7 @@ def save_row_table(folder: Path, shard: Shard, index: ShardIndex) -> Path | None
         folder: the manifest's.
         shard: its entry in the manifest.
         index: its index, in the manifest's captions mode.
+        version: of a remote shard.
     """
     try:
         rows = _make_rows(index)
@@ -148,6 +151,7 @@ def save_row_table(folder: Path, shard: Shard, index: ShardIndex) -> Path | None
         "num_images": shard.num_images,
         "num_texts": shard.num_texts,
         "counts": dict(index.counts),
+        "source": version,
         "crc32": zlib.crc32(data),
     }
     path = row_table_path(folder, shard.name)
@@ -211,7 +215,7 @@ def _read(folder: Path, name: str) -> tuple[TableHeader, np.ndarray] | None:
         if content["version"] != VERSION or content["shard"] != name or content["crc32"] != zlib.crc32(data):
             return None
         shard = Shard(name, content["num_images"], content["num_texts"], content["bytes"])
-        header = TableHeader(shard, content["captions"], _parse_counts(content["counts"]))
+        header = TableHeader(shard, content["captions"], _parse_counts(content["counts"]), content["source"])
         rows = np.frombuffer(data, dtype=ROW_TYPE)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -38,6 +38,7 @@ class ShardIndex:
             stands elsewhere in the shard.
         caption_count: captions of each row, int64 ``[rows]``; 0 where there is no text beside it or it is blank.
         counts: what the headers tell, by kind: faults of :mod:`bimodal_cl.data.faults` and ``NAME_KINDS``.
+        damage: what ends the tar before its end, for people; "" where nothing does.
     """
 
     captions: CaptionsMode
@@ -49,6 +50,7 @@ class ShardIndex:
     text_size: np.ndarray
     caption_count: np.ndarray
     counts: Mapping[str, int] = field(default_factory=dict)
+    damage: str = ""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -196,6 +198,7 @@ def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMo
         text_size=text_size,
         caption_count=caption_count,
         counts={kind: count for kind, count in sorted(counts.items()) if count},
+        damage=members.damage.reason if members.damage is not None else "",
     )
 
 

@@ -265,6 +265,8 @@ def _may_name_or_size(data: mmap.mmap, starts: np.ndarray, sizes: np.ndarray) ->
 
 def _gather(data: mmap.mmap, places: np.ndarray, begin: int, width: int) -> np.ndarray:
     """Copy ``width`` bytes from ``begin`` bytes after each place (of a whole header): uint8 ``[places, width]``."""
+    if not len(places):
+        return np.empty((0, width), np.uint8)
     # One item of `width` bytes at every byte of the file: taking items is quicker than taking rows of bytes.
     every = np.ndarray((len(data) - begin - width + 1,), f"V{width}", data, begin, (1,))
     return every[places].view(np.uint8).reshape(-1, width)

@@ -1,0 +1,120 @@
+"""What the manifest says of one shard, found from its headers or taken from the row table of an earlier index."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bimodal_cl.data.locations import is_pipe, is_remote
+from bimodal_cl.data.manifest import CaptionsMode, DamagedRule, Shard
+from bimodal_cl.data.remote import RetryRule, open_source
+from bimodal_cl.data.row_table import load_table_header, save_row_table
+from bimodal_cl.data.shard import index_shard
+from bimodal_cl.data.storage import Storage
+from bimodal_cl.errors import UserError
+
+_DAMAGE = {"truncated", "garbage"}
+
+
+@dataclass(frozen=True)
+class NamedShard:
+    """A shard that is to be described.
+
+    Args:
+        name: in the manifest.
+        location: a path or a URL.
+    """
+
+    name: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """One shard of the manifest.
+
+    Args:
+        shard: its entry.
+        counts: what the headers tell, by kind.
+        damage: why not all of it is used, for people; "" where it is whole.
+        reused: whether an earlier index had read it.
+    """
+
+    shard: Shard
+    counts: Mapping[str, int]
+    damage: str = ""
+    reused: bool = False
+
+
+def describe_shard(
+    named: NamedShard, folder: Path, captions: CaptionsMode, damaged: DamagedRule, storage: Storage
+) -> Description:
+    """Count a shard's rows and captions from its headers, and keep where they lie in a row table.
+
+    A remote shard is downloaded, into the storage's cache.
+
+    Args:
+        named: the shard.
+        folder: of the manifest, which gets the row table.
+        captions: how texts are split.
+        damaged: "refuse" or "keep" a shard that is truncated or holds garbage.
+        storage: reaches remote shards.
+
+    Raises:
+        UserError: it cannot be read, or is damaged and not to be kept; or the folder cannot be written to.
+        OSError: the disk or the server failed.
+    """
+    size, version = _ask(named.location, storage)
+    found = _reuse(named.name, folder, captions, damaged, size, version)
+    if found is not None:
+        return found
+    path = storage.local_copy(named.location)
+    index = index_shard(path, captions, "keep", named.name if is_remote(named.name) else named.location)
+    if index.damage and damaged == "refuse":
+        raise UserError(
+            f"shard {named.location}: {index.damage}; --damaged keep takes the whole samples that stand before"
+        )
+    shard = Shard(named.name, len(index), int(index.caption_count.sum()), path.stat().st_size)
+    with writing_to(folder):
+        save_row_table(folder, shard, index, version)
+    return Description(shard, index.counts, index.damage)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Say in a line that a folder cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(f"cannot write to {folder}: {error.strerror}; --to DIR puts the manifest elsewhere") from None
+
+
+def _ask(location: str, storage: Storage) -> tuple[int | None, str]:
+    """Size and version of a remote shard, None and "" where nobody says or the table's time tells."""
+    if not is_remote(location) or is_pipe(location):
+        return None, ""
+    source = open_source(location, storage.timeout)
+    info = RetryRule(storage.retries, storage.first_delay).run(source.name, source.info)
+    return info.size, info.version
+
+
+def _reuse(
+    name: str, folder: Path, captions: CaptionsMode, damaged: DamagedRule, size: int | None, version: str
+) -> Description | None:
+    header = load_table_header(folder, name)
+    if header is None or header.captions != captions:
+        return None
+    if is_remote(name):
+        if not version or (header.shard.bytes, header.version) != (size, version):
+            return None
+    elif header.shard.bytes != (folder / name).stat().st_size:
+        return None
+    broken = _DAMAGE & set(header.counts)
+    if broken and damaged == "refuse":
+        return None  # reading it again says where it is broken
+    return Description(header.shard, header.counts, "only what stands before the damage" if broken else "", True)
