@@ -70,8 +70,9 @@ class ShardCache:
         """
         path = self.path(location)
         try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
+            with self._usable(missing_ok=True):
+                descriptor = os.open(path, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             _lock(descriptor, fcntl.LOCK_SH)
@@ -111,7 +112,7 @@ class ShardCache:
         """
         final = self.path(location)
         part = final.with_suffix(".part")
-        with self._writable():
+        with self._usable():
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = _open_part(part)
         renamed = False
@@ -170,7 +171,7 @@ class ShardCache:
 
     @contextmanager
     def _folder_locked(self) -> Iterator[None]:
-        with self._writable():
+        with self._usable():
             descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor, fcntl.LOCK_EX)
@@ -179,12 +180,14 @@ class ShardCache:
             _release(descriptor)
 
     @contextmanager
-    def _writable(self) -> Iterator[None]:
+    def _usable(self, missing_ok: bool = False) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if error.errno in _DISK_FULL:
                 raise NoRoom(f"the disk of {self.folder} is full") from None
+            if missing_ok and isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise
             raise UserError(
                 f"{self.folder}: cannot hold the cache of shards: {error.strerror}; another cache_dir can, and "
                 "cache_gb 0 does without"

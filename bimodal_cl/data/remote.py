@@ -163,15 +163,17 @@ def fetch(
     """
     failures = Failures(rule, source.name)
     position = furthest = start
-    version = ""
-    while position != stop:
+    version, resumable = "", True
+    done = position == stop
+    while not done:
         resumed = position > start
         try:
             with closing(source.chunks(position, stop)) as pieces:
                 for data in pieces:
                     require_size(source.name, source.latest.size, size)
                     if resumed and source.latest.version != version:
-                        raise WholeOnly("it changed in between")
+                        position = start
+                        raise TransferError("it changed in between")
                     version, resumed = source.latest.version, False
                     if size is not None and position + len(data) > size:
                         raise UserError(f"shard {source.name}: holds more than the {size} bytes that the manifest says")
@@ -179,18 +181,18 @@ def fetch(
                     position += len(data)
                     if position > furthest:
                         furthest, failures.count = position, 0
-            if stop is None:
-                break
-            if position != stop:
+            if stop is not None and position != stop:
                 raise TransferError(f"ends at byte {position}, before {stop}")
-        except WholeOnly as error:
+            done = True
+        except WholeOnly:
             if position == start:
                 raise
-            position = start
-            failures.wait(TransferError(str(error)))
+            position, resumable = start, False
         except TransferError as error:
             require_size(source.name, source.latest.size, size)
             failures.wait(error)
+            if not resumable or position == stop:
+                position = start
     return position
 
 
