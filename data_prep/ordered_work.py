@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -26,7 +26,7 @@ CHUNKS_AHEAD = 3  # chunks a process that are under way or wait for their turn
 
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], num_proc: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Give ``function(item)`` of every item, in the items' order, however many processes share the work.
 
     The items are taken in this process, at most ``num_proc * CHUNKS_AHEAD * CHUNK`` ahead of the results. Close the

@@ -21,6 +21,7 @@ from ..tar_samples import Sample, TarSamples, open_samples
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
 SUCCESS = "success"
 ROWS_AT_A_TIME = 16  # of a parquet file; their images are in memory together
+PartReader = Callable[[Path, Counter[str]], Iterator[Item | BadItem]]
 
 
 class UnreadableTable(Exception):
@@ -47,6 +48,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
     tars = [path for path in paths if path.suffix == ".tar"]
     parquets = [path for path in paths if path.suffix == ".parquet"]
     folders = [path for path in paths if path.is_dir() and path.name.isdecimal()]
+    kind: PartReader
     if tars:
         kind, parts = _read_tar, tars
     elif folders:
@@ -64,9 +66,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
     return SourcePlan([Split("", _items(parts, kind, lacking), total, lacking)])
 
 
-def _items(
-    parts: list[Path], kind: Callable[[Path, Counter[str]], Iterator[Item | BadItem]], lacking: Counter[str]
-) -> Iterator[Item | BadItem]:
+def _items(parts: list[Path], kind: PartReader, lacking: Counter[str]) -> Iterator[Item | BadItem]:
     for part in parts:
         yield from kind(part, lacking)
 
