@@ -19,12 +19,13 @@ from data_prep.cli import main
 try:
     main(sys.argv[1:])
 except SystemExit as end:
-    loaded = {"torch", "open_clip", "webdataset", "transformers", "pydantic"} & set(sys.modules)
+    heavy = {"torch", "open_clip", "webdataset", "transformers", "pydantic", "datasets", "pyarrow", "fsspec"}
+    loaded = heavy & set(sys.modules)
     sys.exit(f"loaded {loaded}" if loaded else end.code)
 """
 
 
-@pytest.mark.parametrize("words", [(), ("write",), ("write", "csv"), ("index",), ("verify",)])
+@pytest.mark.parametrize("words", [(), ("write",), ("write", "csv"), ("write", "hf"), ("index",), ("verify",)])
 def test_help_is_fast_and_loads_no_torch(words):
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", HELP, *words, "--help"], cwd=ROOT, capture_output=True, text=True)
@@ -53,6 +54,8 @@ def test_writing_loads_no_torch(tmp_path):
         ("write folder --images x --to y --max-sid 9", "unknown flag '--max-sid'; did you mean '--max-side'?"),
         ("write csv --csv x --to y --caption-colum z", "did you mean '--caption-column'?"),
         ("write folder --images x --to y --quality high", "--quality"),
+        ("write hf --dataset x --to y --caption-colum z", "did you mean '--caption-column'?"),
+        ("write img2dataset x --to y --num-prok 2", "did you mean '--num-proc'?"),
         ("verify x --repiar", "did you mean '--repair'?"),
         ("index x --captions line", "did you mean 'lines'?"),
         ("write folder --images x", "--to"),
