@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from bimodal_cl.data.jpeg import JpegHeader, choose_eighths, decode_scaled, read_header
+from bimodal_cl.data.jpeg import DIVISORS, JpegHeader, decode_scaled, read_header
 
 # Pillow's own threshold for a suspected decompression bomb: 0.25 GiB of RGB.
 MAX_PIXELS = 89_478_485
@@ -22,7 +22,10 @@ _EXTENSIONS = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg")}
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 _PNG_BIT_DEPTH = 24  # offset of the byte
 
-Box = tuple[float, float, float, float]
+# Orientations, as EXIF numbers them, whose upright image begins at the far edge of what is stored, across and down.
+_FAR_ACROSS, _FAR_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
+
+Box = tuple[int, int, int, int]
 
 
 class BadImage(Exception):
@@ -66,54 +69,61 @@ class EncodedImage:
         """
         return decode_image(self.data, self.max_pixels)
 
-    def resample(self, box: Box, side: int) -> np.ndarray:
-        """Decode and resample (bicubic, antialiased) a box of the upright image to a square.
+    def decode_crop(self, box: Box, side: int) -> np.ndarray:
+        """Decode a box of the upright image for a square of ``side`` pixels, which it will be resized to.
 
-        A plain JPEG is decoded at the smallest eighth of its size at which the box still has ``side`` pixels each way.
+        A plain JPEG is decoded at an eighth, a quarter or a half of its size where the box has at least ``side`` pixels
+        each way then: the box is taken as :func:`align_box` gives it, so it covers whole pixels at that scale. After
+        resizing, pixels differ from those of a full decode by 1 to 3 grey levels in the mean over photos, by less than
+        8 in the mean over one.
 
         Args:
             box: left, top, right, bottom, pixels of the upright image.
-            side: of the square, pixels, >= 1.
+            side: pixels, >= 1.
 
         Returns:
-            uint8 ``[side, side, 3]``, perhaps a view with negative strides.
+            uint8 ``[height, width, 3]``, a view of all that was decoded.
 
         Raises:
             BadImage: the bytes are damaged or incomplete.
         """
+        box, divisor = align_box(box, self.size, side)
         if self.jpeg is not None:
-            eighths = choose_eighths(box[2] - box[0], box[3] - box[1], side)
-            pixels = decode_scaled(self.data, self.jpeg, eighths)
+            divisor = min(divisor, self._largest_divisor())
+            pixels = decode_scaled(self.data, self.jpeg, divisor)
             if pixels is not None:
-                left, top, right, bottom = (edge * eighths / 8 for edge in self._as_stored(box, self.jpeg))
-                square = _resize(Image.fromarray(pixels), (left, top, right, bottom), side)
-                return self._turn_upright(square)
-        return _resize(self.decode(), box, side)
+                left, top, right, bottom = (edge // divisor for edge in box)
+                return turn_upright(pixels, self.orientation)[top:bottom, left:right]
+        return np.array(self.decode().crop(box))
 
-    def _as_stored(self, box: Box, stored: JpegHeader) -> Box:
-        left, top, right, bottom = box
-        if self.orientation >= 5:
-            left, top, right, bottom = top, left, bottom, right
-        if self._mirrored_across:
-            left, right = stored.width - right, stored.width - left
-        if self._mirrored_down:
-            top, bottom = stored.height - bottom, stored.height - top
-        return left, top, right, bottom
+    def _largest_divisor(self) -> int:
+        """The smallest scale whose whole pixels begin where the upright image does.
 
-    def _turn_upright(self, pixels: np.ndarray) -> np.ndarray:
-        if self._mirrored_across:
-            pixels = pixels[:, ::-1]
-        if self._mirrored_down:
-            pixels = pixels[::-1]
-        return pixels.swapaxes(0, 1) if self.orientation >= 5 else pixels
+        Rounding leaves a part of a pixel at the right and the lower edge of what is stored.
+        """
+        across = self.size[0] if self.orientation in _FAR_ACROSS else 0
+        down = self.size[1] if self.orientation in _FAR_DOWN else 0
+        return next(divisor for divisor in DIVISORS if across % divisor == down % divisor == 0)
 
-    @property
-    def _mirrored_across(self) -> bool:
-        return self.orientation in (2, 3, 7, 8)
 
-    @property
-    def _mirrored_down(self) -> bool:
-        return self.orientation in (3, 4, 6, 7)
+def align_box(box: Box, size: tuple[int, int], side: int) -> tuple[Box, int]:
+    """Move a box's edges to whole pixels of the smallest scale at which it has ``side`` pixels each way.
+
+    Args:
+        box: left, top, right, bottom, pixels.
+        size: (width, height) of the image.
+        side: pixels, >= 1.
+
+    Returns:
+        The box, whose edges are multiples of the divisor, and the divisor: 1, 2, 4 or 8. An edge moves by half of that
+        at most, so by half a pixel of the square that the box becomes; away from the image's end by one at most.
+    """
+    left, top, right, bottom = box
+    divisor = next(n for n in DIVISORS if min(right - left, bottom - top) >= n * side or n == 1)
+    half = divisor // 2
+    near = [(edge + half) // divisor * divisor for edge in (left, top)]
+    far = [min(edge + half, length) // divisor * divisor for edge, length in zip((right, bottom), size, strict=True)]
+    return (near[0], near[1], far[0], far[1]), divisor
 
 
 def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "") -> EncodedImage:
@@ -158,6 +168,15 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their format's parser met
         raise BadImage("undecodable", f"{type(error).__name__}: {error}") from None
+
+
+def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return a view of stored pixels ``[height, width, 3]``, turned as EXIF's ``orientation``, 1 to 8, asks for."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in _FAR_ACROSS:
+        pixels = pixels[:, ::-1]
+    return pixels[::-1] if orientation in _FAR_DOWN else pixels
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -236,7 +255,3 @@ def _is_animated(picture: Image.Image) -> bool:
         return bool(getattr(picture, "is_animated", False))  # of a GIF this looks for the second frame
     except Exception:  # which is damaged; the first may be whole
         return True
-
-
-def _resize(image: Image.Image, box: Box, side: int) -> np.ndarray:
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
