@@ -7,12 +7,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bimodal_cl.command_line import EXIT_FAILURE, Parser, run_command
 from bimodal_cl.errors import UserError
 
 from . import index_command
 from .sources import SOURCES
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.storage import Storage
 
 DESCRIPTION = """Turn images with captions into shards that bimodal-train streams.
 
@@ -105,6 +109,24 @@ def _add_verify_arguments(parser: argparse.ArgumentParser) -> None:
         "their images mended",
     )
     parser.add_argument("--to", type=Path, default=None, metavar="DIR", help="for --repair; None: DIR-repaired")
+    _add_storage_arguments(parser)
+
+
+def _add_storage_arguments(parser: argparse.ArgumentParser) -> None:
+    """How shards that are not files here are reached."""
+    parser.add_argument(
+        "--allow-pipe", action="store_true", help="run the commands of shards called pipe:COMMAND; they can do anything"
+    )
+    parser.add_argument(
+        "--cache-dir", type=Path, default=None, metavar="DIR", help="copies of remote shards; None: below ~/.cache"
+    )
+    parser.add_argument("--cache-gb", type=float, default=16.0, metavar="GB", help="limit of all copies together, GiB")
+
+
+def _build_storage(args: argparse.Namespace) -> Storage:
+    from bimodal_cl.data.storage import Storage
+
+    return Storage(cache_dir=args.cache_dir, cache_bytes=int(args.cache_gb * 2**30), allow_pipe=args.allow_pipe)
 
 
 def _write(args: argparse.Namespace) -> int:
@@ -127,7 +149,8 @@ def _verify(args: argparse.Namespace) -> int:
         to = to or args.folder.resolve().with_name(f"{args.folder.resolve().name}-repaired")
     elif to is not None:
         raise UserError("--to goes with --repair")
-    report = verify_folder(args.folder, print, args.workers, args.captions, to, max_pixels=args.max_pixels)
+    storage = _build_storage(args)
+    report = verify_folder(args.folder, print, args.workers, args.captions, to, storage, args.max_pixels)
     print(f"{args.folder}: {report.num_images:,} images, {report.num_faults:,} faults, {report.num_notes:,} notes")
     print("".join(f"{line}\n" for line in report.lines()), end="")
     if to:

@@ -122,7 +122,7 @@ def check_shard(
         found("unreadable", f"cannot be read: {error.strerror or error}")
         return result
     except UserError as error:
-        found("unreadable", str(error))
+        found("unreadable", str(error).removeprefix(f"shard {job.name}: "))
         return result
     if copy is not None and clean_folder is not None:
         result.clean = _finish(copy, clean_folder)

@@ -198,3 +198,44 @@ def test_wrong_uses(prep, shards, tmp_path):
     write_tar(broken / "0.tar", [("a.jpg", b"x"), ("a.txt", b"y")])
     assert "no sample of" in prep("verify", broken, "--repair", "--to", tmp_path / "none").error
     assert not (tmp_path / "none").exists()
+
+
+def test_shards_that_are_elsewhere(prep, shards, tmp_path):
+    """A manifest here, its shards behind URLs: read through the cache, named by URL, copied under numbers."""
+    content = json.loads((shards / "manifest.json").read_text())
+    here = tmp_path / "here"
+    here.mkdir()
+    tar = shards / "00001.tar"
+    replace_members(tar, lambda name, data: (name, b"" if name == "img3.jpg" else data))
+    for entry in content["shards"]:
+        entry["name"] = f"file://{shards / entry['name']}"
+    content["shards"][1].update(bytes=tar.stat().st_size)
+    del content["shards"][1]["sha256"]
+    (here / "manifest.json").write_text(json.dumps(content))
+    cache = ("--cache-dir", tmp_path / "cache", "--cache-gb", 0.01)
+    done = prep("verify", here, "--workers", 1, *cache)
+    assert done.status == 1 and "8 images, 1 faults" in done.out
+    assert fault_lines(done) == [f"file://{tar} img3: zero_bytes: image .jpg: zero bytes"]
+    assert list((tmp_path / "cache").iterdir())
+    done = prep("verify", here, "--repair", "--to", tmp_path / "copy", *cache)
+    assert done.status == 0 and "7 images" in done.out
+    assert [key for key, _ in read_folder(tmp_path / "copy")] == [f"img{n}" for n in range(8) if n != 3]
+    assert [shard.name for shard in Manifest.load(tmp_path / "copy").shards] == [f"{n:05d}.tar" for n in range(4)]
+    tar.unlink()
+    (line,) = fault_lines(prep("verify", here, "--workers", 1, "--cache-dir", tmp_path / "new"))
+    assert line.startswith(f"file://{tar}: ")
+
+
+def test_commands_run_only_where_they_are_allowed(prep, shards, tmp_path):
+    content = json.loads((shards / "manifest.json").read_text())
+    here = tmp_path / "here"
+    here.mkdir()
+    content["shards"] = content["shards"][:1]
+    content["shards"][0].update(name=f"pipe:touch {tmp_path / 'ran'}; cat {shards / '00000.tar'}")
+    content.update(num_images=2, num_texts=4)
+    (here / "manifest.json").write_text(json.dumps(content))
+    flags = ("verify", here, "--workers", 1, "--cache-dir", tmp_path / "cache")
+    done = prep(*flags)
+    assert done.status == 1 and "--allow-pipe" in fault_lines(done)[0] and not (tmp_path / "ran").exists()
+    done = prep(*flags, "--allow-pipe")
+    assert done.status == 0 and "2 images, 0 faults" in done.out and (tmp_path / "ran").exists()
