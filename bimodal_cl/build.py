@@ -13,6 +13,8 @@ from accelerate import Accelerator
 from bimodal_cl.config import Config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.labelled import LabelledImages, open_labelled
+from bimodal_cl.data.mixture import Mixture
+from bimodal_cl.data.storage import Storage
 from bimodal_cl.data.stream import Stream, open_stream
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
@@ -35,7 +37,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         UserError: data that do not fit their manifest, an unknown model, a batch that the ranks cannot share.
     """
     accelerator = build_accelerator(config)
-    manifest = Manifest.load(config.data.train)
+    mixture = build_mixture(config)
     batch_size, rest = divmod(config.train.global_batch_size, accelerator.num_processes)
     if rest:
         raise UserError(
@@ -45,12 +47,12 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
     torch.manual_seed(config.seed)
     model = build_model(**config.model.model_dump(mode="json"))
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
-    loss = build_loss_of(config, manifest)
+    loss = build_loss_of(config, mixture)
     if config.optim.temperature_learning_rate is not None and not list(loss.parameters()):
         raise UserError(
             f"optim.temperature_learning_rate has no effect: loss '{config.loss.name}' learns nothing by the optimizer"
         )
-    plan = build_plan(config, manifest)
+    plan = build_plan(config, mixture)
     optim = config.optim.model_dump(mode="json")
     schedule = {key: optim.pop(key) for key in ("min_learning_rate", "warmup_steps", "schedule")}
     optim.pop("max_grad_norm", None)
@@ -59,15 +61,35 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         model=model,
         loss=loss,
         optimizer=build_optimizer(model, loss.parameters(), **optim),
-        open_epoch=partial(_open_epoch, config, manifest, accelerator, batch_size, model.image_size),
+        open_stream=partial(open_training_stream, config, mixture, accelerator, batch_size, model, plan),
         learning_rate_at=partial(
             compute_learning_rate, num_steps=plan.num_steps, learning_rate=config.optim.learning_rate, **schedule
         ),
         evaluate=build_evaluation(config, model.image_size),
         plan=plan,
         folder=folder,
-        identity=build_identity(config, manifest),
+        identity=build_identity(config, mixture),
     )
+
+
+def build_mixture(config: Config) -> Mixture:
+    """Load the training data's manifests.
+
+    Raises:
+        UserError: a manifest is missing, or does not fit its shards.
+    """
+    sets = config.data.train
+    weights = [one.weight for one in sets if one.weight is not None]
+    repeats = [one.repeat if one.repeat is not None else 1.0 for one in sets]
+    manifests = [Manifest.load(one.folder) for one in sets]
+    return Mixture(manifests, weights=weights) if weights else Mixture(manifests, repeats)
+
+
+def build_storage(config: Config) -> Storage:
+    """Build what fetches shards that are elsewhere."""
+    data = config.data
+    cache_dir = None if data.cache_dir is None else Path(data.cache_dir)
+    return Storage(cache_dir, cache_bytes=round(data.cache_gb * 2**30), allow_pipe=data.allow_pipe)
 
 
 def build_accelerator(config: Config) -> Accelerator:
@@ -82,7 +104,7 @@ def build_accelerator(config: Config) -> Accelerator:
         raise UserError(f"train.precision={config.train.precision}: {error}") from None
 
 
-def build_loss_of(config: Config, manifest: Manifest) -> ContrastiveLoss:
+def build_loss_of(config: Config, mixture: Mixture) -> ContrastiveLoss:
     """Build the loss with tables as large as the data set.
 
     Raises:
@@ -91,7 +113,7 @@ def build_loss_of(config: Config, manifest: Manifest) -> ContrastiveLoss:
     hyperparameters = config.loss.model_dump(mode="json")
     try:
         with warnings.catch_warnings(record=True) as caught:
-            loss = build_loss(num_images=manifest.num_images, num_texts=manifest.num_texts, **hyperparameters)
+            loss = build_loss(num_images=mixture.num_images, num_texts=mixture.num_texts, **hyperparameters)
     except ValueError as error:
         raise UserError(f"loss: {error}") from None
     for warning in caught:
@@ -99,17 +121,17 @@ def build_loss_of(config: Config, manifest: Manifest) -> ContrastiveLoss:
     return loss
 
 
-def build_plan(config: Config, manifest: Manifest) -> Plan:
-    """Work out the steps: an epoch is every image once, less the last incomplete global batch.
+def build_plan(config: Config, mixture: Mixture) -> Plan:
+    """Work out the steps: an epoch is every image once (or as often as a mixture says), less an incomplete last batch.
 
     Raises:
         UserError: fewer images than one global batch.
     """
     train = config.train
-    steps_per_epoch = manifest.num_images // train.global_batch_size
+    steps_per_epoch = mixture.rows_per_epoch // train.global_batch_size
     if steps_per_epoch == 0:
         raise UserError(
-            f"{config.data.train}: {manifest.num_images} images are fewer than one global batch "
+            f"{mixture}: {mixture.rows_per_epoch} images are fewer than one global batch "
             f"(train.global_batch_size={train.global_batch_size})"
         )
     num_steps = train.num_steps or (train.num_epochs or 0) * steps_per_epoch
@@ -128,13 +150,14 @@ def build_plan(config: Config, manifest: Manifest) -> Plan:
     )
 
 
-def build_identity(config: Config, manifest: Manifest) -> dict[str, Any]:
+def build_identity(config: Config, mixture: Mixture) -> dict[str, Any]:
     """Collect what must stay the same for a resumed run to see the same batches and to own the same tables."""
     return {
         "seed": config.seed,
         "train.global_batch_size": config.train.global_batch_size,
-        "data.num_images": manifest.num_images,
-        "data.num_texts": manifest.num_texts,
+        "data.num_images": mixture.num_images,
+        "data.num_texts": mixture.num_texts,
+        "data.rows_per_epoch": list(mixture.rows),
         "data.shuffle_window": config.data.shuffle_window,
         "loss.name": config.loss.name,
         "model": config.model.model_dump(mode="json"),
@@ -164,24 +187,27 @@ def build_evaluation(config: Config, image_size: int) -> Evaluation:
     open_pairs = None
     if config.data.val is not None:
         val = Manifest.load(config.data.val)
-        open_pairs = partial(open_stream, val, batch_size=128, image_size=image_size, train=False)
+        storage = build_storage(config)
+        open_pairs = partial(open_stream, val, batch_size=128, image_size=image_size, train=False, storage=storage)
     labelled = open_labelled(config.data.zero_shot) if config.data.zero_shot is not None else None
     return Evaluation(open_pairs, labelled)
 
 
-def _open_epoch(
+def open_training_stream(
     config: Config,
-    manifest: Manifest,
+    mixture: Mixture,
     accelerator: Accelerator,
     batch_size: int,
-    image_size: int,
+    model: DualEncoder,
+    plan: Plan,
     epoch: int,
     start_step: int,
 ) -> Stream:
+    """Open this rank's batches from a step on to the end of the training."""
     return open_stream(
-        manifest,
+        mixture,
         batch_size,
-        image_size,
+        model.image_size,
         seed=config.seed,
         epoch=epoch,
         start_step=start_step,
@@ -189,9 +215,12 @@ def _open_epoch(
         world_size=accelerator.num_processes,
         num_workers=config.data.num_workers,
         train=True,
+        num_epochs=-(-plan.num_steps // plan.steps_per_epoch) - epoch,
         shuffle_window=config.data.shuffle_window,
         scale=config.data.crop_scale,
         flip=config.data.flip,
         max_bad_fraction=config.data.max_bad_fraction,
         pin_memory=accelerator.device.type == "cuda",
+        tokenize=model.tokenizer,
+        storage=build_storage(config),
     )

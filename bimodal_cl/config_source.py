@@ -188,7 +188,7 @@ def _fields(section: type[BaseModel], prefix: Keys = ()) -> Iterator[tuple[Keys,
     """Every leaf of the schema; its field by loss where only some losses have it, and under ``""`` elsewhere."""
     for name, field in section.model_fields.items():
         sections = _sections_of(field.annotation)
-        if not sections:
+        if not sections or typing.get_origin(field.annotation) in (tuple, list):
             yield (*prefix, name), {"": field}
         elif len(sections) == 1:
             yield from _fields(sections[0], (*prefix, name))
@@ -267,7 +267,7 @@ def _describe(error: ValidationError, files: _MergedFiles, flags: dict[Keys, Any
 
 def _valid_keys(parent: Keys, tag: str) -> list[str]:
     sections: list[type[BaseModel]] = [Config]
-    for key in parent:
+    for key in (key for key in parent if not key.isdigit()):  # a number is a place in a list
         sections = [inner for section in sections for inner in _sections_of(section.model_fields[key].annotation)]
         if key == "loss":
             sections = [section for section in sections if tag in _names_of(section)]

@@ -45,6 +45,12 @@ def build_parser() -> Parser:
         metavar="latest|best|PATH",
         help="continue from a checkpoint; latest starts anew where there is none yet",
     )
+    parser.add_argument(
+        "--profile-data",
+        type=int,
+        metavar="N",
+        help="read N batches as the training would, print where the time goes, and stop",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     add_flags(parser)
     return parser
@@ -57,6 +63,9 @@ def _train(argv: Sequence[str]) -> None:
         print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
         return
     folder = Path(config.output)
+    if arguments.profile_data is not None:
+        _profile_data(config, folder, arguments.profile_data)
+        return
     checkpoint = _prepare_folder(folder, config, arguments.resume)
 
     from bimodal_cl.build import build_trainer  # torch is imported only now: --help and mistakes answer at once
@@ -74,6 +83,17 @@ def _train(argv: Sequence[str]) -> None:
     trainer.run()
     trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
     trainer.accelerator.end_training()
+
+
+def _profile_data(config: Config, folder: Path, num_batches: int) -> None:
+    """Print where the data's time goes; nothing is written."""
+    from bimodal_cl.build import build_trainer
+    from bimodal_cl.data.profile import profile_stream
+
+    if num_batches < 1:
+        raise UserError(f"--profile-data must be at least 1, got {num_batches}")
+    stream = build_trainer(config, folder).open_stream(0, 0)
+    print("\n".join(profile_stream(stream, num_batches).lines()))
 
 
 def _prepare_folder(folder: Path, config: Config, resume: str | None) -> Path | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,32 @@ class Plan:
     temperature_learning_rate: float | None = None
 
 
+@dataclass(frozen=True)
+class SeenData:
+    """Counts of the samples of a run so far.
+
+    Args:
+        replaced: faulty samples by kind; others took their places.
+        used: odd samples by kind.
+        samples_by_set: samples by data set.
+    """
+
+    replaced: dict[str, int] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    samples_by_set: dict[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: SeenData) -> SeenData:
+        pairs = ((self.replaced, other.replaced), (self.used, other.used), (self.samples_by_set, other.samples_by_set))
+        return SeenData(*(dict(Counter(one) + Counter(two)) for one, two in pairs))
+
+    def lines(self, shards: dict[str, int]) -> Iterator[str]:
+        """What a person should know at the end of a run, faults of the shards included; nothing, if nothing was odd."""
+        for what, counts in (("replaced", self.replaced), ("used in spite of", self.used), ("shards:", shards)):
+            if counts:
+                kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
+                yield f"data: {what} {kinds}"
+
+
 class Trainer:
     """Trains a dual encoder with a contrastive loss, on one process or on many.
 
@@ -65,7 +93,7 @@ class Trainer:
         model: the dual encoder; wrapped here.
         loss: the contrastive loss.
         optimizer: over the parameters of both.
-        open_epoch: ``(epoch, start_step) -> Stream`` of this rank.
+        open_stream: ``(epoch, start_step) -> Stream`` of this rank, from there to the end of the training.
         learning_rate_at: learning rate of a step.
         evaluate: scores of the model by name, computed on the main process.
         plan: the run's numbers.
@@ -80,7 +108,7 @@ class Trainer:
         model: DualEncoder,
         loss: ContrastiveLoss,
         optimizer: torch.optim.Optimizer,
-        open_epoch: Callable[[int, int], Stream],
+        open_stream: Callable[[int, int], Stream],
         learning_rate_at: Callable[[int], float],
         evaluate: Callable[[DualEncoder], dict[str, float]],
         plan: Plan,
@@ -89,15 +117,16 @@ class Trainer:
     ) -> None:
         self.accelerator, self.plan, self.folder, self.identity = accelerator, plan, folder, identity
         self.encoder, self.loss = model, loss.to(accelerator.device)
-        self.open_epoch, self.learning_rate_at, self.evaluate_model = open_epoch, learning_rate_at, evaluate
+        self.open_stream, self.learning_rate_at, self.evaluate_model = open_stream, learning_rate_at, evaluate
         self.steps_done = 0
         self.best_score: float | None = None
-        self.faults: Counter[str] = Counter()  # of all ranks, up to the current stream
+        self.seen = SeenData()  # before the current stream
         self.stream: Stream | None = None
         self._optimizer = optimizer
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.log = RunLog(folder, plan.num_steps, enabled=False)
+        self._clock, self._waited = time.monotonic(), 0.0
 
     def run(self) -> None:
         """Train from the current step to the end.
@@ -112,23 +141,24 @@ class Trainer:
             self.log.say(f"nothing to do: {self.steps_done} of {self.plan.num_steps} steps are done")
             self.log.close()
             return
-        clock = time.monotonic()
+        epoch, start_step = divmod(self.steps_done, self.plan.steps_per_epoch)
+        self.stream = self.open_stream(epoch, start_step)
         try:
-            while self.steps_done < self.plan.num_steps:
-                epoch, start_step = divmod(self.steps_done, self.plan.steps_per_epoch)
-                self.stream = self.open_epoch(epoch, start_step)
-                for batch in self.stream:
+            with closing(self.stream.__iter__()) as batches:
+                self._clock = time.monotonic()
+                for batch in batches:
                     out, grad_norm = self.step(batch)
                     self.log.advance()
                     if self.steps_done % self.plan.log_every == 0 or self.steps_done == self.plan.num_steps:
-                        now = time.monotonic()
-                        self.log.train(self._values(out.loss, out.metrics, grad_norm, now - clock))
-                        clock = now
+                        self.log.train(self._values(out.loss, out.metrics, grad_norm))
                     self._evaluate_and_save()
                     if self.steps_done == self.plan.num_steps:
                         break
-                self._close_epoch(epoch)
-            self.log.write({"event": "summary", **self._state()})
+            state = self._state()
+            shards = self.stream.mixture.shard_faults
+            self.log.write({"event": "summary", **state, "shards": shards})
+            for line in SeenData(**state["data"]).lines(shards):
+                self.log.say(line)
         finally:
             self.log.close()
 
@@ -143,7 +173,8 @@ class Trainer:
         self.loss.set_progress(step / self.plan.num_steps)
 
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        tokens = self.encoder.tokenize(batch.texts).to(device, non_blocking=True)
+        tokens = batch.tokens if batch.tokens is not None else self.encoder.tokenize(batch.texts)
+        tokens = tokens.to(device, non_blocking=True)
         image_features, text_features = self.model(images, tokens)
         try:
             out = self.loss(image_features, text_features, batch.image_ids.to(device), batch.text_ids.to(device))
@@ -177,10 +208,11 @@ class Trainer:
             if saved != value:
                 raise UserError(f"checkpoint {checkpoint}: {key} was {saved!r}, this config has {value!r}")
         load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)
-        self.steps_done, self.best_score, self.faults = state["step"], state["best_score"], Counter(state["faults"])
+        self.steps_done, self.best_score, self.seen = state["step"], state["best_score"], SeenData(**state["data"])
 
     def _evaluate_and_save(self) -> None:
         step, plan = self.steps_done, self.plan
+        begin = time.monotonic()
         last = step == plan.num_steps
         is_best = False
         if step % plan.evaluate_every == 0 or last:
@@ -194,6 +226,7 @@ class Trainer:
                 self.best_score = score if is_best else self.best_score
         if step % plan.checkpoint_every == 0 or last or is_best:
             self._save(is_best)
+        self._clock += time.monotonic() - begin  # the log's seconds are those of training
 
     def _save(self, is_best: bool) -> None:
         state = self._state()
@@ -216,36 +249,40 @@ class Trainer:
             "samples_seen": self.steps_done * self.plan.global_batch_size,
             "num_processes": self.accelerator.num_processes,
             "best_score": self.best_score,
-            "faults": self._count_faults(),
+            "data": dataclasses.asdict(self._count_data()),
             "identity": self.identity,
         }
 
-    def _values(
-        self, loss: Tensor, metrics: dict[str, Tensor], grad_norm: Tensor | None, seconds: float
-    ) -> dict[str, Any]:
+    def _values(self, loss: Tensor, metrics: dict[str, Tensor], grad_norm: Tensor | None) -> dict[str, Any]:
+        assert self.stream is not None
+        now, waited = time.monotonic(), self.stream.seconds["wait"]
+        seconds, waiting = now - self._clock, waited - self._waited
+        self._clock, self._waited = now, waited
         since = (self.steps_done - 1) % self.plan.log_every + 1
+        by_set = {}
+        if len(self.stream.mixture.names) > 1:
+            by_set = {f"samples_seen/{name}": n for name, n in self._count_data().samples_by_set.items()}
         return {
             "step": self.steps_done,
             "epoch": self.steps_done / self.plan.steps_per_epoch,
             "samples_seen": self.steps_done * self.plan.global_batch_size,
+            **by_set,
             "loss": loss.item(),
             **{name: value.item() for name, value in metrics.items()},
             "learning_rate": self.learning_rate_at(self.steps_done - 1),
             "grad_norm": None if grad_norm is None else float(grad_norm),
             "seconds": seconds,
+            "data_seconds": waiting,
             "samples_per_second": since * self.plan.global_batch_size / seconds,
         }
 
-    def _count_faults(self) -> Counter[str]:
-        """Samples replaced so far, by kind, over all ranks."""
-        mine = self.stream.report().by_kind if self.stream is not None else Counter()
-        return sum(gather_object([mine]), start=Counter(self.faults))
-
-    def _close_epoch(self, epoch: int) -> None:
-        before, self.faults = self.faults.total(), self._count_faults()
-        self.stream = None
-        if self.faults.total() > before:
-            self.log.say(f"epoch {epoch}: replaced {self.faults.total() - before} samples; so far {dict(self.faults)}")
+    def _count_data(self) -> SeenData:
+        """What the data were so far, over all ranks."""
+        mine = SeenData()
+        if self.stream is not None:
+            report = self.stream.report()
+            mine = SeenData(report.by_kind, report.used, self.stream.samples_by_set)
+        return sum(gather_object([mine]), start=self.seen)
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:

@@ -7,46 +7,42 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bimodal_cl.errors import UserError
 
+if TYPE_CHECKING:
+    from bimodal_cl.data.mixture import Folders, Mixture
 
-def iterate_captions(folder: Path) -> Iterator[tuple[int, int, list[str]]]:
+
+def iterate_captions(data: Mixture) -> Iterator[tuple[int, int, list[str]]]:
     """Yield ``(image_id, first_text_id, captions)`` of every image, in the order of ids.
 
     Raises:
         UserError: the manifest or a shard cannot be read.
     """
-    from bimodal_cl.data import Manifest
-    from bimodal_cl.data.shard import index_shard, split_captions
+    from bimodal_cl.data.mixture_reader import MixtureReader
 
-    manifest = Manifest.load(folder)
-    image_id = first_text_id = 0
-    for shard in manifest.shards:
-        index = index_shard(folder / shard.name, manifest.captions)
-        with (folder / shard.name).open("rb") as stream:
-            rows = zip(index.text_offset.tolist(), index.text_size.tolist(), index.caption_count.tolist(), strict=True)
-            for offset, size, count in rows:
-                captions: list[str] = []
-                if count:
-                    stream.seek(offset)
-                    captions = split_captions(stream.read(size), manifest.captions)
-                yield image_id, first_text_id, captions
-                image_id += 1
-                first_text_id += count
+    reader = MixtureReader(data)
+    try:
+        for image_id in range(data.num_images):
+            first_text_id, captions = reader.read_captions(image_id)
+            yield image_id, first_text_id, captions
+    finally:
+        reader.close()
 
 
-def read_captions(folder: Path, text_ids: Iterable[int]) -> dict[int, str]:
+def read_captions(data: Folders, text_ids: Iterable[int]) -> dict[int, str]:
     """Return the captions of some texts by ``text_id``; random access, whatever the data set's size."""
     from bimodal_cl.data.pairs import image_ids_of_texts, read_pairs
 
     wanted = np.unique(np.fromiter(text_ids, dtype=np.int64))
     if not len(wanted):
         return {}
-    owners = image_ids_of_texts(folder, wanted)
-    pairs = read_pairs(folder, np.unique(owners))
+    owners = image_ids_of_texts(data, wanted)
+    pairs = read_pairs(data, np.unique(owners))
     return {
         text_id: pairs[owner].captions[text_id - pairs[owner].first_text_id]
         for text_id, owner in zip(wanted.tolist(), owners.tolist(), strict=True)
@@ -82,14 +78,14 @@ def load_concepts(data: Path) -> list[tuple[str, int]]:
 
 
 def temperatures_of_concepts(
-    data: Path, concepts: Sequence[tuple[str, int]], image_tau: np.ndarray, text_tau: np.ndarray
+    data: Mixture, concepts: Sequence[tuple[str, int]], image_tau: np.ndarray, text_tau: np.ndarray
 ) -> list[ConceptTemperature]:
     """Average the temperatures of the texts that name a concept, and of their images.
 
     A caption names a concept when the concept's words stand in it side by side, whatever their case.
 
     Args:
-        data: shard folder.
+        data: what was trained on.
         concepts: ``(concept, count)``.
         image_tau, text_tau: ``[images]`` and ``[texts]``, NaN where never visited.
 

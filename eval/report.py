@@ -19,6 +19,8 @@ from .temperatures import LearnedTemperatures, learned_temperatures
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+    from bimodal_cl.data.mixture import Mixture
+
 _TEMPLATES = Path(__file__).parent / "templates"
 _SECTIONS = ("data", "model", "loss", "optim", "train")
 _EXTREMES = 6
@@ -100,14 +102,12 @@ def _headlines(run: RunFolder) -> list[tuple[str, str, str]]:
     return found[:4]
 
 
-def _facts(run: RunFolder, data: Path | None) -> list[tuple[str, str]]:
+def _facts(run: RunFolder, data: Mixture | None) -> list[tuple[str, str]]:
     """What the configuration does not say: the data's size, how long it took, what was scored."""
     facts = []
     if data is not None:
-        from bimodal_cl.data import Manifest
-
-        manifest = Manifest.load(data)
-        size = f"{manifest.num_images:,} images, {manifest.num_texts:,} captions, {len(manifest.shards):,} shards"
+        shards = sum(len(manifest.shards) for manifest in data.manifests)
+        size = f"{data.num_images:,} images, {data.num_texts:,} captions, {shards:,} shards"
         facts.append(("training data", size))
     seconds = sum(line.get("seconds", 0.0) for line in run.training)  # each line holds the time since the one before
     if seconds:
@@ -188,7 +188,7 @@ def _curves(run: RunFolder) -> Iterator[tuple[str, Markup, str]]:
 
 
 def _temperatures(
-    run: RunFolder, images: LearnedTemperatures | None, texts: LearnedTemperatures | None, data: Path | None
+    run: RunFolder, images: LearnedTemperatures | None, texts: LearnedTemperatures | None, data: Mixture | None
 ) -> dict[str, Any] | None:
     """Everything about temperatures of single images and texts; ``None`` where the run learned none."""
     if images is None or texts is None:
@@ -216,12 +216,12 @@ def _temperatures(
     return content
 
 
-def _concepts(data: Path, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any] | None:
+def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any] | None:
     """Temperature against concept frequency; ``None`` where fewer than 3 concepts are known and were seen."""
     from .captions import load_concepts, rank_correlation, temperatures_of_concepts
     from .report_figures import draw_frequencies
 
-    concepts = load_concepts(data)
+    concepts = load_concepts(data.manifests[0].folder) if len(data.manifests) == 1 else None
     if not concepts:
         return None
     rows = [each for each in temperatures_of_concepts(data, concepts, images.by_id(), texts.by_id()) if each.count > 0]

@@ -6,14 +6,16 @@ import base64
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from .run_folder import RunFolder, find_data
 from .temperatures import LearnedTemperatures
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.mixture import Folders
 
 _SIDE = 176  # pixels of a thumbnail's longer side: sharp at 88 CSS pixels on a dense display
 _EXAMPLES = 8
@@ -29,7 +31,7 @@ class Picture:
     first_text_id: int
 
 
-def load_pictures(folder: Path, image_ids: Iterable[int]) -> dict[int, Picture]:
+def load_pictures(data: Folders, image_ids: Iterable[int]) -> dict[int, Picture]:
     """Return thumbnails by ``image_id``; random access, so only these pictures are read.
 
     Raises:
@@ -42,7 +44,7 @@ def load_pictures(folder: Path, image_ids: Iterable[int]) -> dict[int, Picture]:
         return {}
     return {
         int(image_id): Picture(int(image_id), _thumbnail(pair.image), list(pair.captions), int(pair.first_text_id))
-        for image_id, pair in read_pairs(folder, wanted).items()
+        for image_id, pair in read_pairs(data, wanted).items()
     }
 
 
@@ -64,23 +66,23 @@ class Extreme:
     uri: str
 
 
-def extreme_images(folder: Path, rows: list[tuple[int, float]]) -> list[Extreme]:
+def extreme_images(data: Folders, rows: list[tuple[int, float]]) -> list[Extreme]:
     """Show images by ``(image_id, tau)``, each with its first caption."""
-    pictures = load_pictures(folder, [image_id for image_id, _ in rows])
+    pictures = load_pictures(data, [image_id for image_id, _ in rows])
     return [
         Extreme(tau, image_id, next(iter(pictures[image_id].captions), ""), pictures[image_id].uri)
         for image_id, tau in rows
     ]
 
 
-def extreme_texts(folder: Path, rows: list[tuple[int, float]]) -> list[Extreme]:
+def extreme_texts(data: Folders, rows: list[tuple[int, float]]) -> list[Extreme]:
     """Show texts by ``(text_id, tau)``, each with the picture that it describes."""
     from bimodal_cl.data.pairs import image_ids_of_texts
 
     if not rows:
         return []
-    owners = image_ids_of_texts(folder, np.array([text_id for text_id, _ in rows], dtype=np.int64)).tolist()
-    pictures = load_pictures(folder, owners)
+    owners = image_ids_of_texts(data, np.array([text_id for text_id, _ in rows], dtype=np.int64)).tolist()
+    pictures = load_pictures(data, owners)
     return [
         Extreme(tau, text_id, pictures[owner].captions[text_id - pictures[owner].first_text_id], pictures[owner].uri)
         for (text_id, tau), owner in zip(rows, owners, strict=True)

@@ -8,12 +8,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from bimodal_cl.errors import UserError
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -81,24 +84,29 @@ def find_data(run: RunFolder, folder: str | None) -> Path | None:
     return next((each for each in candidates if (each / "manifest.json").is_file()), None)
 
 
-def find_training_data(run: RunFolder) -> tuple[Path | None, str]:
-    """Find the folder a run was trained on and check it against its tables: ``(folder, "")`` or ``(None, why)``."""
+def find_training_data(run: RunFolder) -> tuple[Mixture | None, str]:
+    """Find the data a run was trained on and check them against its tables: ``(data, "")`` or ``(None, why)``."""
     from bimodal_cl.data import Manifest
+    from bimodal_cl.data.mixture import Mixture
 
     section = run.config.get("data")
     named = section.get("train") if isinstance(section, dict) else None
-    folder = find_data(run, named)
-    if folder is None:
-        return None, f"the training data were not found at '{named}'"
-    try:
-        manifest = Manifest.load(folder)
-    except UserError as error:
-        return None, f"the training data cannot be read: {error}"
-    for kind, count in (("image", manifest.num_images), ("text", manifest.num_texts)):
+    manifests = []
+    for one in named if isinstance(named, list) else [named]:
+        folder = one.get("folder") if isinstance(one, dict) else one
+        found = find_data(run, folder)
+        if found is None:
+            return None, f"the training data were not found at '{folder}'"
+        try:
+            manifests.append(Manifest.load(found))
+        except UserError as error:
+            return None, f"the training data cannot be read: {error}"
+    data = Mixture(manifests)
+    for kind, count in (("image", data.num_images), ("text", data.num_texts)):
         table = next((array for name, array in run.tables.items() if name.startswith(f"{kind}_anchors.")), None)
         if table is not None and table.ndim == 1 and len(table) != count:
-            return None, f"{folder} holds {count:,} {kind}s, the run's tables {len(table):,}: not the data it saw"
-    return folder, ""
+            return None, f"{data} holds {count:,} {kind}s, the run's tables {len(table):,}: not the data it saw"
+    return data, ""
 
 
 def write_whole(path: Path, text: str) -> None:

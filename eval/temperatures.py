@@ -9,13 +9,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from bimodal_cl.errors import UserError
 
 from .run_folder import RunFolder, find_training_data, load_run, write_whole
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.mixture import Mixture
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 Kind = Literal["image", "text"]
@@ -183,7 +186,7 @@ def describe(run: RunFolder, images: LearnedTemperatures, texts: LearnedTemperat
     return lines
 
 
-def _captions_of(data: Path | None, rows: list[tuple[int, float]]) -> dict[int, str]:
+def _captions_of(data: Mixture | None, rows: list[tuple[int, float]]) -> dict[int, str]:
     if data is None or not rows:
         return {}
     from .captions import read_captions
@@ -191,7 +194,7 @@ def _captions_of(data: Path | None, rows: list[tuple[int, float]]) -> dict[int, 
     return read_captions(data, [text_id for text_id, _ in rows])
 
 
-def _rows(data: Path | None, images: LearnedTemperatures, texts: LearnedTemperatures) -> Iterator[dict[str, Any]]:
+def _rows(data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures) -> Iterator[dict[str, Any]]:
     """One mapping a text, in the order of ids; temperatures of ids never visited are ``None``."""
     image_tau, text_tau = images.by_id(), texts.by_id()
     if data is None:

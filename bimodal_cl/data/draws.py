@@ -27,6 +27,7 @@ class Purpose(IntEnum):
     AUGMENTATION = 6
     SUBSTITUTE = 7
     LANES = 8
+    FRACTION = 9
 
 
 def _mix(state: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What is wrong with samples and shards: its kinds, their rules, their counts, and how many are too many.
 
-Three rules. A sample that cannot be used is *replaced*: its place is filled by a pure function of the order (evaluation:
-it is left out). An odd one is *used*, after a stated mending. What is wrong with a shard as a whole is found by
+Three rules. A sample that cannot be used is *replaced*: its place is filled by a pure function of the order; evaluation
+leaves it out. An odd one is *used*, after a stated mending. What is wrong with a shard as a whole is found by
 ``bimodal-prep index``, which *refuses* a damaged tar unless it is told to keep what stands before the damage.
 """
 

@@ -50,6 +50,8 @@ class EpochPlan:
         epoch: number of the pass, >= 0.
         global_batch_size: pairs of one step on all ranks together, >= 1.
         shuffle_window: rows that are permuted together, >= 1; at 1 only shards are.
+        first_ids: image id of each shard's first row, int64 ``[shards]``; None: shards follow one another. With it, the
+            "shards" may be any runs of consecutive ids, such as :meth:`~bimodal_cl.data.mixture.Mixture.segments`.
 
     Attributes:
         num_images: sum of ``shard_sizes``.
@@ -68,6 +70,7 @@ class EpochPlan:
         epoch: int,
         global_batch_size: int,
         shuffle_window: int = SHUFFLE_WINDOW,
+        first_ids: np.ndarray | None = None,
     ) -> None:
         sizes = np.asarray(shard_sizes, dtype=np.int64).reshape(-1)
         for name, value, least in (
@@ -92,7 +95,9 @@ class EpochPlan:
         self._key = (seed, epoch)
         self._lane_length = self.steps * global_batch_size // self.lanes
         self._order = draw_permutation(len(sizes), Purpose.SHARDS, seed, epoch)
-        self._first_id = np.cumsum(sizes)[self._order] - sizes[self._order]
+        earlier = np.cumsum(sizes) - sizes
+        first_ids = earlier if first_ids is None else first_ids
+        self._first_id = first_ids[self._order]
         self._starts = np.concatenate([[0], np.cumsum(sizes[self._order])])
         self._lane_order = draw_permutation(self.lanes, Purpose.LANES, seed, epoch)
         self._turn = int(draw_below(self.num_images, Purpose.ROTATION, seed, epoch)[0])
@@ -100,7 +105,8 @@ class EpochPlan:
         self._windows: dict[int, tuple[int, np.ndarray]] = {}
         self._whole: np.ndarray | None = None
         if self.num_images <= shuffle_window:
-            self._whole = draw_permutation(self.num_images, Purpose.WINDOW, seed, epoch)
+            ids = np.repeat(first_ids - earlier, sizes) + np.arange(self.num_images)
+            self._whole = ids[draw_permutation(self.num_images, Purpose.WINDOW, seed, epoch)]
 
     def image_ids(self, step: int, first_row: int = 0, last_row: int | None = None) -> np.ndarray:
         """Return the image ids in rows ``[first_row, last_row)`` of global batch ``step``, int64.

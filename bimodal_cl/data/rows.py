@@ -121,6 +121,20 @@ class RowReader:
             self._files.remember_failure(shard, error)
             raise
 
+    def read_captions(self, image_id: int) -> tuple[int, list[str]]:
+        """Return the ``text_id`` of a row's first caption and all its captions; the image is not read.
+
+        Raises:
+            UserError: as :meth:`read`. So OSError.
+        """
+        shard, number = self.locate(image_id)
+        table = self._tables.get(shard, self._load_table)
+        first_text_id, offset = int(table.first_text_id[number]), int(table.text_offset[number])
+        if offset < 0:
+            return first_text_id, []
+        text = self._files.get(shard).read(offset, int(table.text_size[number]))
+        return first_text_id, split_captions(text, self.manifest.captions)
+
     def prefetch(self, image_ids: Iterable[int]) -> None:
         """Fetch at once what rows need that are read next: remote shards, or ranges of them. Local ones need nothing.
 

@@ -173,10 +173,12 @@ def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMo
             images, texts = images[:-1], texts[:-1]
     orphans = texts[images < 0]
     images, texts = images[images >= 0], texts[images >= 0]
-    keys = _decode_keys(named.keys(images), counts)
+    row_keys = [named.keys[image] for image in images.tolist()]
+    orphan_keys = [named.keys[orphan] for orphan in orphans[orphans >= 0].tolist()]
+    keys = _decode_keys(row_keys, counts)
     text_offset = _at(members.offset, named.member, texts, NO_TEXT)
     text_size = _at(members.size, named.member, texts, 0)
-    counts["no_image"] = _mark_elsewhere(text_offset, named.keys(images), named.keys(orphans[orphans >= 0]))
+    counts["no_image"] = _mark_elsewhere(text_offset, row_keys, orphan_keys)
     caption_count = _count_captions(data, text_offset, text_size, captions)
     image_size = _at(members.size, named.member, images, 0)
     for kind, found in (
@@ -281,11 +283,10 @@ def _count_captions(
     # A text that begins with a visible letter has a caption; one line of it is all there is to see in most shards.
     first = np.frombuffer(data, np.uint8)[offsets[rows]]
     plain = (first > ord(" ")) & (first < 127)
-    for row, is_plain, start, size in zip(
-        rows.tolist(), plain.tolist(), offsets[rows].tolist(), sizes[rows].tolist(), strict=True
-    ):
-        if is_plain and (captions == "whole" or data.find(b"\n", start, start + size) < 0):
-            counts[row] = 1
-        else:
+    counts[rows[plain]] = 1
+    if captions == "whole":
+        rows = rows[~plain]
+    for row, start, size in zip(rows.tolist(), offsets[rows].tolist(), sizes[rows].tolist(), strict=True):
+        if not counts[row] or data.find(b"\n", start, start + size) >= 0:
             counts[row] = len(split_captions(data[start : start + size], captions))
     return counts

@@ -1,25 +1,28 @@
-"""The stages between the plan and the batches: list rows, read and decode them, transform, batch. Each a generator."""
+"""The stages between schedule and batches, each a generator: plan batches, read and prepare rows, collate them."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from bimodal_cl.data.decode import BadImage, decode_image
+from bimodal_cl.data.decode import BadImage
 from bimodal_cl.data.draws import Purpose, draw_below
-from bimodal_cl.data.faults import Fault
-from bimodal_cl.data.manifest import Manifest
-from bimodal_cl.data.rows import Row, RowReader
+from bimodal_cl.data.faults import REPLACED_KINDS, Fault
+from bimodal_cl.data.mixture_reader import MixtureReader
+from bimodal_cl.data.rows import Row
 from bimodal_cl.errors import UserError
 
 SAME_SHARD_DRAWS = 16
 ANY_SHARD_DRAWS = 16
+TIMED = ("read", "decode", "augment", "collate")
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,17 @@ class Batch:
     """Pairs of one step on one rank, in the plan's order.
 
     Args:
+        epoch: the pass over the data that it is part of.
         step: which global batch of the epoch it is part of.
-        images: uint8 ``[batch, 3, height, width]``.
+        images: uint8 ``[batch, 3, height, width]``, in channels-last memory.
         texts: the drawn caption of each image (evaluation: its first).
         image_ids, text_ids: int64 ``[batch]``.
         captions: all captions of each image.
         first_text_ids: int64 ``[batch]``, the ``text_id`` of each image's first caption.
+        tokens: int64 ``[batch, tokens]`` of the texts, where the stream was given a tokenizer.
     """
 
+    epoch: int
     step: int
     images: Tensor
     texts: list[str]
@@ -42,13 +48,15 @@ class Batch:
     text_ids: Tensor
     captions: list[list[str]]
     first_text_ids: Tensor
+    tokens: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def pin_memory(self) -> Batch:
-        """Return it with the images in page-locked memory."""
-        return replace(self, images=self.images.pin_memory())
+        """Return it with images and tokens in page-locked memory."""
+        tokens = None if self.tokens is None else self.tokens.pin_memory()
+        return replace(self, images=self.images.pin_memory(), tokens=tokens)
 
 
 @dataclass(frozen=True)
@@ -59,65 +67,101 @@ class Delivery:
         batch: ``None`` where no sample of it is good (evaluation only), or where ``error`` is set.
         samples: rows that the plan has for it.
         faults: among those rows.
+        used: oddities among those rows by kind; they were used.
+        seconds: what the worker spent on the batch, by the names of ``TIMED``.
         error: the user's mistake that ended the worker; exceptions do not cross processes as one line.
     """
 
     batch: Batch | None
     samples: int = 0
     faults: tuple[Fault, ...] = ()
+    used: Counter[str] | None = None
+    seconds: dict[str, float] | None = None
     error: str | None = None
 
     def pin_memory(self) -> Delivery:
-        """Return it with the images in page-locked memory."""
+        """Return it with the batch in page-locked memory."""
         return replace(self, batch=self.batch.pin_memory()) if self.batch else self
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A row of a batch, as planned: ``last`` of its batch or not."""
+class PlannedBatch:
+    """The image ids of this rank's part of a global batch, in order."""
 
+    epoch: int
     step: int
-    image_id: int
-    last: bool
+    image_ids: list[int]
+
+
+class Schedule(Protocol):
+    """The batches of this rank: ``schedule(number)`` for ``number`` from ``start`` to ``stop``."""
+
+    start: int
+    stop: int
+
+    def __call__(self, number: int) -> PlannedBatch:
+        """Return one of them."""
+        ...
+
+
+class Prepare(Protocol):
+    """Turns an encoded image into the pixels of a batch."""
+
+    def __call__(self, row: Row, epoch: int, image_id: int, stopwatch: Stopwatch) -> tuple[Tensor, Iterable[str]]:
+        """Return uint8 ``[3, height, width]`` and the kinds of oddities found, or raise ``BadImage``."""
+        ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A slot and what fills it.
+    """What fills a row of a batch.
 
     Args:
-        slot: the planned row.
-        image_id: of the image that fills it: the planned one's, or a substitute's. -1 where nothing does.
-        image: RGB image, then uint8 ``[3, height, width]``; ``None`` where nothing fills the slot.
+        image_id: of the planned image, or of its substitute. -1 where nothing fills the row.
+        image: uint8 ``[3, height, width]``; ``None`` where nothing fills the row.
         captions, first_text_id: of that image.
         fault: of the planned image.
+        used: oddities of the planned image.
     """
 
-    slot: Slot
     image_id: int = -1
-    image: Image.Image | Tensor | None = None
+    image: Tensor | None = None
     captions: tuple[str, ...] = ()
     first_text_id: int = -1
     fault: Fault | None = None
+    used: tuple[str, ...] = ()
 
 
-def list_rows(image_ids: Callable[[int], np.ndarray], start_step: int, steps: int) -> Iterator[Slot]:
-    """List the rows of the batches from ``start_step`` on: all of them, or this worker's, who takes every n-th batch.
+class Stopwatch:
+    """Seconds by name. ``lap(name)`` gives the time since the lap before to a name."""
 
-    A loader asks its workers in turn, so their batches arrive in the plan's order.
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(TIMED, 0.0)
+        self._last = time.perf_counter()
+
+    def lap(self, name: str | None = None) -> None:
+        """Give the time since the last lap to a name; to none without one."""
+        now = time.perf_counter()
+        if name is not None:
+            self.seconds[name] += now - self._last
+        self._last = now
+
+
+def plan_batches(schedule: Schedule) -> Iterator[PlannedBatch]:
+    """List this worker's batches: every ``num_workers``-th from its own number on.
+
+    A data loader asks its workers in turn, so their batches arrive in the plan's order.
     """
     worker = get_worker_info()
     first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-    for step in range(start_step + first, steps, stride):
-        ids = image_ids(step).tolist()
-        for row, image_id in enumerate(ids):
-            yield Slot(step, image_id, last=row == len(ids) - 1)
+    for number in range(schedule.start + first, schedule.stop, stride):
+        yield schedule(number)
 
 
-def read_rows(
-    slots: Iterable[Slot], manifest: Manifest, seed: int, epoch: int, max_pixels: int, substitute: bool
-) -> Iterator[Sample]:
-    """Read and decode each slot's image and captions; fill a faulty one's slot by the stated rule, or leave it empty.
+def fill_batches(
+    planned: Iterable[PlannedBatch], open_reader: Callable[[], MixtureReader], prepare: Prepare, seed: int, fill: bool
+) -> Iterator[tuple[PlannedBatch, list[Sample], Stopwatch]]:
+    """Read and prepare each row's image and captions; fill a faulty one's row by the stated rule, or leave it empty.
 
     The rule: the k-th attempt (from 0) takes row ``draw_below(rows, SUBSTITUTE, seed, epoch, image_id, k)`` of the
     same shard, from k = 16 on that image of the whole data set, until one is good. So the place is filled alike
@@ -126,88 +170,99 @@ def read_rows(
     Raises:
         UserError: a shard is not what the manifest says, or 32 attempts find nothing good.
     """
-    reader = RowReader(manifest)
+    reader = open_reader()
     try:
-        for slot in slots:
-            sample = _read_sample(reader, slot, slot.image_id, max_pixels)
-            if sample.fault is not None and substitute:
-                sample = replace(_find_substitute(reader, slot, seed, epoch, max_pixels), fault=sample.fault)
-            yield sample
+        for batch in planned:
+            stopwatch = Stopwatch()
+            reader.prefetch(batch.image_ids)
+            samples = []
+            for image_id in batch.image_ids:
+                sample = _prepare_row(reader, batch.epoch, image_id, prepare, stopwatch)
+                if sample.fault is not None and fill:
+                    substitute = _find_substitute(reader, batch.epoch, image_id, prepare, seed, stopwatch)
+                    sample = replace(substitute, fault=sample.fault, used=sample.used)
+                samples.append(sample)
+            yield batch, samples, stopwatch
     finally:
         reader.close()
 
 
-def _read_sample(reader: RowReader, slot: Slot, image_id: int, max_pixels: int) -> Sample:
+def _prepare_row(reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, stopwatch: Stopwatch) -> Sample:
+    used: tuple[str, ...] = ()
     try:
-        row: Row = reader.read(image_id)
+        row = reader.read(image_id)
+        stopwatch.lap("read")
         if not row.captions:
-            return Sample(slot, fault=_describe(reader, image_id, "no_caption", "no text, or a blank one"))
-        image = decode_image(row.image, max_pixels)
+            return Sample(fault=_describe(reader, image_id, row.caption_fault, REPLACED_KINDS[row.caption_fault]))
+        image, oddities = prepare(row, epoch, image_id, stopwatch)
+        used = (*oddities, *(("not_utf8",) if row.not_utf8 else ()))
     except BadImage as error:
-        return Sample(slot, fault=_describe(reader, image_id, error.kind, str(error)))
+        return Sample(fault=_describe(reader, image_id, error.kind, str(error)))
     except OSError as error:
-        return Sample(slot, fault=_describe(reader, image_id, "unreadable", str(error)))
-    return Sample(slot, image_id, image, tuple(row.captions), row.first_text_id)
+        return Sample(fault=_describe(reader, image_id, "unreadable", str(error)))
+    return Sample(image_id, image, tuple(row.captions), row.first_text_id, used=used)
 
 
-def _describe(reader: RowReader, image_id: int, kind: str, reason: str) -> Fault:
-    shard, _ = reader.locate(image_id)
-    return Fault(kind, reader.manifest.shards[shard].name, reader.key(image_id), image_id, reason)
+def _describe(reader: MixtureReader, image_id: int, kind: str, reason: str) -> Fault:
+    shard, key = reader.describe(image_id)
+    return Fault(kind, shard, key, image_id, reason)
 
 
-def _find_substitute(reader: RowReader, slot: Slot, seed: int, epoch: int, max_pixels: int) -> Sample:
-    manifest = reader.manifest
-    shard, _ = reader.locate(slot.image_id)
+def _find_substitute(
+    reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, seed: int, stopwatch: Stopwatch
+) -> Sample:
     for attempt in range(SAME_SHARD_DRAWS + ANY_SHARD_DRAWS):
-        near = attempt < SAME_SHARD_DRAWS
-        first = int(manifest.image_offsets[shard]) if near else 0
-        rows = manifest.shards[shard].num_images if near else manifest.num_images
-        row = int(draw_below(rows, Purpose.SUBSTITUTE, seed, epoch, slot.image_id, attempt)[0])
-        sample = _read_sample(reader, slot, first + row, max_pixels)
+        first, rows = reader.neighbours(image_id, near=attempt < SAME_SHARD_DRAWS)
+        row = int(draw_below(rows, Purpose.SUBSTITUTE, seed, epoch, image_id, attempt)[0])
+        sample = _prepare_row(reader, epoch, first + row, prepare, stopwatch)
         if sample.fault is None:
             return sample
+    shard, key = reader.describe(image_id)
+    folder = reader.folder(image_id)
     raise UserError(
-        f"{manifest.folder}: {SAME_SHARD_DRAWS + ANY_SHARD_DRAWS} images drawn to replace image {slot.image_id} of "
-        f"shard {manifest.shards[shard].name}, key {reader.key(slot.image_id)}, are all faulty; the last: "
-        f"{sample.fault}; `bimodal-prep verify {manifest.folder}` names them all"
+        f"{folder}: {SAME_SHARD_DRAWS + ANY_SHARD_DRAWS} images drawn to replace image {image_id} of shard {shard}, "
+        f"key {key}, are all faulty; the last: {sample.fault}; `bimodal-prep verify {folder}` names them all"
     )
 
 
-def transform_rows(samples: Iterable[Sample], transform: Callable[[Image.Image, int], Tensor]) -> Iterator[Sample]:
-    """Turn each image into the pixels of a batch: ``transform(image, image_id)``; empty slots pass through."""
-    for sample in samples:
-        if isinstance(sample.image, Image.Image):
-            yield replace(sample, image=transform(sample.image, sample.image_id))
-        else:
-            yield sample
+def collate(
+    batches: Iterable[tuple[PlannedBatch, list[Sample], Stopwatch]],
+    draw_caption: Callable[[int, int, int], int],
+    tokenize: Callable[[list[str]], Tensor] | None = None,
+) -> Iterator[Delivery]:
+    """Put a step's samples together, with caption number ``draw_caption(epoch, image_id, count)`` of each image."""
+    for planned, samples, stopwatch in batches:
+        stopwatch.lap()
+        faults = tuple(sample.fault for sample in samples if sample.fault is not None)
+        used = Counter(kind for sample in samples for kind in sample.used)
+        good = [sample for sample in samples if sample.image is not None]
+        batch = _build_batch(planned, good, draw_caption, tokenize) if good else None
+        stopwatch.lap("collate")
+        yield Delivery(batch, len(samples), faults, used, stopwatch.seconds)
 
 
-def batch_rows(samples: Iterable[Sample], draw_caption: Callable[[int, int], int]) -> Iterator[Delivery]:
-    """Put the samples of a step together, with caption number ``draw_caption(image_id, count)`` of each image."""
-    pending: list[Sample] = []
-    for sample in samples:
-        pending.append(sample)
-        if sample.slot.last:
-            faults = tuple(sample.fault for sample in pending if sample.fault is not None)
-            good = [sample for sample in pending if sample.image is not None]
-            batch = _build_batch(sample.slot.step, good, draw_caption) if good else None
-            yield Delivery(batch, len(pending), faults)
-            pending = []
-
-
-def _build_batch(step: int, samples: list[Sample], draw_caption: Callable[[int, int], int]) -> Batch:
-    drawn = [draw_caption(sample.image_id, len(sample.captions)) for sample in samples]
+def _build_batch(
+    planned: PlannedBatch,
+    samples: list[Sample],
+    draw_caption: Callable[[int, int, int], int],
+    tokenize: Callable[[list[str]], Tensor] | None,
+) -> Batch:
+    drawn = [draw_caption(planned.epoch, sample.image_id, len(sample.captions)) for sample in samples]
     first_text_ids = torch.tensor([sample.first_text_id for sample in samples])
-    # Stacked by numpy for the reason that `to_tensor` gives.
-    images = np.stack([sample.image.numpy() for sample in samples if isinstance(sample.image, Tensor)])
+    # Rows of pixels with their channels together, as decoders give them and convolutions like them: no transposition.
+    # numpy, since torch would start its threads for so small copies.
+    images = np.stack([sample.image.numpy().transpose(1, 2, 0) for sample in samples if sample.image is not None])
+    texts = [sample.captions[n] for sample, n in zip(samples, drawn, strict=True)]
     return Batch(
-        step=step,
-        images=torch.from_numpy(images),
-        texts=[sample.captions[n] for sample, n in zip(samples, drawn, strict=True)],
+        epoch=planned.epoch,
+        step=planned.step,
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        texts=texts,
         image_ids=torch.tensor([sample.image_id for sample in samples]),
         text_ids=first_text_ids + torch.tensor(drawn),
         captions=[list(sample.captions) for sample in samples],
         first_text_ids=first_text_ids,
+        tokens=None if tokenize is None else tokenize(texts),
     )
 
 

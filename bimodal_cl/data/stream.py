@@ -1,13 +1,15 @@
-"""The stream of batches of one epoch: webdataset's pipeline over the plan, in worker processes or in this one."""
+"""The stream of batches: webdataset's pipeline over the schedule, in worker processes or in this one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import torch
 import webdataset as wds
 from PIL import Image
@@ -15,12 +17,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bimodal_cl.data import stages
-from bimodal_cl.data.decode import MAX_PIXELS
+from bimodal_cl.data.decode import MAX_PIXELS, open_encoded
 from bimodal_cl.data.draws import Purpose, draw_below
 from bimodal_cl.data.faults import FaultCounts
 from bimodal_cl.data.manifest import Manifest
-from bimodal_cl.data.plan import SHUFFLE_WINDOW, EpochPlan, SequentialPlan
-from bimodal_cl.data.stages import Batch, Delivery
+from bimodal_cl.data.mixture import Folders, Mixture, open_mixture
+from bimodal_cl.data.mixture_reader import MixtureReader
+from bimodal_cl.data.plan import SHUFFLE_WINDOW
+from bimodal_cl.data.rows import Row, RowReader
+from bimodal_cl.data.schedule import EvaluationSchedule, TrainSchedule
+from bimodal_cl.data.stages import Batch, Delivery, Stopwatch
+from bimodal_cl.data.storage import Storage
 from bimodal_cl.data.transforms import EvalTransform, TrainTransform
 from bimodal_cl.errors import UserError
 
@@ -28,60 +35,79 @@ __all__ = ["Batch", "Stream", "open_stream"]
 
 
 class Stream:
-    """The batches of one epoch on one rank; iterating again gives the same batches again.
+    """The batches of one or more epochs on one rank; iterating again gives the same batches again.
 
     Attributes:
-        manifest: of the data set.
-        steps: batches of the whole epoch on this rank.
-        start_step: the first that is given out; ``len(stream) == steps - start_step``.
-        dropped: images left over at the epoch's end, less than one global batch.
+        mixture: the data.
+        steps: batches of an epoch on this rank.
+        start_step: the first that is given out; ``len(stream) == steps * num_epochs - start_step``.
+        dropped: images left over at an epoch's end, less than one global batch.
+        num_workers: processes that read and decode.
         build_pipeline: makes the webdataset pipeline of ``Delivery`` that workers run, stage by stage.
+        seconds: what the current, or else the last, iteration took, by stage: the stages' names are those of
+            ``stages.TIMED``, summed over workers, and ``"wait"``, for how long this process waited for them.
+        samples_by_set: samples given out so far in it, by data set.
     """
 
     def __init__(
         self,
-        manifest: Manifest,
-        plan: EpochPlan | SequentialPlan,
+        mixture: Mixture,
+        schedule: TrainSchedule | EvaluationSchedule,
         build_pipeline: Callable[[], wds.DataPipeline],
-        start_step: int,
         num_workers: int,
         max_bad_fraction: float,
         pin_memory: bool,
     ) -> None:
-        self.manifest = manifest
-        self.steps = plan.steps
-        self.dropped = plan.dropped
-        self.start_step = start_step
+        self.mixture = mixture
+        self.steps = schedule.steps
+        self.dropped = schedule.dropped
+        self.start_step = schedule.start
         self.build_pipeline = build_pipeline
-        self._num_workers = num_workers
+        self.seconds: dict[str, float] = {}
+        self.samples_by_set: Counter[str] = Counter()
+        self._length = schedule.stop - schedule.start
+        self.num_workers = num_workers
         self._max_bad_fraction = max_bad_fraction
         self._pin_memory = pin_memory
         self._counts = FaultCounts()
 
+    @property
+    def manifest(self) -> Manifest:
+        """Of the data set, where there is only one."""
+        (manifest,) = self.mixture.manifests
+        return manifest
+
     def __len__(self) -> int:
-        return self.steps - self.start_step
+        return self._length
 
     def report(self) -> FaultCounts:
         """Return the faults of the current, or else the last, iteration so far on this rank."""
         return deepcopy(self._counts)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Give out the batches from ``start_step`` on.
 
         Raises:
             UserError: a shard is not what the manifest says, or too many samples are faulty; also from a worker.
         """
         self._counts = counts = FaultCounts()
+        self.seconds, self.samples_by_set = dict.fromkeys((*stages.TIMED, "wait"), 0.0), Counter()
         deliveries = iter(self._build_loader())
+        asked = time.perf_counter()
         try:
             for delivery in deliveries:
+                self.seconds["wait"] += time.perf_counter() - asked
+                for name, seconds in (delivery.seconds or {}).items():
+                    self.seconds[name] += seconds
                 if delivery.error is not None:
                     raise UserError(delivery.error)
-                counts.add(delivery.samples, delivery.faults)
+                counts.add(delivery.samples, delivery.faults, delivery.used)
                 if delivery.faults:
-                    counts.require_few(self._max_bad_fraction, self.manifest.folder, delivery.faults[-1])
+                    counts.require_few(self._max_bad_fraction, self.mixture, delivery.faults[-1])
                 if delivery.batch is not None:
+                    self.samples_by_set += self.mixture.count(delivery.batch.image_ids.numpy())
                     yield delivery.batch
+                asked = time.perf_counter()
         finally:
             del deliveries  # the last reference: workers end now, and not at some later collection
 
@@ -89,16 +115,17 @@ class Stream:
         return DataLoader(
             self.build_pipeline(),
             batch_size=None,
-            num_workers=self._num_workers,
+            num_workers=self.num_workers,
             pin_memory=self._pin_memory and torch.cuda.is_available(),
             # A loader draws a seed for its workers when it starts. From the global generator, that would make what
             # the model draws later depend on how often a run was resumed.
             generator=torch.Generator().manual_seed(0),
+            worker_init_fn=_prepare_worker,
         )
 
 
 def open_stream(
-    folder: str | Path | Manifest,
+    folder: Folders,
     batch_size: int,
     image_size: int,
     seed: int = 0,
@@ -109,6 +136,7 @@ def open_stream(
     num_workers: int = 0,
     train: bool = True,
     *,
+    num_epochs: int = 1,
     shuffle_window: int = SHUFFLE_WINDOW,
     scale: tuple[float, float] = (0.5, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -117,36 +145,41 @@ def open_stream(
     max_pixels: int = MAX_PIXELS,
     pin_memory: bool = False,
     eval_transform: Callable[[Image.Image], Tensor] | None = None,
+    tokenize: Callable[[list[str]], Tensor] | None = None,
+    storage: Storage | None = None,
 ) -> Stream:
-    """Open one epoch of a data set on one rank.
+    """Open epochs of a data set, or of a mixture of several, on one rank.
 
-    Training: the order of :class:`~bimodal_cl.data.plan.EpochPlan`; ``num_images // (batch_size * world_size)`` full
-    batches on every rank; one caption an image and its crop drawn by (seed, epoch, image id). The slot of a sample
-    that cannot be used is filled as :func:`~bimodal_cl.data.stages.read_rows` states. Batches depend neither on
-    ``num_workers`` nor on ``start_step``, and global batches not on ``world_size``.
+    Training: the order of :class:`~bimodal_cl.data.plan.EpochPlan`; as many full batches on every rank; one caption an
+    image and its crop drawn by (seed, epoch, image id). The row of a sample that cannot be used is filled as
+    :func:`~bimodal_cl.data.stages.fill_batches` states. Batches depend neither on ``num_workers`` nor on
+    ``start_step``, and global batches not on ``world_size``.
 
-    Evaluation (``train=False``): every image once in the manifest's order with its first caption and a centre crop;
-    rank r of W has the images ``[N r // W, N (r+1) // W)``, the last batch may be short, and a sample that cannot be
-    used is left out and counted.
+    Evaluation (``train=False``): every image once in the order of ids with its first caption and a centre crop; rank r
+    of W has the images ``[N r // W, N (r+1) // W)``, the last batch may be short, and a sample that cannot be used is
+    left out and counted.
 
     Args:
-        folder: with the shards and their ``manifest.json``, or the manifest.
+        folder: with ``manifest.json``, or the manifest, or a mixture.
         batch_size: pairs of a batch of this rank, >= 1.
         image_size: side of the images, pixels, >= 1.
         seed: of the run, >= 0.
-        epoch: number of the pass, >= 0.
+        epoch: number of the first pass, >= 0.
         start_step: batches to leave out at the beginning, ``0 <= start_step <= steps``; nothing of them is read.
         rank, world_size: this process among the ranks.
-        num_workers: processes that read and decode; 0 does it in this one.
+        num_workers: processes that read and decode, over all the epochs; 0 does it in this one.
         train: training or evaluation.
+        num_epochs: passes, >= 1 (training).
         shuffle_window: rows that are permuted together, >= 1 (training).
         scale, ratio, flip: of :class:`~bimodal_cl.data.transforms.TrainTransform` (training).
         max_bad_fraction: share of the samples, in [0, 1], above which faults stop the stream, as
             :meth:`~bimodal_cl.data.faults.FaultCounts.require_few` states.
         max_pixels: more pixels than this make an image a fault, >= 1.
-        pin_memory: put the images in page-locked memory where CUDA is there.
+        pin_memory: put images and tokens in page-locked memory where CUDA is there.
         eval_transform: what evaluation does to an image instead of :class:`EvalTransform`, such as the preprocessing
             that a published model was trained with.
+        tokenize: ``list of texts -> int64 [texts, tokens]``; workers then fill ``batch.tokens``.
+        storage: how shards that are elsewhere are fetched and kept.
 
     Raises:
         UserError: a value is out of range, the manifest or a shard does not fit, or the data set does not fill one
@@ -159,58 +192,87 @@ def open_stream(
         num_workers=(num_workers, 0, None),
         seed=(seed, 0, None),
         epoch=(epoch, 0, None),
+        num_epochs=(num_epochs, 1, None if train else 1),
         max_bad_fraction=(max_bad_fraction, 0, 1),
         max_pixels=(max_pixels, 1, None),
     )
-    manifest = folder if isinstance(folder, Manifest) else Manifest.load(folder)
-    plan: EpochPlan | SequentialPlan
-    image_ids: Callable[[int], np.ndarray]
-    transform: Callable[[Image.Image, int], Tensor]
-    draw_caption: Callable[[int, int], int]
+    mixture = open_mixture(folder)
+    schedule: TrainSchedule | EvaluationSchedule
     if train:
-        sizes = [shard.num_images for shard in manifest.shards]
         try:
-            plan = EpochPlan(sizes, seed, epoch, batch_size * world_size, shuffle_window)
+            schedule = TrainSchedule(
+                mixture, seed, epoch, num_epochs, start_step, batch_size, rank, world_size, shuffle_window
+            )
         except UserError as error:
-            raise UserError(f"{manifest.folder}: {error}") from None
-        image_ids = partial(plan.image_ids, first_row=rank * batch_size, last_row=(rank + 1) * batch_size)
-        train_transform = TrainTransform(image_size, scale, ratio, flip)
-        transform = partial(_augment, train_transform, seed, epoch)
-        draw_caption = partial(_draw_caption, seed, epoch)
+            raise UserError(f"{mixture}: {error}") from None
+        prepare: stages.Prepare = Augment(TrainTransform(image_size, scale, ratio, flip), seed, max_pixels)
     else:
-        plan = SequentialPlan(manifest.num_images, batch_size, rank, world_size)
-        image_ids = plan.image_ids
-        transform = partial(_transform, eval_transform or EvalTransform(image_size))
-        draw_caption = _first_caption
-    _require_ranges(start_step=(start_step, 0, plan.steps))
-
-    def build_pipeline() -> wds.DataPipeline:
-        return wds.DataPipeline(
-            partial(stages.list_rows, image_ids, start_step, plan.steps),
-            partial(
-                stages.read_rows, manifest=manifest, seed=seed, epoch=epoch, max_pixels=max_pixels, substitute=train
-            ),
-            partial(stages.transform_rows, transform=transform),
-            partial(stages.batch_rows, draw_caption=draw_caption),
-            stages.forward_errors,
-        )
-
-    return Stream(manifest, plan, build_pipeline, start_step, num_workers, max_bad_fraction, pin_memory)
-
-
-def _augment(transform: TrainTransform, seed: int, epoch: int, image: Image.Image, image_id: int) -> Tensor:
-    return transform(image, seed, epoch, image_id)
+        schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
+        prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)
+    _require_ranges(start_step=(start_step, 0, schedule.steps))
+    build_pipeline = partial(
+        _build_pipeline,
+        partial(stages.plan_batches, schedule),
+        partial(
+            stages.fill_batches,
+            open_reader=partial(MixtureReader, mixture, partial(RowReader, storage=storage or Storage())),
+            prepare=prepare,
+            seed=seed,
+            fill=train,
+        ),
+        partial(stages.collate, draw_caption=partial(_draw_caption, seed) if train else _first, tokenize=tokenize),
+        stages.forward_errors,
+    )
+    return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory)
 
 
-def _transform(transform: Callable[[Image.Image], Tensor], image: Image.Image, image_id: int) -> Tensor:
-    return transform(image)
+def _build_pipeline(*pipeline: Callable[..., Iterator[object]]) -> wds.DataPipeline:
+    return wds.DataPipeline(*pipeline)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What training does to an image: a function of seed, epoch and image id."""
+
+    transform: TrainTransform
+    seed: int
+    max_pixels: int
+
+    def __call__(self, row: Row, epoch: int, image_id: int, stopwatch: Stopwatch) -> tuple[Tensor, Iterable[str]]:
+        """Decode and augment."""
+        encoded = open_encoded(row.image, self.max_pixels, row.extension)
+        pixels = self.transform.apply(encoded, self.seed, epoch, image_id, partial(stopwatch.lap, "decode"))
+        stopwatch.lap("augment")
+        return pixels, encoded.notes
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What evaluation does to an image: the same for everybody."""
+
+    transform: Callable[[Image.Image], Tensor]
+    max_pixels: int
+
+    def __call__(self, row: Row, epoch: int, image_id: int, stopwatch: Stopwatch) -> tuple[Tensor, Iterable[str]]:
+        """Decode fully and preprocess."""
+        encoded = open_encoded(row.image, self.max_pixels, row.extension)
+        image = encoded.decode()
+        stopwatch.lap("decode")
+        pixels = self.transform(image)
+        stopwatch.lap("augment")
+        return pixels, encoded.notes
+
+
+def _prepare_worker(number: int) -> None:
+    # A tokenizer that was used before the workers were forked warns in each of them, unless it is told.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _draw_caption(seed: int, epoch: int, image_id: int, count: int) -> int:
     return int(draw_below(count, Purpose.CAPTION, seed, epoch, image_id)[0])
 
 
-def _first_caption(image_id: int, count: int) -> int:
+def _first(epoch: int, image_id: int, count: int) -> int:
     return 0
 
 

@@ -28,6 +28,7 @@ _NAME_SIZE = 100
 _SIZE, _TYPE, _MAGIC, _MAGIC_END, _PREFIX, _PREFIX_END = 124, 156, 257, 262, 345, 500
 _CHECKSUM = slice(148, 156)
 _FILE_TYPES = (b"0", b"\0", b"7")
+_IS_FILE = np.isin(np.arange(256), [ord(kind) for kind in _FILE_TYPES])
 _USTA = int.from_bytes(b"usta", "little")
 _OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)
 
@@ -197,7 +198,7 @@ class _Walk:
                 return True, Damage("garbage", f"garbage in the pax header at byte {start}")
             self._long_name, self._long_size = parsed[0] or self._long_name, parsed[1]
         elif kind == b"L":
-            self._long_name = data[start : start + size].rstrip(b"\0")
+            self._long_name = data[start : start + size].partition(b"\0")[0]
         elif kind not in b"gK":
             if regular:
                 self._take_name(position, magic == b"ustar\0" and data[position + _PREFIX] != 0)
@@ -220,7 +221,7 @@ class _Walk:
         places, sizes, kinds, prefixed = _find_stretch(self._data, self._position, self._end)
         if not len(places):
             return 0
-        is_file = np.isin(kinds, [ord(kind) for kind in _FILE_TYPES])
+        is_file = _IS_FILE[kinds]
         self._close_steps()
         self._parts.append((places, sizes, is_file))
         for place in places[prefixed & is_file].tolist():

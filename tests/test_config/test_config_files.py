@@ -46,7 +46,7 @@ def test_later_files_win_key_by_key(run, tmp_path):
     second = write(tmp_path, "second.yaml", data={"num_workers": 1, "flip": True}, seed=4)
     third = write(tmp_path, "third.yaml", data={"flip": False}, train={"global_batch_size": 32})
     config = load_config([run, second, third])
-    assert (config.data.train, config.data.num_workers, config.data.flip) == ("shards", 1, False)
+    assert (config.data.train[0].folder, config.data.num_workers, config.data.flip) == ("shards", 1, False)
     assert (config.seed, config.train.num_epochs, config.train.global_batch_size) == (4, 1, 32)
     assert config.loss.rho == 2.0
 

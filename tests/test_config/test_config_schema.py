@@ -19,6 +19,7 @@ CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
 KEYS = """
 output seed
 data.train data.val data.zero_shot data.num_workers data.crop_scale data.flip data.shuffle_window data.max_bad_fraction
+data.cache_dir data.cache_gb data.allow_pipe
 model.name model.pretrained model.image_size model.embed_dim
 model.vision.timm_model_name model.vision.timm_model_pretrained model.vision.timm_pool model.vision.timm_proj
 model.vision.timm_drop model.vision.timm_drop_path model.vision.layers model.vision.width model.vision.head_width

@@ -27,7 +27,7 @@ BAD: dict[int, bytes | str] = {
     30: encode_image(30, format="JPEG")[:-60],
     31: encode_image(31, size=(60, 60)),
 }
-KINDS = {"undecodable": 2, "zero_bytes": 1, "no_caption": 1, "too_many_pixels": 1}
+KINDS = {"zero_bytes": 1, "undecodable": 2, "empty_caption": 1, "too_many_pixels": 1}
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -44,7 +44,7 @@ def test_faults_are_counted_by_kind_and_named(
     assert named == {
         7: ("000.tar", "k0007", "undecodable"),
         12: ("001.tar", "k0012", "zero_bytes"),
-        13: ("001.tar", "k0013", "no_caption"),
+        13: ("001.tar", "k0013", "empty_caption"),
         30: ("002.tar", "k0030", "undecodable"),
         31: ("002.tar", "k0031", "too_many_pixels"),
     }

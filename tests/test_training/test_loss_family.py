@@ -18,7 +18,7 @@ def lines(run: Path) -> list[dict]:
     """The training lines, without what a clock measured."""
     events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
-        {key: value for key, value in event.items() if key not in ("seconds", "samples_per_second")}
+        {key: value for key, value in event.items() if key not in ("seconds", "data_seconds", "samples_per_second")}
         for event in events
         if event["event"] == "train"
     ]

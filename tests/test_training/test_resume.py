@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bimodal_cl import train
 
-CLOCK = ("seconds", "samples_per_second")
+CLOCK = ("seconds", "data_seconds", "samples_per_second")
 
 
 def metrics(run: Path) -> list[dict]:

@@ -1,0 +1,18 @@
+"""A run that is killed at random and resumed on other ranks and workers sees what the uninterrupted one saw."""
+
+from tests.test_training.killed_runs import run_killed, run_whole
+
+STEPS = {"num_epochs": None, "num_steps": 40, "global_batch_size": 72, "log_every": 1, "device": "cpu"}
+
+
+def test_killed_runs_see_the_same_samples(write_config, tmp_path):
+    # An epoch has 5 steps; a window of 7 images and 8 lanes make the order anything but sequential.
+    vision = {"patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
+    data = {"shuffle_window": 7, "val": None}
+    changes = {"train": STEPS, "model": {"vision": vision}, "data": data, "checkpoint": {"every": 3}}
+    whole = run_whole(write_config("whole", **changes), tmp_path)
+    assert sorted(whole) == list(range(40))
+    assert len({n for step in range(5) for n in whole[step][0]}) == 360
+    lives = run_killed(write_config("killed", **changes), tmp_path, whole, kills=3, seed=1)
+    assert len(lives) == 4 and lives[-1][1] == 39
+    assert all(lives[n + 1][0] % 3 == 0 for n in range(3))  # each from a checkpoint
