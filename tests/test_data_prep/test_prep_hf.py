@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from pyarrow import parquet
 
 from bimodal_cl.errors import RunStopped, UserError
+from data_prep.image_bytes import BadImage
 from data_prep.sources import hf
 from tests.test_data_prep.raw_material import (
     captions_of,
@@ -105,6 +106,20 @@ def test_untyped_columns(prep, tmp_path, streaming):
 
 
 @pytest.mark.parametrize("streaming", [(), ("--streaming",)])
+def test_lines_of_json(prep, tmp_path, streaming):
+    rows = [{"image": f"pictures/{n}.jpg", "captions": [f"a {n}", f"b {n}"]} for n in range(3)]
+    write_files(tmp_path / "data", {f"pictures/{n}.jpg": photo(n) for n in range(3)})
+    file = tmp_path / "data" / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    assert prep("write", "hf", "--dataset", file, *streaming, "--to", tmp_path / "to").status == 0
+    samples = read_folder(tmp_path / "to")
+    assert [image_of(sample) for sample in samples] == [photo(n) for n in range(3)]
+    assert [captions_of(sample) for sample in samples] == [[f"a {n}", f"b {n}"] for n in range(3)]
+    error = prep("write", "hf", "--dataset", file, *streaming, "--image-column", "imag", "--to", tmp_path / "no").error
+    assert "no column 'imag' (--image-column); did you mean 'image'?" in error
+
+
+@pytest.mark.parametrize("streaming", [(), ("--streaming",)])
 def test_a_folder_of_images_with_splits(prep, tmp_path, streaming):
     folder = tmp_path / "birds"
     for split, numbers in (("train", range(3)), ("test", range(3, 5))):
@@ -183,6 +198,29 @@ def test_a_source_that_breaks_off():
         next(taken)
     with pytest.raises(UserError, match="after 1 rows: damaged"):
         list(hf._rows(rows(ValueError("damaged")), "a/b"))
+
+
+def test_a_stream_that_does_not_know_its_columns(tmp_path):
+    """Its first row tells them, and is not lost."""
+
+    def rows():
+        for n in range(3):
+            yield {"image": photo(n), "caption": f"picture {n}", "other": n}
+
+    args = Namespace(dataset="made", image_column=None, caption_column=None)
+    stream = datasets.IterableDataset.from_generator(rows)
+    assert stream.features is None
+    items = list(hf._plan_split(args, "train", "train", stream, tmp_path).items)
+    assert [(item.image, item.captions) for item in items] == [(photo(n), (f"picture {n}",)) for n in range(3)]
+
+
+def test_a_member_of_a_remote_archive_is_fetched_where_it_is_encoded(tmp_path):
+    write_files(tmp_path, {"1.jpg": photo(1)})
+    fetch = hf._image({"bytes": None, "path": f"file://{tmp_path / '1.jpg'}"}, tmp_path)
+    assert fetch() == photo(1)
+    missing = hf._image({"bytes": None, "path": f"file://{tmp_path / '2.jpg'}"}, tmp_path)
+    with pytest.raises(BadImage, match=r"cannot be read: .*2\.jpg"):
+        missing()
 
 
 def test_the_first_caption_column_there_is():

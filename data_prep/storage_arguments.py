@@ -1,0 +1,36 @@
+"""The flags that say how shards that are not files here are reached."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bimodal_cl.errors import UserError
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.storage import Storage
+
+
+def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-pipe``, ``--cache-dir`` and ``--cache-gb``."""
+    parser.add_argument(
+        "--allow-pipe", action="store_true", help="run the commands of pipe: locations, whose output is the shard"
+    )
+    parser.add_argument(
+        "--cache-dir", type=Path, default=None, metavar="DIR", help="for remote shards; None: below ~/.cache"
+    )
+    parser.add_argument("--cache-gb", type=float, default=16.0, metavar="GB", help="limit of that folder, in GiB")
+
+
+def build_storage(args: argparse.Namespace) -> Storage:
+    """Build the storage that these flags describe.
+
+    Raises:
+        UserError: the limit is negative or not a number.
+    """
+    from bimodal_cl.data.storage import Storage
+
+    if not 0 <= args.cache_gb < float("inf"):
+        raise UserError(f"--cache-gb must be at least 0, got {args.cache_gb}")
+    return Storage(args.cache_dir, int(args.cache_gb * 2**30), args.allow_pipe)
