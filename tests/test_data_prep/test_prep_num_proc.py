@@ -87,6 +87,27 @@ def test_processes_end_with_a_killed_parent(tmp_path):
     assert processes and not [process for process in processes if Path(f"/proc/{process}").exists()]
 
 
+def test_ctrl_c_ends_all_with_one_line(tmp_path):
+    """A terminal sends it to every process of the command."""
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heed}; import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
+    flags = ("write", "synthetic", "--num-train", "100000", "--shard-size", "32", "--num-proc", "2")
+    command = [sys.executable, "-c", code, *flags, "--to", str(tmp_path / "to")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "to/.partial/content/train/00003.tar").exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and err.splitlines()[-1] == "interrupted" and "Traceback" not in err
+    assert not (tmp_path / "to").exists()
+    with pytest.raises(ProcessLookupError):  # soon nobody of its session is left
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+
+
 @pytest.fixture
 def source(tmp_path):
     """Plain images, images to scale and to convert, and some that cannot be used, on both sides of the first 64."""
@@ -119,7 +140,7 @@ def test_strict_stops_at_the_first_in_order(prep, source, tmp_path):
 
 
 def test_drawn_pictures_too(prep, tmp_path):
-    sizes = ("--num-train", 768, "--num-val", 2, "--num-retrieval", 2, "--images-per-concept", 1, "--side", 32)
+    sizes = ("--num-train", 400, "--num-val", 2, "--num-retrieval", 2, "--images-per-concept", 1, "--side", 32)
     for number in (1, 2):
         assert prep("write", "synthetic", *sizes, "--num-proc", number, "--to", tmp_path / str(number)).status == 0
     assert file_bytes(tmp_path / "1") == file_bytes(tmp_path / "2")

@@ -8,6 +8,7 @@ import pytest
 
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS, USED_KINDS
+from bimodal_cl.data.row_table import load_row_table
 from bimodal_cl.data.shard import index_shard
 from data_prep.cli import main
 from tests.fault_zoo import write_fault_zoo
@@ -54,6 +55,14 @@ def test_the_index_counts_what_was_planted(zoo):
     assert manifest.faults == {kind: zoo.planted[kind] for kind in SHARD_KINDS}
 
 
+def test_shards_that_are_as_their_manifest_says_have_only_the_planted_faults(zoo, capsys):
+    """The manifest of an index that kept what stands before the damage is no fault of its own."""
+    _, before = verify(capsys, zoo.folder, "--workers", 1)
+    assert main(["index", str(zoo.folder), "--damaged", "keep", "--workers", "1"]) == 0
+    status, after = verify(capsys, zoo.folder, "--workers", 1)
+    assert status == 1 and after == before
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_fault_is_named(zoo, capsys, workers):
     status, found = verify(capsys, zoo.folder, "--workers", workers)
@@ -89,8 +98,11 @@ def test_the_clean_copy_verifies_clean(zoo, capsys, tmp_path):
     lost = sum(count for kind, count in zoo.planted.items() if kind in REPLACED_KINDS) - zoo.planted["not_adjacent"]
     samples = dict(read_folder(tmp_path / "clean1"))
     assert Manifest.load(tmp_path / "clean1").num_images == len(samples) == zoo.num_images - lost
-    for path in (tmp_path / "clean1").glob("*.tar"):
-        assert len(index_shard(path)) == len(read_tar(path))
+    manifest = Manifest.load(tmp_path / "clean1")
+    for number, shard in enumerate(manifest.shards):
+        index, table = index_shard(manifest.path(number)), load_row_table(manifest, number)
+        assert len(index) == shard.num_images == len(read_tar(manifest.path(number))) and not index.counts
+        assert table is not None and table.image_offset.tolist() == index.image_offset.tolist()
 
 
 def test_what_can_be_mended_is(zoo, capsys, tmp_path):
