@@ -1,0 +1,69 @@
+"""The benchmarks of decoders and loaders run at tiny sizes, and their rows are whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bimodal_cl.data.decode import decode_image
+from bimodal_cl.errors import UserError
+from tests.benchmarks.open_clip_loader import take_batches
+from tests.benchmarks.photos import make_photos
+from tests.test_benchmarks.test_benchmarks import bench, rows_of
+
+
+def test_decoders_prints_a_row_for_every_library():
+    done = bench("decoders", "--quick", "--sides", "64")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(done.stdout, "decode, crop, resize to 64 x 64")
+    for name in ("Pillow", "Pillow, draft", "simplejpeg in eighths, resized by Pillow", "ours, from the header on"):
+        speed, ratio, mean, _ = (float(cell) for cell in rows[name])
+        assert speed > 0 and ratio > 0 and (mean < 4), name
+    assert rows["Pillow"][1:] == ["1.00", "0.0", "0.0"]
+
+
+def test_loader_prints_our_row_and_stages():
+    done = bench("loader", "--quick", "--num-workers", "1")
+    assert done.returncode == 0, done.stderr
+    (cells,) = rows_of(done.stdout, "64 x 64, batches of 8, 1 workers").values()
+    assert float(cells[0]) > 0 and cells[-1] == "1.00"
+    for stage in ("read", "decode", "augment", "collate", "wait"):
+        assert f"\n{stage} " in done.stdout
+
+
+def test_another_interpreter_without_open_clip_is_named(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'open_clip'\" >&2\nexit 1\n")
+    python.chmod(0o755)
+    done = bench("loader", "--quick", "--num-workers", "1", "--open-clip-python", str(python))
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("ModuleNotFoundError: No module named 'open_clip'")
+    assert str(python) in done.stderr
+
+
+def test_batches_are_taken_after_the_warm_up():
+    taken = []
+    seconds, _ = take_batches((taken.append(n) for n in range(9)), warm_up=3, count=4)
+    assert len(taken) == 7 and seconds > 0
+    with pytest.raises(RuntimeError, match="gave 6 batches, 7 are needed"):
+        take_batches(range(6), warm_up=3, count=4)
+
+
+def test_photos_are_mosaics_of_what_is_there(tmp_path):
+    for number in range(24):
+        Image.new("RGB", (140, 130), (10 * number, 0, 0)).save(tmp_path / f"{number:02d}.png")
+    photos = [np.asarray(decode_image(data)) for data in make_photos(tmp_path, 2)]
+    assert [photo.shape for photo in photos] == [(375, 500, 3)] * 2
+    for number in range(24):
+        row, column = divmod(number % 12, 4)
+        assert abs(int(photos[number // 12][125 * row + 60, 125 * column + 60, 0]) - 10 * number) <= 3
+    with pytest.raises(UserError, match="fewer than the 36 images that 3 mosaics take"):
+        make_photos(tmp_path, 3)
+
+
+def test_synthetic_photos_differ_and_are_as_large_as_real_ones():
+    photos = make_photos(None, 2)
+    assert photos[0] != photos[1]
+    assert all(60_000 < len(photo) < 200_000 for photo in photos)
+    assert make_photos(None, 1)[0] == photos[0]
