@@ -5,6 +5,7 @@ As a command, for more kills than the suite has time for:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -16,6 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 RECORDER = str(Path(__file__).with_name("recorded_run.py"))
 SHAPES = ((1, 0), (2, 1), (1, 3), (2, 0), (1, 1), (2, 3))  # ranks and workers, in turn
@@ -23,15 +26,13 @@ Seen = dict[int, tuple[list[int], list[int]]]
 
 
 def start(config: Path, record: Path, num_processes: int, num_workers: int, *flags: str) -> subprocess.Popen:
-    """Start or resume a run whose steps are recorded, in a process group of its own."""
+    """Start or resume a run whose steps are recorded."""
     name = {1: "one_process", 2: "two_processes_cpu"}[num_processes]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{name}.yaml"]
     command += [RECORDER, str(record), "--config", str(config), "--resume", "latest", *flags]
     command += ["--data.num_workers", str(num_workers), "--train.device", "cpu"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def read_record(record: Path) -> Iterator[tuple[int, list[int], list[int]]]:
@@ -70,7 +71,8 @@ def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *
             while process.poll() is None and _last_step(record) < target:
                 time.sleep(0.01)
             time.sleep(generator.uniform(0, 0.1))  # in any part of a step
-            os.killpg(process.pid, signal.SIGKILL)
+            assert process.poll() is None, process.communicate()[1].decode()
+            _kill(process)
         _, errors = process.communicate()
         assert process.returncode == (0 if target is None else -signal.SIGKILL), (life, errors.decode())
         steps = []
@@ -82,6 +84,17 @@ def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *
         lives.append((steps[0], steps[-1]))
     assert seen == set(whole)
     return lives
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """Kill the launcher and all ranks and workers: ranks have process groups of their own."""
+    launcher = psutil.Process(process.pid)
+    everybody = [launcher, *launcher.children(recursive=True)]
+    for each in everybody:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(everybody, timeout=60)
 
 
 def _last_step(record: Path) -> int:
