@@ -1,0 +1,43 @@
+"""A training from a bad server, from index to the last step, is the training from the disk, bit for bit."""
+
+import pytest
+
+from bimodal_cl import train
+from data_prep import cli
+from tests.test_data.shard_server import serve
+from tests.test_training.test_resume import assert_equal_runs
+
+
+@pytest.mark.parametrize("cache_gb", [0, 1])
+def test_training_from_a_server_that_truncates_every_third_response(
+    write_config, shapes, tmp_path, monkeypatch, cache_gb
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with serve(shapes / "train") as server:
+        server.fault = lambda number: "truncate" if number % 3 == 0 else ""
+        remote = tmp_path / "remote" / "train"
+        urls = f"{server.url}/{{00000..00003}}.tar"
+        assert cli.main(["index", urls, "--to", str(remote), "--captions", "lines"]) == 0
+        indexed = len(server.asked)
+        data = {"num_workers": 1}
+        assert train.main(["--config", str(write_config("disk", data=data))]) == 0
+        # Another cache than the index's: every byte that is trained on comes from the server.
+        data |= {"train": str(remote), "cache_gb": cache_gb, "cache_dir": str(tmp_path / "other")}
+        assert train.main(["--config", str(write_config("server", data=data))]) == 0
+        assert len(server.asked) > indexed + 4
+    assert_equal_runs(tmp_path / "disk", tmp_path / "server")
+
+
+def test_a_shard_that_changed_on_its_server_is_refused_by_name(write_config, shapes, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for path in (shapes / "train").glob("*.tar"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    with serve(folder) as server:
+        assert cli.main(["index", f"{server.url}/{{00000..00003}}.tar", "--to", str(tmp_path / "remote")]) == 0
+        (folder / "00002.tar").write_bytes((folder / "00002.tar").read_bytes() + bytes(512))
+        data = {"train": str(tmp_path / "remote"), "cache_gb": 0, "cache_dir": str(tmp_path / "other")}
+        capsys.readouterr()
+        assert train.main(["--config", str(write_config("run", data=data))]) == 2
+    assert f"{server.url}/00002.tar" in capsys.readouterr().err.splitlines()[-1]
