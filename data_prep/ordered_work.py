@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 FEW = 64  # items that one process finishes before others have started
 CHUNK = 8  # items that go to a process together
+PRELOADED = ["data_prep.writer", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"]  # imported once for all processes
 CHUNKS_AHEAD = 3  # chunks a process that are under way or wait for their turn
 
 
@@ -66,6 +67,7 @@ def _map_in_processes(function: Callable[[Item], Result], items: Iterable[Item],
     # Not forked: sources may have started threads, whose locks a forked child would find held for ever.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(PRELOADED)
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process)
     pending: deque[Future[list[Result]]] = deque()
     chunks = iter(partial(_take, iter(items)), [])

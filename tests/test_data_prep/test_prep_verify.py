@@ -1,6 +1,8 @@
 """Planted faults are found by shard and key; clean copies are clean."""
 
+import errno
 import json
+import os
 
 import pytest
 
@@ -198,6 +200,24 @@ def test_wrong_uses(prep, shards, tmp_path):
     write_tar(broken / "0.tar", [("a.jpg", b"x"), ("a.txt", b"y")])
     assert "no sample of" in prep("verify", broken, "--repair", "--to", tmp_path / "none").error
     assert not (tmp_path / "none").exists()
+
+
+def test_a_disk_that_fails(prep, shards, tmp_path, monkeypatch):
+    """The sample that cannot be read is named, and the others are copied."""
+    data = (shards / "00001.tar").read_bytes()
+    bad = data.index(photo(3))
+    pread = os.pread
+
+    def fail(descriptor, size, offset):
+        if offset == bad and size == len(photo(3)):
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", fail)
+    done = prep("verify", shards, "--workers", 1)
+    assert done.status == 1 and fault_lines(done) == ["00001.tar img3: unreadable: Input/output error"]
+    assert prep("verify", shards, "--workers", 1, "--repair", "--to", tmp_path / "copy").status == 0
+    assert [key for key, _ in read_folder(tmp_path / "copy")] == [f"img{n}" for n in range(8) if n != 3]
 
 
 def test_shards_that_are_elsewhere(prep, shards, tmp_path):
