@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 # Left free on the disk: a cache that fills it would end other programs, checkpoints among them.
 FREE_BYTES = 2**30
 _STEP = 2**26  # bytes claimed at a time where the size is not known before
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at another process's download
 _ENTRY = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9._-]*\.(shard|part)$")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -246,18 +247,26 @@ def _evict(files: list[tuple[Path, os.stat_result]], needed: int) -> bool:
 
 
 def _open_part(part: Path) -> int:
-    """Open and lock the file of a download; waits while another process has it."""
+    """Open and lock the file of a download; waits while another process has it.
+
+    By asking again and again: one who waited in the kernel would wait on after the file was renamed, for all who have
+    the entry open.
+    """
+    pause = _SHORTEST_PAUSE
     while True:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _lock(descriptor, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
+            _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):  # renamed, or evicted, since it was opened
                 if os.path.samestat(part.stat(), os.fstat(descriptor)):
                     return descriptor
+        except BlockingIOError:
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # renamed or evicted while we waited
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int) -> None:

@@ -62,6 +62,10 @@ class HttpSource:
 class _Answer:
     """The answer to one request for bytes, redirections followed; closes its connection unless it was read whole."""
 
+    first: int  # byte of the file that the body begins with
+    info: SourceInfo
+    _expected: int | None  # bytes of the body that are wanted
+
     def __init__(self, url: str, start: int, stop: int | None, name: str, timeout: float) -> None:
         self._name = name
         headers = {"Accept-Encoding": "identity", "User-Agent": "bimodal_cl"}
@@ -89,8 +93,10 @@ class _Answer:
 
     def _read_head(self, start: int) -> None:
         response = self._response
-        status, total = response.status, None
-        self.first, self._expected = 0, response.length
+        status = response.status
+        total: int | None = None
+        self.first = 0
+        self._expected = response.length
         found = _CONTENT_RANGE.match(response.getheader("Content-Range", ""))
         if found and found[3] != "*":
             total = int(found[3])

@@ -303,7 +303,8 @@ class FileSystemSource:
         except Exception as error:
             status = _status_of(error)
             refused = status is not None and 400 <= status < 500 and status not in TRANSIENT_STATUS
-            if refused or "Credential" in type(error).__name__:
+            hopeless = any(word in type(error).__name__ for word in ("Credential", "Offline"))
+            if refused or hopeless:
                 raise UserError(f"shard {self.name}: cannot be read: {_one_line(error)}") from None
             raise TransferError(_one_line(error)) from None
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import torch
 
-from bimodal_cl.data import Manifest
+from bimodal_cl.data import Manifest, open_stream
 from bimodal_cl.data import open_shards as open_shards_module
 from bimodal_cl.data import rows as rows_module
 from bimodal_cl.data.rows import Row, RowReader
@@ -192,3 +193,23 @@ def test_rows_say_what_is_wrong_with_their_captions(tmp_path: Path) -> None:
     assert [row.image for row in rows] == [image] * 5 + [b""]
     assert [reader.key(n) for n in range(6)] == ["a", "b", "c", "d", "e.x", "f"]
     reader.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("cache_bytes", [0, 10**9])
+def test_an_epoch_over_a_server_that_truncates_every_third_response_is_the_epoch_from_disk(
+    folder: Path, server: ShardServer, tmp_path: Path, num_workers: int, cache_bytes: int
+) -> None:
+    manifest = write_remote_manifest(folder, tmp_path / "remote", server.url)
+    server.fault = lambda number: "truncate" if number % 3 == 0 else ""
+    options = {"batch_size": 4, "image_size": 6, "seed": 3, "shuffle_window": 8, "max_bad_fraction": 0.5}
+    expected = open_stream(folder, **options)
+    storage = Storage(tmp_path / "cache", cache_bytes, first_delay=0.001)
+    stream = open_stream(manifest, num_workers=num_workers, storage=storage, **options)
+    for ours, theirs in zip(stream, expected, strict=True):
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.image_ids, theirs.image_ids) and torch.equal(ours.text_ids, theirs.text_ids)
+        assert ours.texts == theirs.texts
+    assert stream.report().by_kind == expected.report().by_kind  # the two planted faults and no others
+    assert stream.report().by_kind.total() == 2
+    assert sum(number % 3 == 0 for number in range(1, len(server.asked) + 1)) >= 4  # that many were truncated

@@ -168,9 +168,11 @@ def test_processes_share_one_download(tmp_path: Path, monkeypatch: pytest.Monkey
     with serve(tmp_path) as server:
         server.pause = 0.02
         storage = Storage(tmp_path / "cache")
+        all_open = context.Barrier(4)
 
         def read() -> None:
             file = storage.open(f"{server.url}/a.tar", 300_000)
+            all_open.wait(timeout=10)  # nobody waits for those who have it open
             os._exit(0 if isinstance(file, LocalFile) and file.read(0, 300_000) == bytes(300_000) else 1)
 
         children = [context.Process(target=read) for _ in range(4)]
