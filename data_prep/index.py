@@ -11,22 +11,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS
 from bimodal_cl.data.locations import expand_locations, is_pipe, is_remote
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.natural_order import natural_order
-from bimodal_cl.data.remote import open_source
 from bimodal_cl.data.row_table import ROWS_FOLDER, row_table_path
 from bimodal_cl.data.shard import NAME_KINDS, index_shard
-from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.progress import note, progress
 
 from .input_paths import require_folder
 from .layouts import Layout, recognise_layout
 from .shard_description import Description, NamedShard, describe_shard, writing_to
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.storage import Storage
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -53,11 +54,12 @@ class IndexReport:
     def lines(self) -> Iterator[str]:
         """The summary, for people."""
         manifest = self.manifest
-        reused = f"; {self.num_reused:,} read earlier" if self.num_reused else ""
         yield (
             f"{manifest.folder / MANIFEST_NAME}: {manifest.num_images:,} images, {manifest.num_texts:,} captions "
-            f"({manifest.captions}) in {len(manifest.shards):,} shards{reused}{'' if self.is_new else '; unchanged'}"
+            f"({manifest.captions}) in {len(manifest.shards):,} shards{'' if self.is_new else '; unchanged'}"
         )
+        if self.num_reused:
+            yield f"  {self.num_reused:,} of the shards were read before and have not changed"
         if self.layout is not None:
             yield f"  layout of {self.layout.name}: {self.layout.meaning}"
         for rule, kinds in (("replaced", REPLACED_KINDS), ("kept", SHARD_KINDS), ("used", NAME_KINDS)):
@@ -88,17 +90,16 @@ def index_shards(
         overwrite: replace a manifest that says something else. Ids come from it, so tables of a run made with the
             old one would not fit.
         damaged: "refuse" a shard that is truncated or holds garbage, or "keep" the whole samples before that.
-        storage: reaches remote shards.
+        storage: reaches remote shards; None where there are none.
 
     Raises:
         UserError: nothing is found, a shard is damaged and not to be kept, or there is another manifest and not
             ``overwrite``.
         OSError: a disk or a server failed.
     """
-    storage = Storage() if storage is None else storage
-    locations = expand_locations(patterns, storage.allow_pipe)
+    locations = expand_locations(patterns, storage is not None and storage.allow_pipe)
     folder = _folder_of(locations) if to is None else to
-    first = None if is_pipe(locations[0]) else storage.local_copy(locations[0])
+    first = _first_shard(locations[0], storage)
     layout = None if first is None else recognise_layout(first, locations[0], _beside(locations[0], storage))
     old_mode = _old_captions(folder)
     mode = captions or old_mode or (layout.captions if layout else None) or "whole"
@@ -179,12 +180,21 @@ def _name(location: str, folder: Path) -> str:
     return path.as_posix()
 
 
-def _beside(location: str, storage: Storage) -> Callable[[str], bool]:
+def _first_shard(location: str, storage: Storage | None) -> Path | None:
+    """A file to tell the layout from; None where a command would have to run once more for it."""
+    if storage is None:
+        return Path(location)
+    return None if is_pipe(location) else storage.local_copy(location)
+
+
+def _beside(location: str, storage: Storage | None) -> Callable[[str], bool]:
     """A function that tells whether a file of some name stands beside a shard."""
 
     def has_beside(name: str) -> bool:
-        if not is_remote(location):
+        if storage is None or not is_remote(location):
             return Path(location).with_name(name).exists()
+        from bimodal_cl.data.remote import open_source
+
         with suppress(UserError, OSError):
             open_source(f"{location.partition('?')[0].rpartition('/')[0]}/{name}", storage.timeout).info()
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bimodal_cl.data.locations import is_remote
 from bimodal_cl.errors import UserError
 
 DESCRIPTION = """Write manifest.json for shards that are there, from their headers, and keep beside it where their rows
@@ -45,13 +46,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index, print what was found, and return the exit status."""
-    from bimodal_cl.data.storage import Storage
-
     from .index import index_shards
 
     if not 0 <= args.cache_gb < float("inf"):
         raise UserError(f"--cache-gb must be at least 0, got {args.cache_gb}")
-    storage = Storage(args.cache_dir, int(args.cache_gb * 2**30), args.allow_pipe)
+    storage = None
+    if any(is_remote(pattern) for pattern in args.shards):
+        from bimodal_cl.data.storage import Storage
+
+        storage = Storage(args.cache_dir, int(args.cache_gb * 2**30), args.allow_pipe)
     report = index_shards(
         args.shards, args.to, args.captions, args.workers, args.overwrite, args.damaged, storage=storage
     )

@@ -65,7 +65,7 @@ def recognise_layout(path: Path, location: str, has_beside: Callable[[str], bool
         return Layout("CLIP_benchmark retrieval", "lines", "a .txt holds a caption a line")
     name = _name_writer(begin, location)
     if name == "bimodal-prep":
-        return Layout(name, None, "its own manifest says whether a .txt holds a caption a line; this one is new")
+        return Layout(name, None, "it writes a caption a line, so that --captions lines is right without its manifest")
     return None if name is None else Layout(name, "whole", "a .txt is one caption")
 
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bimodal_cl.data.locations import is_pipe, is_remote
 from bimodal_cl.data.manifest import CaptionsMode, DamagedRule, Shard
-from bimodal_cl.data.remote import RetryRule, open_source
 from bimodal_cl.data.row_table import load_table_header, save_row_table
 from bimodal_cl.data.shard import index_shard
-from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError
+
+if TYPE_CHECKING:  # it imports fsspec, a tenth of the time that a thousand local samples take
+    from bimodal_cl.data.storage import Storage
 
 _DAMAGE = {"truncated", "garbage"}
 
@@ -50,7 +52,7 @@ class Description:
 
 
 def describe_shard(
-    named: NamedShard, folder: Path, captions: CaptionsMode, damaged: DamagedRule, storage: Storage
+    named: NamedShard, folder: Path, captions: CaptionsMode, damaged: DamagedRule, storage: Storage | None
 ) -> Description:
     """Count a shard's rows and captions from its headers, and keep where they lie in a row table.
 
@@ -61,7 +63,7 @@ def describe_shard(
         folder: of the manifest, which gets the row table.
         captions: how texts are split.
         damaged: "refuse" or "keep" a shard that is truncated or holds garbage.
-        storage: reaches remote shards.
+        storage: reaches remote shards; None where there are none.
 
     Raises:
         UserError: it cannot be read, or is damaged and not to be kept; or the folder cannot be written to.
@@ -71,7 +73,7 @@ def describe_shard(
     found = _reuse(named.name, folder, captions, damaged, size, version)
     if found is not None:
         return found
-    path = storage.local_copy(named.location)
+    path = Path(named.location) if storage is None else storage.local_copy(named.location)
     index = index_shard(path, captions, "keep", named.name if is_remote(named.name) else named.location)
     if index.damage and damaged == "refuse":
         raise UserError(
@@ -94,10 +96,12 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise UserError(f"cannot write to {folder}: {error.strerror}; --to DIR puts the manifest elsewhere") from None
 
 
-def _ask(location: str, storage: Storage) -> tuple[int | None, str]:
+def _ask(location: str, storage: Storage | None) -> tuple[int | None, str]:
     """Size and version of a remote shard, None and "" where nobody says or the table's time tells."""
-    if not is_remote(location) or is_pipe(location):
+    if storage is None or not is_remote(location) or is_pipe(location):
         return None, ""
+    from bimodal_cl.data.remote import RetryRule, open_source
+
     source = open_source(location, storage.timeout)
     info = RetryRule(storage.retries, storage.first_delay).run(source.name, source.info)
     return info.size, info.version

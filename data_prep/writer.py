@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from bimodal_cl.data.manifest import Manifest, Shard
+from bimodal_cl.data.row_table import save_row_table
+from bimodal_cl.data.shard import index_shard
 from bimodal_cl.errors import UserError
 from bimodal_cl.progress import note, progress
 
@@ -160,6 +162,7 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
                     num_images, num_texts = num_images + 1, num_texts + count
                     sample = next(samples, None)
             report.shards.append(Shard(name, num_images, num_texts, tar.size, tar.sha256))
+            save_row_table(folder, report.shards[-1], index_shard(folder / name, "lines"))
     if not report.shards:
         what = f"split '{split.name}'" if split.name else "the source"
         raise UserError(f"{what} has no item that can be written ({report.skipped} skipped)")

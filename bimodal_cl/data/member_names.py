@@ -87,13 +87,12 @@ def _spread_names(members: TarMembers, first: int, last: int) -> np.ndarray:
     """
     fields = members.fields[first:last]
     long_names = {n - first: name for n, name in members.long_names.items() if first <= n < last}
-    height = int(np.flatnonzero(fields.any(axis=0)).max(initial=-1)) + 1
-    height = max([height, *map(len, long_names.values())]) + _EXTENSION_BYTES
+    height = max([fields.shape[1], *map(len, long_names.values())]) + _EXTENSION_BYTES
     text = np.zeros((height, len(fields)), np.uint8)
-    shown = min(height, fields.shape[1])
-    text[:shown] = fields[:, :shown].T
-    ended = np.logical_or.accumulate(text[:shown] == 0, axis=0)
-    text[:shown][ended] = 0  # what stands after a name's end
+    shown = fields.shape[1]
+    text[:shown] = fields.T
+    for row in range(1, shown):
+        text[row] *= text[row - 1] != 0  # nothing stands after a name's end
     for number, name in long_names.items():
         text[:, number] = 0
         text[: len(name), number] = np.frombuffer(name, np.uint8)

@@ -193,7 +193,8 @@ def _make_rows(index: ShardIndex) -> np.ndarray:
     for column in ("image_offset", "image_size", "text_offset", "text_size"):
         rows[column] = getattr(index, column)
     rows["first_text"] = np.cumsum(index.caption_count) - index.caption_count
-    rows["image_ext"] = [IMAGE_EXTENSIONS.index(ext) for ext in index.image_ext]
+    numbers = {ext: number for number, ext in enumerate(IMAGE_EXTENSIONS)}
+    rows["image_ext"] = [numbers[ext] for ext in index.image_ext]
     return rows
 
 

@@ -33,6 +33,7 @@ _USTA = int.from_bytes(b"usta", "little")
 _OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)
 
 _STRETCH = 8192  # blocks that are looked at together: 4 MiB
+_CHECKED = 240  # headers whose checksums are computed together: less than the 128 KiB that malloc gives back at once
 _STEPS, _MANY_STEPS = 32, 8192  # headers walked one by one before the next stretch is tried
 _DENSE = 8192  # bytes a member, on average: below, every page or two holds a header
 _SPARSE = 131_072  # bytes a member: above, reading ahead would only read pixels
@@ -58,7 +59,8 @@ class TarMembers:
     Args:
         header: where each one's header is, bytes, int64 ``[members]``.
         size: bytes of the payload, which follows the header, int64 ``[members]``.
-        fields: the name field of each header, as it is there, uint8 ``[members, 100]``.
+        fields: the name field of each header, as it is there, uint8 ``[members, width]`` without columns of zeros at
+            the end.
         long_names: names that are elsewhere (GNU's, pax's, ustar's with a prefix), by member.
         damage: what ends the tar before its end; None where nothing does.
     """
@@ -105,30 +107,42 @@ def mapped(path: str | Path, called: str | Path) -> Iterator[mmap.mmap | None]:
 def walk_tar(data: mmap.mmap | None) -> TarMembers:
     """Find the members of a tar from its headers, whose checksums are compared."""
     if data is None:
-        return TarMembers(*_no_headers(), np.empty((0, _NAME_SIZE), np.uint8), {}, Damage("truncated", "is empty"))
+        none = np.empty(0, np.int64)
+        return TarMembers(none, none, np.empty((0, _NAME_SIZE), np.uint8), {}, Damage("truncated", "is empty"))
     walk = _Walk(data)
     damage = walk.run()
-    headers, sizes, is_file, long_names = walk.result()
-    wrong = _find_wrong_checksum(data, headers)
+    found, long_names = walk.result()
+    wrong = _find_wrong_checksum(data, found.unchecked)
+    keep = found.is_file
     if wrong is not None:
         damage = Damage("garbage", f"no tar header at byte {wrong} (wrong checksum): garbage, or not a tar")
-        is_file &= headers < wrong
-    headers, sizes = headers[is_file], sizes[is_file]
-    fields = _gather(data, headers, 0, _NAME_SIZE)
-    by_place = {place: number for number, place in enumerate(headers.tolist())} if long_names else {}
+        keep = keep & (found.places < wrong)
+    places = found.places[keep]
+    by_place = {place: number for number, place in enumerate(places.tolist())} if long_names else {}
     names = {by_place[place]: name for place, name in long_names.items() if place in by_place}
-    return TarMembers(headers, sizes, fields, names, damage)
+    return TarMembers(places, found.sizes[keep], found.fields[keep], names, damage)
+
+
+@dataclass(frozen=True)
+class _Headers:
+    """Headers that follow one another, special ones too: columns ``[headers]``."""
+
+    places: np.ndarray
+    sizes: np.ndarray
+    is_file: np.ndarray
+    fields: np.ndarray  # uint8 [headers, width]
+    unchecked: np.ndarray  # places of those whose checksums have not been compared yet
 
 
 class _Walk:
-    """From header to header; collects all, special ones too, so that their checksums can be compared."""
+    """From header to header."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data, self._end = data, len(data)
         self._position = 0
         self._long_name: bytes | None = None
         self._long_size: int | None = None
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._parts: list[_Headers] = []
         self._steps: list[tuple[int, int, bool]] = []
         self._long_names: dict[int, bytes] = {}
 
@@ -150,19 +164,23 @@ class _Walk:
                 steps = _STEPS
         return None
 
-    def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[int, bytes]]:
-        """Headers' places, sizes, and whether each is a regular file's; and long names by place."""
+    def result(self) -> tuple[_Headers, dict[int, bytes]]:
+        """All headers, and long names by place."""
         self._close_steps()
-        if not self._parts:
-            return *_no_headers(), np.empty(0, bool), {}
-        places, sizes, is_file = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        return places, sizes, is_file, self._long_names
+        columns = ("places", "sizes", "is_file", "unchecked")
+        joined = {column: np.concatenate([getattr(part, column) for part in self._parts]) for column in columns}
+        fields = np.zeros((len(joined["places"]), max(part.fields.shape[1] for part in self._parts)), np.uint8)
+        first = 0
+        for part in self._parts:
+            fields[first : first + len(part.fields), : part.fields.shape[1]] = part.fields
+            first += len(part.fields)
+        return _Headers(**joined, fields=fields), self._long_names
 
     def _close_steps(self) -> None:
-        if self._steps:
-            columns = np.asarray(self._steps, dtype=np.int64).T
-            self._parts.append((columns[0], columns[1], columns[2].astype(bool)))
-            self._steps = []
+        places, sizes, is_file = np.asarray(self._steps, dtype=np.int64).reshape(-1, 3).T
+        fields = _trim(_gather(self._data, places, 0, _NAME_SIZE))
+        self._parts.append(_Headers(places, sizes, is_file.astype(bool), fields, places))
+        self._steps = []
 
     def _step(self) -> tuple[bool, Damage | None]:
         """Take one header. True where the tar ends, with the damage if it is not its proper end."""
@@ -218,40 +236,54 @@ class _Walk:
         """Take the headers from here on that can be found together, and return their number."""
         if self._long_name is not None or self._long_size is not None:
             return 0
-        places, sizes, kinds, prefixed = _find_stretch(self._data, self._position, self._end)
-        if not len(places):
+        found, prefixed = _find_stretch(self._data, self._position, self._end)
+        if not len(found.places):
             return 0
-        is_file = _IS_FILE[kinds]
         self._close_steps()
-        self._parts.append((places, sizes, is_file))
-        for place in places[prefixed & is_file].tolist():
+        self._parts.append(found)
+        for place in found.places[prefixed].tolist():
             self._take_name(place, True)
-        self._position = int(places[-1]) + _BLOCK + (int(sizes[-1]) + _BLOCK - 1 & -_BLOCK)
-        return len(places)
+        self._position = int(found.places[-1]) + _BLOCK + (int(found.sizes[-1]) + _BLOCK - 1 & -_BLOCK)
+        return len(found.places)
 
 
-def _find_stretch(data: mmap.mmap, position: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return places, sizes, types (uint8) and whether it has a ustar prefix, of the headers that follow one another.
+def _find_stretch(data: mmap.mmap, position: int, end: int) -> tuple[_Headers, np.ndarray]:
+    """Return the headers that follow one another from ``position`` on, and which of them have a ustar prefix.
 
-    The first is at ``position``. It stops before a header with an odd size, before one that gives the next member a
-    name or a size, and before a member that does not end inside the file.
+    It stops before a header with an odd size or a wrong checksum, before one that gives the next member a name or a
+    size, and before a member that does not end inside the file.
     """
-    blocks = min(_STRETCH, (end - position) // _BLOCK)
-    magic = np.ndarray((blocks,), "<u4", data, position + _MAGIC, (_BLOCK,))
-    numbers = np.flatnonzero(magic == _USTA)
-    places = numbers * _BLOCK + position
+    num_blocks = min(_STRETCH, (end - position) // _BLOCK)
+    magic = np.ndarray((num_blocks,), "<u4", data, position + _MAGIC, (_BLOCK,))
+    places = np.flatnonzero(magic == _USTA) * _BLOCK + position
     digits = _gather(data, places, _SIZE, 11) - np.uint8(ord("0"))
     sizes = digits @ _OCTAL
     after = places + _BLOCK + (sizes + _BLOCK - 1 & -_BLOCK)
     kinds = _gather(data, places, _TYPE, 1)[:, 0]
-    good = (digits < 8).all(axis=1) & (after <= end) & (kinds != ord("L"))
+    good = (digits.max(axis=1, initial=0) < 8) & (after <= end) & (kinds != ord("L"))
     pax = np.flatnonzero(good & (kinds == ord("x")))
-    good[pax] = ~_may_name_or_size(data, places[pax] + _BLOCK, sizes[pax])
-    follows = np.concatenate([[position], after[:-1]]) == places
-    count = int(np.argmin(np.append(good & follows, False)))
-    magics = _gather(data, places[:count], _MAGIC_END, 1)[:, 0]
-    prefixes = _gather(data, places[:count], _PREFIX, 1)[:, 0]
-    return places[:count], sizes[:count], kinds[:count], (prefixes != 0) & (magics == 0)
+    if len(pax):
+        good[pax] = ~_may_name_or_size(data, places[pax] + _BLOCK, sizes[pax])
+    good[:1] &= places[:1] == position
+    good[1:] &= after[:-1] == places[1:]
+    count = int(np.argmin(np.append(good, False)))
+    fields = np.empty((count, _NAME_SIZE), np.uint8)
+    prefixed = np.empty(count, bool)
+    for first in range(0, count, _CHECKED):
+        blocks = _gather(data, places[first : min(first + _CHECKED, count)], 0, _BLOCK)
+        here = slice(first, first + len(blocks))
+        fields[here] = blocks[:, :_NAME_SIZE]
+        prefixed[here] = (blocks[:, _PREFIX] != 0) & (blocks[:, _MAGIC_END] == 0)
+        good[here] = _has_checksum(blocks)
+    count = int(np.argmin(np.append(good[:count], False)))
+    is_file = _IS_FILE[kinds[:count]]
+    found = _Headers(places[:count], sizes[:count], is_file, _trim(fields[:count]), places[:0])
+    return found, np.flatnonzero(prefixed[:count] & is_file)
+
+
+def _trim(fields: np.ndarray) -> np.ndarray:
+    """Copy name fields without the columns of zeros at their end."""
+    return fields[:, : int(np.flatnonzero(fields.any(axis=0)).max(initial=-1)) + 1].copy()
 
 
 def _may_name_or_size(data: mmap.mmap, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -271,10 +303,6 @@ def _gather(data: mmap.mmap, places: np.ndarray, begin: int, width: int) -> np.n
     # One item of `width` bytes at every byte of the file: taking items is quicker than taking rows of bytes.
     every = np.ndarray((len(data) - begin - width + 1,), f"V{width}", data, begin, (1,))
     return every[places].view(np.uint8).reshape(-1, width)
-
-
-def _no_headers() -> tuple[np.ndarray, np.ndarray]:
-    return np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 def _parse_size(field: bytes) -> int | None:
@@ -306,15 +334,19 @@ def _parse_pax(records: bytes) -> tuple[bytes | None, int | None] | None:
 
 def _find_wrong_checksum(data: mmap.mmap, headers: np.ndarray) -> int | None:
     """Return the offset of the first header whose bytes do not add up to its checksum."""
-    for first in range(0, len(headers), 1024):
-        places = headers[first : first + 1024]
-        blocks = _gather(data, places, 0, _BLOCK)
-        stored = _parse_octal(blocks[:, _CHECKSUM])
-        blocks[:, _CHECKSUM] = ord(" ")
-        wrong = np.flatnonzero(_sum_bytes(blocks) != stored)
+    for first in range(0, len(headers), _CHECKED):
+        places = headers[first : first + _CHECKED]
+        wrong = np.flatnonzero(~_has_checksum(_gather(data, places, 0, _BLOCK)))
         if len(wrong):
             return int(places[wrong[0]])
     return None
+
+
+def _has_checksum(blocks: np.ndarray) -> np.ndarray:
+    """Whether the bytes of each header, uint8 ``[headers, 512]``, add up to its checksum, which is overwritten."""
+    stored = _parse_octal(blocks[:, _CHECKSUM])
+    blocks[:, _CHECKSUM] = ord(" ")
+    return _sum_bytes(blocks) == stored
 
 
 def _sum_bytes(blocks: np.ndarray) -> np.ndarray:
