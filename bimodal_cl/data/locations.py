@@ -137,7 +137,7 @@ def _nearest(path: Path) -> str:
 def _list_remote(url: str) -> list[str]:
     """The shards of a URL: itself, or what its server lists for a glob or a folder."""
     if url.lower().startswith(("http://", "https://")):
-        if "*" in url or url.endswith("/"):
+        if "*" in url.partition("?")[0] or url.endswith("/"):
             raise UserError(f"{url}: HTTP servers list no files; name the shards with braces, such as {{00000..00099}}")
         return [url]
     if url.endswith(SHARD_EXTENSION) and not glob.has_magic(url):
