@@ -41,6 +41,38 @@ def test_saved_and_loaded_are_equal(write_shards: Callable[..., Path]) -> None:
     assert set(folder.iterdir()) == before  # no temporary file stays
 
 
+def test_shards_may_be_anywhere(write_shards: Callable[..., Path], tmp_path: Path) -> None:
+    """The manifest's folder is local; what it lists may be a path below it, a path elsewhere, or a URL."""
+    outside = write_shards([2], name="outside") / "000.tar"
+    folder = write_shards([3])
+    inside = Manifest.load(folder).shards[0]
+    names = [str(outside), "s3://bucket/../x.tar", "pipe:cat a.tar"]
+    shards = (inside, Shard(names[0], 2, 3, outside.stat().st_size), Shard(names[1], 1, 1, 5), Shard(names[2], 1, 1, 5))
+    Manifest(folder, "lines", shards, {"duplicate_key": 2}).save()
+    manifest = Manifest.load(folder)  # the sizes of the last two are not looked at
+    assert manifest == Manifest(folder, "lines", shards, {"duplicate_key": 2})
+    assert [manifest.location(n) for n in range(4)] == [str(folder / "000.tar"), *names]
+    assert [manifest.path(n) for n in range(2)] == [folder / "000.tar", outside]
+    with pytest.raises(UserError, match=r"shard s3://bucket/\.\./x\.tar: is not a local file"):
+        manifest.path(2)
+    outside.write_bytes(b"short")
+    with pytest.raises(UserError, match=r"outside/000\.tar holds 5 bytes"):
+        Manifest.load(folder)
+
+
+def test_faults_are_kept_and_only_where_there_are_any(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([3])
+    manifest = Manifest.load(folder)
+    assert (dict(manifest.faults), manifest.damaged) == ({}, "refuse")
+    manifest.save()
+    assert "faults" not in json.loads((folder / "manifest.json").read_text())
+    for faults, damaged in (({"no_image": 1}, "refuse"), ({"garbage": 1, "no_image": 3}, "keep")):
+        Manifest(folder, "lines", manifest.shards, faults).save()
+        assert json.loads((folder / "manifest.json").read_text())["faults"] == faults
+        assert (Manifest.load(folder).faults, Manifest.load(folder).damaged) == (faults, damaged)
+        assert hash(Manifest.load(folder)) == hash(manifest)
+
+
 def test_a_failed_save_leaves_the_old_manifest(write_shards: Callable[..., Path], monkeypatch: Any) -> None:
     folder = write_shards([2])
     before = (folder / "manifest.json").read_bytes()
@@ -65,6 +97,9 @@ def test_a_failed_save_leaves_the_old_manifest(write_shards: Callable[..., Path]
         ({"num_images": 4}, "num_images is 4 but its shards add up to 3"),
         ({"num_texts": 7}, "num_texts is 7 but its shards add up to 6"),
         ({"shards": {}}, "shards must be a list, got dict"),
+        ({"faults": []}, "faults must be an object, got list"),
+        ({"faults": {"truncatd": 1}}, "unknown kind 'faults.truncatd'; did you mean 'truncated'?"),
+        ({"faults": {"truncated": 0}}, "faults.truncated must be a whole number >= 1, got 0"),
         ({"shards": [3]}, "shards[0] must be an object, got int"),
         ({"shards": [{"name": "000.tar"}]}, "key 'shards[0].num_images' is missing"),
         (
