@@ -26,7 +26,7 @@ def test_decoders_prints_a_row_for_every_library():
 def test_loader_prints_our_row_and_stages():
     done = bench("loader", "--quick", "--num-workers", "1")
     assert done.returncode == 0, done.stderr
-    (cells,) = rows_of(done.stdout, "64 x 64, batches of 8, 1 workers").values()
+    (cells,) = rows_of(done.stdout, "64 x 64, batches of 4, 1 workers").values()
     assert float(cells[0]) > 0 and cells[-1] == "1.00"
     for stage in ("read", "decode", "augment", "collate", "wait"):
         assert f"\n{stage} " in done.stdout
