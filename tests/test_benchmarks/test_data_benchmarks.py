@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bimodal_cl.command_line import Parser
 from bimodal_cl.data.decode import decode_image
 from bimodal_cl.errors import UserError
+from tests.benchmarks import loader
 from tests.benchmarks.open_clip_loader import take_batches
 from tests.benchmarks.photos import make_photos
 from tests.test_benchmarks.test_benchmarks import bench, rows_of
@@ -23,23 +25,33 @@ def test_decoders_prints_a_row_for_every_library():
     assert rows["Pillow"][1:] == ["1.00", "0.0", "0.0"]
 
 
-def test_loader_prints_our_row_and_stages():
-    done = bench("loader", "--quick", "--num-workers", "1")
-    assert done.returncode == 0, done.stderr
-    (cells,) = rows_of(done.stdout, "64 x 64, batches of 4, 1 workers").values()
+def run_loader(*arguments):
+    """Run the benchmark in this process, which has imported already what it needs."""
+    parser = Parser()
+    parser.add_argument("--threads")
+    parser.add_argument("--quick", action="store_true")
+    loader.add_arguments(parser)
+    loader.run(parser.parse_args(["--quick", "--num-workers", "1", *arguments]))
+
+
+def test_loader_prints_our_row_and_stages(capsys):
+    run_loader()
+    output = capsys.readouterr().out
+    (cells,) = rows_of(output, "64 x 64, batches of 4, 1 workers").values()
     assert float(cells[0]) > 0 and cells[-1] == "1.00"
     for stage in ("read", "decode", "augment", "collate", "wait"):
-        assert f"\n{stage} " in done.stdout
+        assert f"\n{stage} " in output
 
 
 def test_another_interpreter_without_open_clip_is_named(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'open_clip'\" >&2\nexit 1\n")
     python.chmod(0o755)
-    done = bench("loader", "--quick", "--num-workers", "1", "--open-clip-python", str(python))
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("ModuleNotFoundError: No module named 'open_clip'")
-    assert str(python) in done.stderr
+    with pytest.raises(UserError, match=r"ModuleNotFoundError: No module named 'open_clip'$") as error:
+        run_loader("--open-clip-python", str(python))
+    assert str(python) in str(error.value)
+    with pytest.raises(UserError, match="nowhere/python: No such file"):
+        run_loader("--open-clip-python", "nowhere/python")
 
 
 def test_batches_are_taken_after_the_warm_up():
