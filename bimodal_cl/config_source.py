@@ -247,7 +247,10 @@ def _describe(error: ValidationError, files: _MergedFiles, flags: dict[Keys, Any
     dotted = ".".join(keys)
     path = files.file_of(keys)
     flag = next((given for given in flags if given == keys[: len(given)]), None)
-    source = f"--{'.'.join(flag)}" if flag else f"{path}: {dotted}" if dotted else str(path)
+    source = f"{path}: {dotted}" if dotted else str(path)
+    if flag:
+        inside = keys[len(flag) :]  # a value that is a list or mapping; a number alone is said by the value
+        source = "--" + ".".join(flag) + (f": {'.'.join(inside)}" if len(inside) > 1 else "")
     more = f" (and {len(problems) - 1} more mistakes)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         where = f" of loss '{tag}'" if tag else ""
