@@ -91,7 +91,8 @@ def _without_text(begin: _Beginning) -> Layout | None:
     return Layout(
         "captions in .json only",
         None,
-        f"its captions ('{key}') are not read: a caption is a .txt beside the image; write the shards again with one",
+        f"its captions ('{key}') are not read, only those of a .txt beside the image; "
+        "`bimodal-prep write img2dataset` writes shards that have one",
     )
 
 

@@ -200,7 +200,10 @@ def _make_rows(index: ShardIndex) -> np.ndarray:
 
 def _make_table(rows: np.ndarray, first_text_id: int) -> RowTable:
     return RowTable(
-        *(rows[column] for column in ("image_offset", "image_size", "text_offset", "text_size")),
+        image_offset=rows["image_offset"],
+        image_size=rows["image_size"],
+        text_offset=rows["text_offset"],
+        text_size=rows["text_size"],
         first_text_id=rows["first_text"].astype(np.int64) + first_text_id,
         image_ext=rows["image_ext"],
     )

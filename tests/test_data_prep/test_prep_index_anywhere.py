@@ -141,16 +141,8 @@ def test_a_killed_index_is_taken_up_again(prep, tars):
     waits = tars / "waits"
     waits.touch()
     code = "import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = [
-        "index",
-        str(tars),
-        f"pipe:while [ -e {waits} ]; do sleep 0.05; done",
-        "--to",
-        str(tars),
-        "--allow-pipe",
-        "--workers",
-        "2",
-    ]
+    pattern = f"pipe:while [ -e {waits} ]; do sleep 0.05; done"
+    words = ["index", str(tars), pattern, "--to", str(tars), "--allow-pipe", "--workers", "2"]
     process = subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
@@ -186,6 +178,5 @@ def test_what_is_wrong_with_the_command(prep, tars, tmp_path):
     assert "did you mean 'keep'?" in prep("index", tars, "--damaged", "kep").error
     assert "matches no file" in prep("index", f"{tars}/*.zip").error
     assert "--workers must be at least 1, got 0" in prep("index", tars, "--workers", 0).error
-    with open(os.fsencode(tars) + b"/\xff.tar", "wb") as file:
-        file.write((tars / "1.tar").read_bytes())
+    (tars / "\udcff.tar").write_bytes((tars / "1.tar").read_bytes())
     assert "\\udcff.tar: its name is not UTF-8" in prep("index", tars).error

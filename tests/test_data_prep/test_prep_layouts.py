@@ -63,7 +63,7 @@ def test_captions_in_json_only_are_said_not_to_be_read(prep, tmp_path):
     write_samples(tmp_path / "0.tar", None, None, json_keys=["caption", "width"])
     done = prep("index", tmp_path)
     assert done.status == 0 and "2 images, 0 captions" in done.out
-    assert "captions in .json only: its captions ('caption') are not read: a caption is a .txt beside" in done.out
+    assert "captions in .json only: its captions ('caption') are not read, only those of a .txt" in done.out
     assert "  2 no_caption (replaced): the image has no .txt" in done.out
 
 
