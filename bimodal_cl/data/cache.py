@@ -136,7 +136,8 @@ class ShardCache:
             modified = version_time(version) if version else time.time_ns()
             os.utime(part, ns=(time.time_ns(), modified))
             os.fsync(descriptor)  # or else a power cut could leave an entry of the right length, full of zeros
-            part.rename(final)
+            with self._folder_locked():  # whoever adds up the folder meanwhile could miss it under both names
+                part.rename(final)
             renamed = True
         except OSError as error:
             if error.errno not in _DISK_FULL:

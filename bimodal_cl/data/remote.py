@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -32,7 +31,9 @@ Write = Callable[[int, bytes], object]
 _Value = TypeVar("_Value")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 # What file systems call that which changes with a file's content.
-_VERSION_KEYS = {"ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "generation", "created"}
+_VERSION_KEYS = frozenset(
+    ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "generation", "created", "blob_id")
+)
 
 
 class TransferError(OSError):
@@ -264,11 +265,12 @@ class FileSystemSource:
     def __init__(self, location: str) -> None:
         self.name = name_of(location)
         self.latest = SourceInfo()
+        self._location, self._process = location, os.getpid()
         self._fs, self._path = open_file_system(location)
 
     def info(self) -> SourceInfo:
         """Ask for size and version: one try."""
-        entry = self._try(partial(self._fs.info, self._path))
+        entry = self._ask("info")
         if entry.get("type") == "directory":
             raise UserError(f"shard {self.name}: is a folder")
         size = entry.get("size")
@@ -282,7 +284,7 @@ class FileSystemSource:
             stop = self.latest.size
         while stop is None or start < stop:
             end = start + CHUNK if stop is None else min(start + CHUNK, stop)
-            data = self._try(partial(self._fs.cat_file, self._path, start=start, end=end))
+            data = self._ask("cat_file", start=start, end=end)
             if len(data) > end - start:
                 raise WholeOnly("the server sends whole files only")
             if not data:
@@ -292,10 +294,13 @@ class FileSystemSource:
             yield bytes(data)
             start += len(data)
 
-    def _try(self, action: Callable[[], _Value]) -> _Value:
-        """Sort the exceptions of a dozen libraries into those that may go away and those that will not."""
+    def _ask(self, method: str, **options: object) -> Any:
+        """Call the file system, and sort the exceptions of a dozen libraries: those that may go away, and others."""
+        if self._process != os.getpid():  # forked: the file system's event loop stayed behind
+            self._fs, self._path = open_file_system(self._location)
+            self._process = os.getpid()
         try:
-            return action()
+            return getattr(self._fs, method)(self._path, **options)
         except (FileNotFoundError, IsADirectoryError):
             raise UserError(f"shard {self.name}: cannot be found") from None
         except (PermissionError, NotImplementedError, ImportError) as error:
@@ -309,7 +314,6 @@ class FileSystemSource:
             raise TransferError(_one_line(error)) from None
 
 
-_VERSION_KEYS = {
     "ETag",
     "etag",
     "LastModified",

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -330,3 +331,29 @@ def test_jobs_run_at_the_same_time_and_the_first_error_is_raised() -> None:
     with pytest.raises(UserError, match="one"):
         run_concurrently([fail], 4)
     run_concurrently([], 4)
+
+
+def test_processes_that_evict_each_others_copies_read_right_bytes_within_the_limit(tmp_path: Path, memory: Any) -> None:
+    storage = Storage(tmp_path, cache_bytes=3 * SIZE)
+    context = multiprocessing.get_context("fork")
+
+    def read_many(seed: int) -> None:
+        order = random.Random(seed)
+        for _ in range(60):
+            number = order.randrange(10)
+            file = storage.open(location(number), SIZE)
+            if file.read(0, SIZE) != bytes([number]) * SIZE:
+                os._exit(1)
+            file.close()
+        os._exit(0)
+
+    children = [context.Process(target=read_many, args=(seed,)) for seed in range(4)]
+    for child in children:
+        child.start()
+    most = 0
+    while any(child.is_alive() for child in children):
+        with ShardCache(tmp_path, 0)._folder_locked():
+            most = max(most, sum(path.stat().st_size for path in tmp_path.iterdir() if path.suffix == ".shard"))
+        time.sleep(0.005)
+    assert [child.exitcode for child in children] == [0] * 4
+    assert 0 < most <= 3 * SIZE
