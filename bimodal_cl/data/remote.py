@@ -314,18 +314,6 @@ class FileSystemSource:
             raise TransferError(_one_line(error)) from None
 
 
-    "ETag",
-    "etag",
-    "LastModified",
-    "last_modified",
-    "mtime",
-    "updated",
-    "generation",
-    "created",
-    "blob_id",
-}
-
-
 def _status_of(error: Exception) -> int | None:
     for holder in (error, getattr(error, "response", None)):
         for attribute in ("status", "status_code", "code"):
