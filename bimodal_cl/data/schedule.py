@@ -5,6 +5,7 @@ from __future__ import annotations
 from bimodal_cl.data.mixture import Mixture
 from bimodal_cl.data.plan import EpochPlan, SequentialPlan
 from bimodal_cl.data.stages import PlannedBatch
+from bimodal_cl.errors import UserError
 
 
 class TrainSchedule:
@@ -59,7 +60,10 @@ class TrainSchedule:
     def _build_plan(self, epoch: int) -> EpochPlan:
         first_ids, sizes = self._mixture.segments(self._seed, epoch)
         global_batch_size = self._batch_size * self._world_size
-        return EpochPlan(sizes, self._seed, epoch, global_batch_size, self._window, first_ids)
+        try:
+            return EpochPlan(sizes, self._seed, epoch, global_batch_size, self._window, first_ids)
+        except UserError as error:
+            raise UserError(f"{self._mixture}: {error}") from None
 
 
 class EvaluationSchedule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -165,7 +165,7 @@ def open_stream(
         image_size: side of the images, pixels, >= 1.
         seed: of the run, >= 0.
         epoch: number of the first pass, >= 0.
-        start_step: batches to leave out at the beginning, ``0 <= start_step <= steps``; nothing of them is read.
+        start_step: batches left out at the beginning, in [0, steps]; nothing of them is read.
         rank, world_size: this process among the ranks.
         num_workers: processes that read and decode, over all the epochs; 0 does it in this one.
         train: training or evaluation.
@@ -198,36 +198,35 @@ def open_stream(
     )
     mixture = open_mixture(folder)
     schedule: TrainSchedule | EvaluationSchedule
+    prepare: stages.Prepare
     if train:
-        try:
-            schedule = TrainSchedule(
-                mixture, seed, epoch, num_epochs, start_step, batch_size, rank, world_size, shuffle_window
-            )
-        except UserError as error:
-            raise UserError(f"{mixture}: {error}") from None
-        prepare: stages.Prepare = Augment(TrainTransform(image_size, scale, ratio, flip), seed, max_pixels)
+        schedule = TrainSchedule(
+            mixture, seed, epoch, num_epochs, start_step, batch_size, rank, world_size, shuffle_window
+        )
+        prepare = Augment(TrainTransform(image_size, scale, ratio, flip), seed, max_pixels)
     else:
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
         prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)
     _require_ranges(start_step=(start_step, 0, schedule.steps))
-    build_pipeline = partial(
-        _build_pipeline,
-        partial(stages.plan_batches, schedule),
-        partial(
-            stages.fill_batches,
-            open_reader=partial(MixtureReader, mixture, partial(RowReader, storage=storage or Storage())),
-            prepare=prepare,
-            seed=seed,
-            fill=train,
-        ),
-        partial(stages.collate, draw_caption=partial(_draw_caption, seed) if train else _first, tokenize=tokenize),
-        stages.forward_errors,
-    )
+    reader = partial(MixtureReader, mixture, partial(RowReader, storage=storage or Storage()))
+    build_pipeline = partial(_build_pipeline, schedule, reader, prepare, seed, tokenize, train)
     return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory)
 
 
-def _build_pipeline(*pipeline: Callable[..., Iterator[object]]) -> wds.DataPipeline:
-    return wds.DataPipeline(*pipeline)
+def _build_pipeline(
+    schedule: stages.Schedule,
+    open_reader: Callable[[], MixtureReader],
+    prepare: stages.Prepare,
+    seed: int,
+    tokenize: Callable[[list[str]], Tensor] | None,
+    train: bool,
+) -> wds.DataPipeline:
+    return wds.DataPipeline(
+        partial(stages.plan_batches, schedule),
+        partial(stages.fill_batches, open_reader=open_reader, prepare=prepare, seed=seed, fill=train),
+        partial(stages.collate, draw_caption=partial(_draw_caption, seed) if train else _first, tokenize=tokenize),
+        stages.forward_errors,
+    )
 
 
 @dataclass(frozen=True)
