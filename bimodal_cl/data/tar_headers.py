@@ -25,8 +25,7 @@ _ZERO_BLOCK = bytes(_BLOCK)
 # name, (mode, uid, gid), size, (mtime, checksum), type, (link name), magic
 _HEADER = struct.Struct("100s24x12s20xc100x6s")
 _NAME_SIZE = 100
-_SIZE, _TYPE, _MAGIC, _MAGIC_END, _PREFIX, _PREFIX_END = 124, 156, 257, 262, 345, 500
-_CHECKSUM = slice(148, 156)
+_SIZE, _CHECKSUM, _TYPE, _MAGIC, _MAGIC_END, _PREFIX, _PREFIX_END = 124, 148, 156, 257, 262, 345, 500
 _FILE_TYPES = (b"0", b"\0", b"7")
 _IS_FILE = np.isin(np.arange(256), [ord(kind) for kind in _FILE_TYPES])
 _USTA = int.from_bytes(b"usta", "little")
@@ -267,18 +266,13 @@ def _find_stretch(data: mmap.mmap, position: int, end: int) -> tuple[_Headers, n
     good[:1] &= places[:1] == position
     good[1:] &= after[:-1] == places[1:]
     count = int(np.argmin(np.append(good, False)))
-    fields = np.empty((count, _NAME_SIZE), np.uint8)
-    prefixed = np.empty(count, bool)
-    for first in range(0, count, _CHECKED):
-        blocks = _gather(data, places[first : min(first + _CHECKED, count)], 0, _BLOCK)
-        here = slice(first, first + len(blocks))
-        fields[here] = blocks[:, :_NAME_SIZE]
-        prefixed[here] = (blocks[:, _PREFIX] != 0) & (blocks[:, _MAGIC_END] == 0)
-        good[here] = _has_checksum(blocks)
-    count = int(np.argmin(np.append(good[:count], False)))
+    places = places[:count]
+    count = int(np.argmin(np.append(_have_checksums(data, places), False)))
+    places = places[:count]
     is_file = _IS_FILE[kinds[:count]]
-    found = _Headers(places[:count], sizes[:count], is_file, _trim(fields[:count]), places[:0])
-    return found, np.flatnonzero(prefixed[:count] & is_file)
+    in_prefix, after_magic = (_gather(data, places, place, 1)[:, 0] for place in (_PREFIX, _MAGIC_END))
+    found = _Headers(places, sizes[:count], is_file, _trim(_gather(data, places, 0, _NAME_SIZE)), places[:0])
+    return found, np.flatnonzero((in_prefix != 0) & (after_magic == 0) & is_file)
 
 
 def _trim(fields: np.ndarray) -> np.ndarray:
@@ -334,23 +328,23 @@ def _parse_pax(records: bytes) -> tuple[bytes | None, int | None] | None:
 
 def _find_wrong_checksum(data: mmap.mmap, headers: np.ndarray) -> int | None:
     """Return the offset of the first header whose bytes do not add up to its checksum."""
+    wrong = np.flatnonzero(~_have_checksums(data, headers))
+    return int(headers[wrong[0]]) if len(wrong) else None
+
+
+def _have_checksums(data: mmap.mmap, headers: np.ndarray) -> np.ndarray:
+    """Whether the bytes of each header add up to its checksum, whose own bytes count as spaces: bool ``[headers]``."""
+    fields = _gather(data, headers, _CHECKSUM, 8)
+    expected = _parse_octal(fields) + _sum_bytes(fields) - 8 * ord(" ")
+    sums = np.empty(len(headers), np.int64)
     for first in range(0, len(headers), _CHECKED):
-        places = headers[first : first + _CHECKED]
-        wrong = np.flatnonzero(~_has_checksum(_gather(data, places, 0, _BLOCK)))
-        if len(wrong):
-            return int(places[wrong[0]])
-    return None
-
-
-def _has_checksum(blocks: np.ndarray) -> np.ndarray:
-    """Whether the bytes of each header, uint8 ``[headers, 512]``, add up to its checksum, which is overwritten."""
-    stored = _parse_octal(blocks[:, _CHECKSUM])
-    blocks[:, _CHECKSUM] = ord(" ")
-    return _sum_bytes(blocks) == stored
+        some = headers[first : first + _CHECKED]
+        sums[first : first + len(some)] = _sum_bytes(_gather(data, some, 0, _BLOCK))
+    return sums == expected
 
 
 def _sum_bytes(blocks: np.ndarray) -> np.ndarray:
-    """Add up the bytes of each header, uint8 ``[headers, 512]``, four 16-bit sums (at most 512 * 255 / 4) to a word."""
+    """Add up rows of at most 512 bytes, uint8 ``[rows, 8 n]``, as four 16-bit sums (at most 512 * 255 / 4) a word."""
     words = blocks.view(np.uint64)
     low = np.uint64(0x00FF00FF00FF00FF)
     sums = ((words & low) + (words >> np.uint64(8) & low)).sum(axis=1)
