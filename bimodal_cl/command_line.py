@@ -32,6 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as usual, but refuse a flag nobody knows, naming the nearest one of this (sub-)parser."""
+        self._given = sys.argv[1:] if args is None else list(args)
         known, rest = super().parse_known_args(args, namespace)
         if rest:
             flag = rest[0].split("=")[0]
@@ -46,7 +47,12 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f"{self.prog}: unknown {what} '{value}'{did_you_mean(str(value), action.choices)}")
 
     def error(self, message: str) -> NoReturn:
-        """Raise the message as the user's mistake."""
+        """Raise the message as the user's mistake; where a flag is missing, one that nobody knows may be meant for it."""
+        if message.startswith("the following arguments are required"):
+            for flag in (given.split("=")[0] for given in self._given if given.startswith("--")):
+                near = did_you_mean(flag, self._option_string_actions)
+                if flag not in self._option_string_actions and near:
+                    raise UserError(f"{self.prog}: unknown flag '{flag}'{near}")
         raise UserError(f"{self.prog}: {message}")
 
 

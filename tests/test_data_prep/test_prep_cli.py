@@ -104,3 +104,10 @@ def test_shards_hold_as_many_as_they_are_told_to(prep, tmp_path):
     assert prep("write", "folder", "--images", raw, "--shard-size", 10, "--to", tmp_path / "to").status == 0
     assert [path.name for path in sorted((tmp_path / "to").glob("*.tar"))] == ["00000.tar", "00001.tar", "00002.tar"]
     assert [key for key, _ in read_folder(tmp_path / "to")] == [str(n) for n in range(25)]
+
+
+def test_a_mistyped_flag_that_is_needed_is_named(capsys):
+    assert cli.main(["write", "csv", "--cvs", "pairs.csv", "--to", "out"]) == 2
+    assert "unknown flag '--cvs'; did you mean '--csv'?" in capsys.readouterr().err
+    assert cli.main(["write", "csv", "--to", "out"]) == 2
+    assert "the following arguments are required: --csv" in capsys.readouterr().err
