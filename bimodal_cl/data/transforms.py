@@ -152,9 +152,8 @@ def resize(pixels: np.ndarray, side: int) -> Tensor:
     torch's kernel gives Pillow's pixels up to rounding, in a fifth of the time, and starts no threads for one image.
     The channels of a pixel stay together in memory, as decoders give them and convolutions like them.
     """
-    if min(pixels.strides) < 0:  # mirrored, as its EXIF asks
-        pixels = np.ascontiguousarray(pixels)
-    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    # Copied by numpy: torch has to copy a part of an image itself, for which it starts its threads.
+    batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
     return interpolate(batch, (side, side), mode="bicubic", antialias=True)[0]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -263,3 +265,25 @@ def test_resizing_gives_the_pixels_of_pillow() -> None:
         ours = resize(np.array(picture), side).numpy().transpose(1, 2, 0)
         assert ours.flags.c_contiguous  # channels of a pixel together
         assert np.abs(ours - theirs).mean() < 0.1 and np.quantile(np.abs(ours - theirs), 0.999) <= 2
+
+
+COUNT_THREADS = """
+from pathlib import Path
+import numpy as np, torch
+from bimodal_cl.data.transforms import resize
+def count():
+    return len(list(Path("/proc/self/task").iterdir()))
+torch.set_num_threads(4)
+before = count()
+resize(np.zeros((400, 500, 3), np.uint8)[3:390, 2:490], 224)
+after = count()
+torch.ones(10**6).exp()
+print(before, after, count())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_resizing_starts_no_threads() -> None:
+    done = subprocess.run([sys.executable, "-c", COUNT_THREADS], capture_output=True, text=True, check=True)
+    before, after, with_threads = (int(number) for number in done.stdout.split())
+    assert before == after < with_threads
