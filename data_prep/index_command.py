@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from bimodal_cl.data.locations import is_remote
-from bimodal_cl.errors import UserError
+
+from .storage_arguments import add_storage_arguments, build_storage
 
 DESCRIPTION = """Write manifest.json for shards that are there, from their headers, and keep beside it where their rows
 lie. No shard is rewritten. Shards may be a folder, tars, patterns such as 'cc3m-train-{0000..0575}.tar' or '*.tar',
@@ -35,26 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="a shard that is truncated or holds garbage: stop, or keep its whole samples before that",
     )
-    parser.add_argument(
-        "--allow-pipe", action="store_true", help="run the commands of pipe: locations, whose output is the shard"
-    )
-    parser.add_argument(
-        "--cache-dir", type=Path, default=None, metavar="DIR", help="for remote shards; None: below ~/.cache"
-    )
-    parser.add_argument("--cache-gb", type=float, default=16.0, metavar="GB", help="limit of that folder, in GiB")
+    add_storage_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Index, print what was found, and return the exit status."""
     from .index import index_shards
 
-    if not 0 <= args.cache_gb < float("inf"):
-        raise UserError(f"--cache-gb must be at least 0, got {args.cache_gb}")
-    storage = None
-    if any(is_remote(pattern) for pattern in args.shards):
-        from bimodal_cl.data.storage import Storage
-
-        storage = Storage(args.cache_dir, int(args.cache_gb * 2**30), args.allow_pipe)
+    storage = build_storage(args) if any(is_remote(pattern) for pattern in args.shards) else None
     report = index_shards(
         args.shards, args.to, args.captions, args.workers, args.overwrite, args.damaged, storage=storage
     )
