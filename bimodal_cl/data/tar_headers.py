@@ -29,6 +29,7 @@ _SIZE, _CHECKSUM, _TYPE, _MAGIC, _MAGIC_END, _PREFIX, _PREFIX_END = 124, 148, 15
 _FILE_TYPES = (b"0", b"\0", b"7")
 _IS_FILE = np.isin(np.arange(256), [ord(kind) for kind in _FILE_TYPES])
 _USTA = int.from_bytes(b"usta", "little")
+_LOW_BYTES, _EIGHT = np.uint64(0x00FF00FF00FF00FF), np.uint64(8)
 _OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)
 
 _STRETCH = 8192  # blocks that are looked at together: 4 MiB
@@ -110,27 +111,25 @@ def walk_tar(data: mmap.mmap | None) -> TarMembers:
         return TarMembers(none, none, np.empty((0, _NAME_SIZE), np.uint8), {}, Damage("truncated", "is empty"))
     walk = _Walk(data)
     damage = walk.run()
-    found, long_names = walk.result()
-    wrong = _find_wrong_checksum(data, found.unchecked)
-    keep = found.is_file
+    files, long_names, stepped = walk.result()
+    wrong = _find_wrong_checksum(data, stepped)
+    count = len(files.places)
     if wrong is not None:
         damage = Damage("garbage", f"no tar header at byte {wrong} (wrong checksum): garbage, or not a tar")
-        keep = keep & (found.places < wrong)
-    places = found.places[keep]
+        count = int(np.searchsorted(files.places, wrong))
+    places = files.places[:count]
     by_place = {place: number for number, place in enumerate(places.tolist())} if long_names else {}
     names = {by_place[place]: name for place, name in long_names.items() if place in by_place}
-    return TarMembers(places, found.sizes[keep], found.fields[keep], names, damage)
+    return TarMembers(places, files.sizes[:count], files.fields[:count], names, damage)
 
 
 @dataclass(frozen=True)
-class _Headers:
-    """Headers that follow one another, special ones too: columns ``[headers]``."""
+class _Files:
+    """Headers of regular files, in order: columns ``[files]``; ``fields`` are names, uint8 ``[files, width]``."""
 
     places: np.ndarray
     sizes: np.ndarray
-    is_file: np.ndarray
-    fields: np.ndarray  # uint8 [headers, width]
-    unchecked: np.ndarray  # places of those whose checksums have not been compared yet
+    fields: np.ndarray
 
 
 class _Walk:
@@ -141,8 +140,9 @@ class _Walk:
         self._position = 0
         self._long_name: bytes | None = None
         self._long_size: int | None = None
-        self._parts: list[_Headers] = []
-        self._steps: list[tuple[int, int, bool]] = []
+        self._parts: list[_Files] = []
+        self._steps: list[tuple[int, int]] = []  # of files since the last stretch
+        self._stepped: list[int] = []
         self._long_names: dict[int, bytes] = {}
 
     def run(self) -> Damage | None:
@@ -163,22 +163,22 @@ class _Walk:
                 steps = _STEPS
         return None
 
-    def result(self) -> tuple[_Headers, dict[int, bytes]]:
-        """All headers, and long names by place."""
+    def result(self) -> tuple[_Files, dict[int, bytes], np.ndarray]:
+        """All files, their long names by place, and the places of headers whose checksums are still to be compared."""
         self._close_steps()
-        columns = ("places", "sizes", "is_file", "unchecked")
-        joined = {column: np.concatenate([getattr(part, column) for part in self._parts]) for column in columns}
-        fields = np.zeros((len(joined["places"]), max(part.fields.shape[1] for part in self._parts)), np.uint8)
+        places, sizes = (
+            np.concatenate([getattr(part, column) for part in self._parts]) for column in ("places", "sizes")
+        )
+        fields = np.zeros((len(places), max(part.fields.shape[1] for part in self._parts)), np.uint8)
         first = 0
         for part in self._parts:
             fields[first : first + len(part.fields), : part.fields.shape[1]] = part.fields
             first += len(part.fields)
-        return _Headers(**joined, fields=fields), self._long_names
+        return _Files(places, sizes, fields), self._long_names, np.asarray(self._stepped, dtype=np.int64)
 
     def _close_steps(self) -> None:
-        places, sizes, is_file = np.asarray(self._steps, dtype=np.int64).reshape(-1, 3).T
-        fields = _trim(_gather(self._data, places, 0, _NAME_SIZE))
-        self._parts.append(_Headers(places, sizes, is_file.astype(bool), fields, places))
+        places, sizes = np.asarray(self._steps, dtype=np.int64).reshape(-1, 2).T
+        self._parts.append(_Files(places, sizes, _trim(_gather(self._data, places, 0, _NAME_SIZE))))
         self._steps = []
 
     def _step(self) -> tuple[bool, Damage | None]:
@@ -207,7 +207,9 @@ class _Walk:
                 "truncated",
                 f"truncated: the member at byte {position} needs {after - start} bytes, {self._end - start} are left",
             )
-        self._steps.append((position, size, regular))
+        self._stepped.append(position)
+        if regular:
+            self._steps.append((position, size))
         self._position = after
         if kind == b"x":
             parsed = _parse_pax(data[start : start + size])
@@ -235,22 +237,23 @@ class _Walk:
         """Take the headers from here on that can be found together, and return their number."""
         if self._long_name is not None or self._long_size is not None:
             return 0
-        found, prefixed = _find_stretch(self._data, self._position, self._end)
-        if not len(found.places):
-            return 0
-        self._close_steps()
-        self._parts.append(found)
-        for place in found.places[prefixed].tolist():
-            self._take_name(place, True)
-        self._position = int(found.places[-1]) + _BLOCK + (int(found.sizes[-1]) + _BLOCK - 1 & -_BLOCK)
-        return len(found.places)
+        files, prefixed, count, self._position = _find_stretch(self._data, self._position, self._end)
+        if count:
+            self._close_steps()
+            self._parts.append(files)
+            for place in files.places[prefixed].tolist():
+                self._take_name(place, True)
+        return count
 
 
-def _find_stretch(data: mmap.mmap, position: int, end: int) -> tuple[_Headers, np.ndarray]:
-    """Return the headers that follow one another from ``position`` on, and which of them have a ustar prefix.
+def _find_stretch(data: mmap.mmap, position: int, end: int) -> tuple[_Files, np.ndarray, int, int]:
+    """Return the files among the headers that follow one another from ``position`` on.
 
-    It stops before a header with an odd size or a wrong checksum, before one that gives the next member a name or a
+    The headers end before one with an odd size or a wrong checksum, before one that gives the next member a name or a
     size, and before a member that does not end inside the file.
+
+    Returns:
+        The files; which of them have a ustar prefix, bool; the number of all headers; and where the next one is.
     """
     num_blocks = min(_STRETCH, (end - position) // _BLOCK)
     magic = np.ndarray((num_blocks,), "<u4", data, position + _MAGIC, (_BLOCK,))
@@ -266,13 +269,14 @@ def _find_stretch(data: mmap.mmap, position: int, end: int) -> tuple[_Headers, n
     good[:1] &= places[:1] == position
     good[1:] &= after[:-1] == places[1:]
     count = int(np.argmin(np.append(good, False)))
-    places = places[:count]
-    count = int(np.argmin(np.append(_have_checksums(data, places), False)))
-    places = places[:count]
+    count = int(np.argmin(np.append(_have_checksums(data, places[:count]), False)))
+    if count:
+        position = int(after[count - 1])
     is_file = _IS_FILE[kinds[:count]]
-    in_prefix, after_magic = (_gather(data, places, place, 1)[:, 0] for place in (_PREFIX, _MAGIC_END))
-    found = _Headers(places, sizes[:count], is_file, _trim(_gather(data, places, 0, _NAME_SIZE)), places[:0])
-    return found, np.flatnonzero((in_prefix != 0) & (after_magic == 0) & is_file)
+    places, sizes = places[:count][is_file], sizes[:count][is_file]
+    prefixed = (_gather(data, places, _PREFIX, 1) != 0) & (_gather(data, places, _MAGIC_END, 1) == 0)
+    files = _Files(places, sizes, _trim(_gather(data, places, 0, _NAME_SIZE)))
+    return files, prefixed[:, 0], count, position
 
 
 def _trim(fields: np.ndarray) -> np.ndarray:
@@ -343,12 +347,17 @@ def _have_checksums(data: mmap.mmap, headers: np.ndarray) -> np.ndarray:
     return sums == expected
 
 
-def _sum_bytes(blocks: np.ndarray) -> np.ndarray:
-    """Add up rows of at most 512 bytes, uint8 ``[rows, 8 n]``, as four 16-bit sums (at most 512 * 255 / 4) a word."""
-    words = blocks.view(np.uint64)
-    low = np.uint64(0x00FF00FF00FF00FF)
-    sums = ((words & low) + (words >> np.uint64(8) & low)).sum(axis=1)
-    return sums.view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int64)
+def _sum_bytes(rows: np.ndarray) -> np.ndarray:
+    """Add up rows of at most 512 bytes, uint8 ``[rows, 8 n]``, which are overwritten: int64 ``[rows]``.
+
+    A word holds four 16-bit sums, each of at most 512 * 255 / 4.
+    """
+    words = rows.view(np.uint64)
+    sums = words & _LOW_BYTES
+    words >>= _EIGHT
+    words &= _LOW_BYTES
+    sums += words
+    return sums.sum(axis=1).view(np.uint16).reshape(-1, 4).sum(axis=1, dtype=np.int64)
 
 
 def _parse_octal(fields: np.ndarray) -> np.ndarray:
