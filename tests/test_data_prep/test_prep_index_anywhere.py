@@ -174,7 +174,7 @@ def test_a_shard_that_changed_is_read_again(prep, tars):
 
 
 def test_what_is_wrong_with_the_command(prep, tars, tmp_path):
-    assert "--cache-gb must be at least 0, got -1.0" in prep("index", tars, "--cache-gb", -1).error
+    assert "--cache-gb must be at least 0, got -1.0" in prep("index", "memory://a.tar", "--cache-gb", -1).error
     assert "did you mean 'keep'?" in prep("index", tars, "--damaged", "kep").error
     assert "matches no file" in prep("index", f"{tars}/*.zip").error
     assert "--workers must be at least 1, got 0" in prep("index", tars, "--workers", 0).error
