@@ -18,6 +18,7 @@ from tests.benchmarks.machine import describe_load, describe_machine
 BENCHMARKS = {
     "losses": "forward and backward of every loss: time and peak memory, against other people's code",
     "state": "what the per-anchor tables cost: ten million anchors, a batch of 4096",
+    "shards": "a million samples in a hundred shards: index beside tar tf, and time to the middle of an epoch",
     "decoders": "from a JPEG's bytes to a resized crop, by library",
     "loader": "samples a second of our loader and of open_clip's, and where our time goes",
 }

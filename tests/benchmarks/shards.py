@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -108,6 +109,7 @@ def time_index(folder: Path, rounds: int) -> dict[str, list[float]]:
 
 def time_first_batch(folder: Path, batch_size: int, num_workers: int, row_tables: bool) -> float:
     """Seconds from opening the middle of an epoch to its first batch."""
+    multiprocessing.set_start_method("fork", force=True)  # of workers, as in a training
     if not row_tables:
         (folder / "rows").rename(folder / "rows-aside")
     try:

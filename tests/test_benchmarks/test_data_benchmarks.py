@@ -79,3 +79,13 @@ def test_synthetic_photos_differ_and_are_as_large_as_real_ones():
     assert photos[0] != photos[1]
     assert all(60_000 < len(photo) < 200_000 for photo in photos)
     assert make_photos(None, 1)[0] == photos[0]
+
+
+def test_shards_prints_index_and_position():
+    done = bench("shards", "--quick")
+    assert done.returncode == 0, done.stderr
+    index = rows_of(done.stdout, "4 shards of 50 samples")
+    assert set(index) == {"tar tf", "bimodal-prep index", "bimodal-prep index, one process"}
+    assert index["tar tf"][-1] == "1.00" and all(float(cells[-1]) > 0 for cells in index.values())
+    position = rows_of(done.stdout, "in the middle of an epoch of 200")
+    assert len(position) == 4 and "row tables, 2 workers" in position
