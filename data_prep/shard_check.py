@@ -101,29 +101,34 @@ def check_shard(
         storage: where a shard that is not here comes from.
         max_pixels: images of more pixels are faults.
         clean_folder: for the copy, which holds a caption a line.
+
+    Raises:
+        OSError: the copy cannot be written.
     """
     result = ShardCheck()
 
     def found(kind: str, reason: str) -> None:
         result.findings.append(Finding(kind, job.name, "", reason))
 
-    try:
-        path = storage.local_copy(job.name) if is_remote(job.name) else folder / job.name
-        if not path.is_file():
-            found(MANIFEST_KIND, "is in the manifest but missing")
+    with contextlib.ExitStack() as stack:
+        try:
+            path = storage.local_copy(job.name) if is_remote(job.name) else folder / job.name
+            if not path.is_file():
+                found(MANIFEST_KIND, "is in the manifest but missing")
+                return result
+            _check_file(path, job, captions, result)
+            tar = stack.enter_context(open_samples(path, job.name))
+        except OSError as error:
+            found("unreadable", f"cannot be read: {error.strerror or error}")
             return result
-        _check_file(path, job, captions, result)
-        with open_samples(path, job.name) as tar, contextlib.ExitStack() as stack:
-            copy = None
-            if clean_folder is not None:
-                copy = _Copy(stack.enter_context(TarWriter(clean_folder / job.copy_name)))
-            _SampleChecks(tar, job.name, captions, max_pixels, result, copy).run()
-    except OSError as error:
-        found("unreadable", f"cannot be read: {error.strerror or error}")
-        return result
-    except UserError as error:
-        found("unreadable", str(error).removeprefix(f"shard {job.name}: "))
-        return result
+        except UserError as error:
+            found("unreadable", str(error).removeprefix(f"shard {job.name}: "))
+            return result
+        # From here on only the copy can fail, a full disk say, and that is no fault of the shard's.
+        copy = None
+        if clean_folder is not None:
+            copy = _Copy(stack.enter_context(TarWriter(clean_folder / job.copy_name)))
+        _SampleChecks(tar, job.name, captions, max_pixels, result, copy).run()
     if copy is not None and clean_folder is not None:
         result.clean = _finish(copy, clean_folder)
     return result

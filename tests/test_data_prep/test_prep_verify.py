@@ -7,6 +7,7 @@ import os
 import pytest
 
 from bimodal_cl.data import Manifest
+from data_prep.tar_file import TarWriter
 from data_prep.tar_samples import open_samples
 from tests.test_data_prep.raw_material import (
     captions_of,
@@ -218,6 +219,22 @@ def test_a_disk_that_fails(prep, shards, tmp_path, monkeypatch):
     assert done.status == 1 and fault_lines(done) == ["00001.tar img3: unreadable: Input/output error"]
     assert prep("verify", shards, "--workers", 1, "--repair", "--to", tmp_path / "copy").status == 0
     assert [key for key, _ in read_folder(tmp_path / "copy")] == [f"img{n}" for n in range(8) if n != 3]
+
+
+def test_a_full_disk_is_no_fault_of_the_source(prep, shards, tmp_path, monkeypatch):
+    """A copy that cannot be written ends the command; none with fewer samples is left."""
+    write_sample = TarWriter.write_sample
+
+    def fill(self, key, members):
+        if key == "img3":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_sample(self, key, members)
+
+    monkeypatch.setattr(TarWriter, "write_sample", fill)
+    done = prep("verify", shards, "--workers", 1, "--repair", "--to", tmp_path / "copy")
+    assert done.status == 1 and "unreadable" not in done.out and "clean copy" not in done.out
+    assert done.err.splitlines()[-1] == f"error: no space left on the disk: {tmp_path / 'copy'}"
+    assert not (tmp_path / "copy").exists()
 
 
 def test_shards_that_are_elsewhere(prep, shards, tmp_path):
