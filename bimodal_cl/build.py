@@ -158,6 +158,7 @@ def build_identity(config: Config, mixture: Mixture) -> dict[str, Any]:
         "data.num_images": mixture.num_images,
         "data.num_texts": mixture.num_texts,
         "data.rows_per_epoch": list(mixture.rows),
+        "data.shards": mixture.digest,
         "data.shuffle_window": config.data.shuffle_window,
         "loss.name": config.loss.name,
         "model": config.model.model_dump(mode="json"),
@@ -171,11 +172,17 @@ class Evaluation:
         self._open_pairs, self._labelled = open_pairs, labelled
 
     def __call__(self, model: DualEncoder) -> dict[str, float]:
-        """Return scores by name, ``retrieval/...`` and ``zero_shot/...``, as fractions."""
+        """Return scores by name, ``retrieval/...`` and ``zero_shot/...``, as fractions.
+
+        ``retrieval/left_out`` counts images that could not be used, if there were any.
+        """
         scores: dict[str, float] = {}
         if self._open_pairs is not None:
-            retrieval = evaluate_retrieval(model, self._open_pairs())
+            pairs = self._open_pairs()
+            retrieval = evaluate_retrieval(model, pairs)
             scores |= {f"retrieval/{name}": value for name, value in retrieval.items()}
+            if pairs.report().total:
+                scores["retrieval/left_out"] = float(pairs.report().total)
         if self._labelled is not None:
             zero_shot = evaluate_zero_shot(model, self._labelled)
             scores |= {f"zero_shot/{name}": value for name, value in zero_shot.items()}
@@ -188,7 +195,15 @@ def build_evaluation(config: Config, image_size: int) -> Evaluation:
     if config.data.val is not None:
         val = Manifest.load(config.data.val)
         storage = build_storage(config)
-        open_pairs = partial(open_stream, val, batch_size=128, image_size=image_size, train=False, storage=storage)
+        open_pairs = partial(
+            open_stream,
+            val,
+            batch_size=128,
+            image_size=image_size,
+            train=False,
+            max_bad_fraction=1.0,  # what cannot be used is left out, and the scores say how much
+            storage=storage,
+        )
     labelled = open_labelled(config.data.zero_shot) if config.data.zero_shot is not None else None
     return Evaluation(open_pairs, labelled)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from bimodal_cl import __version__
-from bimodal_cl.errors import RunStopped, UserError, did_you_mean
+from bimodal_cl.errors import RunStopped, ServerFailed, UserError, did_you_mean
 
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR = 0, 1, 2
 
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f"{self.prog}: unknown {what} '{value}'{did_you_mean(str(value), action.choices)}")
 
     def error(self, message: str) -> NoReturn:
-        """Raise the message as the user's mistake; where a flag is missing, one that nobody knows may be meant for it."""
+        """Raise the user's mistake; where a flag is missing, one that nobody knows may be meant for it."""
         if message.startswith("the following arguments are required"):
             for flag in (given.split("=")[0] for given in self._given if given.startswith("--")):
                 near = did_you_mean(flag, self._option_string_actions)
@@ -59,14 +59,15 @@ class Parser(argparse.ArgumentParser):
 def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 success, 2 the user's mistake, 130 interrupted, 1 anything else.
 
-    The user's mistakes, a full disk and Ctrl-C print one line; anything else is a bug and keeps its traceback.
+    The user's mistakes, a run that had to stop, a server that failed too often, a full disk and Ctrl-C print one line;
+    anything else is a bug and keeps its traceback.
     """
     try:
         command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except RunStopped as error:
+    except (RunStopped, ServerFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILURE
     except KeyboardInterrupt:

@@ -72,7 +72,7 @@ class Data(Section):
         (0.9, 1.0), description="smallest and largest area share of the random crop (open_clip: 0.9 to 1)"
     )
     flip: bool = Field(False, description="mirror half of the images; wrong where captions say left or right")
-    shuffle_window: Count = Field(65_536, description="samples that the bounded shuffle mixes at a time, on each lane")
+    shuffle_window: Count = Field(8192, description="samples that the bounded shuffle mixes at a time, on each lane")
     max_bad_fraction: Fraction = Field(0.01, description="stop when a larger share of the samples is unusable")
     cache_dir: str | None = Field(None, description="where shards from elsewhere are kept; null: the user's cache")
     cache_gb: NotNegative = Field(16.0, description="GiB of shards kept there; 0: rows are fetched one by one")

@@ -20,6 +20,10 @@ class RunStopped(RuntimeError):
     """
 
 
+class ServerFailed(OSError):
+    """A server, or a command, that failed too often. The message is one line; trying again later may help."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"``, the choices themselves where none is near, or ``""`` where there are none."""
     known = [str(choice) for choice in choices]

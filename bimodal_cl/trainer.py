@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -82,6 +83,10 @@ class SeenData:
                 yield f"data: {what} {kinds}"
 
 
+# What gloo and NCCL say where another rank is gone.
+_LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
+
+
 class Trainer:
     """Trains a dual encoder with a contrastive loss, on one process or on many.
 
@@ -126,7 +131,7 @@ class Trainer:
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.log = RunLog(folder, plan.num_steps, enabled=False)
-        self._clock, self._waited = time.monotonic(), 0.0
+        self._clock, self._waited, self._logged = time.monotonic(), 0.0, 0  # at the last line of the log
 
     def run(self) -> None:
         """Train from the current step to the end.
@@ -145,7 +150,7 @@ class Trainer:
         self.stream = self.open_stream(epoch, start_step)
         try:
             with closing(self.stream.__iter__()) as batches:
-                self._clock = time.monotonic()
+                self._clock, self._logged = time.monotonic(), self.steps_done
                 for batch in batches:
                     out, grad_norm = self.step(batch)
                     self.log.advance()
@@ -159,6 +164,10 @@ class Trainer:
             self.log.write({"event": "summary", **state, "shards": shards})
             for line in SeenData(**state["data"]).lines(shards):
                 self.log.say(line)
+        except RuntimeError as error:
+            if self.accelerator.num_processes > 1 and _LOST_PEER.search(str(error)):
+                raise RunStopped(f"step {self.steps_done}: another process has ended; its message says why") from None
+            raise
         finally:
             self.log.close()
 
@@ -191,8 +200,14 @@ class Trainer:
         return out, grad_norm
 
     def evaluate(self) -> dict[str, float]:
-        """Score the model on the main process while the others wait; every rank gets the scores."""
-        scores = [self.evaluate_model(self.encoder) if self.accelerator.is_main_process else {}]
+        """Score the model on the main process while the others wait; every rank gets the scores, none if it failed."""
+        scores: list[dict[str, float]] = [{}]
+        if self.accelerator.is_main_process:
+            try:
+                scores = [self.evaluate_model(self.encoder)]
+            except (UserError, RunStopped, OSError) as error:  # of the validation data: no reason to end a training
+                self.log.write({"event": "evaluate", "step": self.steps_done, "error": str(error)})
+                self.log.say(f"step {self.steps_done}: not evaluated: {error}")
         broadcast_object_list(scores)
         return scores[0]
 
@@ -220,7 +235,7 @@ class Trainer:
             if scores:
                 self.log.write({"event": "evaluate", "step": step, "epoch": step / plan.steps_per_epoch, **scores})
                 self.log.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
-            if plan.best is not None:
+            if plan.best is not None and scores:
                 score = _pick(scores, plan.best)
                 is_best = self.best_score is None or score > self.best_score
                 self.best_score = score if is_best else self.best_score
@@ -258,7 +273,7 @@ class Trainer:
         now, waited = time.monotonic(), self.stream.seconds["wait"]
         seconds, waiting = now - self._clock, waited - self._waited
         self._clock, self._waited = now, waited
-        since = (self.steps_done - 1) % self.plan.log_every + 1
+        since, self._logged = self.steps_done - self._logged, self.steps_done
         by_set = {}
         if len(self.stream.mixture.names) > 1:
             by_set = {f"samples_seen/{name}": n for name, n in self._count_data().samples_by_set.items()}

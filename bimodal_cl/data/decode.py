@@ -20,6 +20,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # Pillow calls a JPEG with an embedded preview MPO.
 _EXTENSIONS = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg")}
 _WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")  # where a PNG may say its orientation
 _PNG_BIT_DEPTH = 24  # offset of the byte
 
 # Orientations, as EXIF numbers them, whose upright image begins at the far edge of what is stored, across and down.
@@ -143,7 +144,9 @@ def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "")
         _require_few_pixels(size, max_pixels)
         return EncodedImage(data, size, _find_notes("JPEG", size, extension), 1, jpeg, max_pixels)
     picture = _open(data, max_pixels)
-    orientation = _read_orientation(picture)
+    # To look for a PNG's EXIF, Pillow decodes the image.
+    may_turn = picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
+    orientation = _read_orientation(picture) if may_turn else 1
     size = picture.size if orientation < 5 else (picture.height, picture.width)
     notes = _find_notes(picture.format or "", size, extension, picture, data, orientation)
     return EncodedImage(data, size, notes, orientation, jpeg, max_pixels)

@@ -12,10 +12,12 @@ been taken once.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 import numpy as np
@@ -56,6 +58,10 @@ class Mixture:
         folders = [manifest.folder for manifest in manifests]
         short = [folder.resolve().name for folder in folders]
         self.names = tuple(short if len(set(short)) == len(short) else map(str, folders))
+        resolved = [folder.resolve() for folder in folders]
+        for number, folder in enumerate(resolved):
+            if folder in resolved[:number]:
+                raise UserError(f"{folders[number]}: comes twice; give it once, with a repeat")
         sizes = [manifest.num_images for manifest in manifests]
         for what, values in (("repeat", repeats), ("weight", weights)):
             for folder, value in zip(folders, values or (), strict=False):
@@ -89,6 +95,18 @@ class Mixture:
     def shard_faults(self) -> dict[str, int]:
         """What ``bimodal-prep index`` has found wrong with shards, by kind."""
         return dict(sum((Counter(manifest.faults) for manifest in self.manifests), start=Counter[str]()))
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal hash of what gives every id its image and caption: shards in order, by name, counts and size.
+
+        Folders and servers do not count: data may move.
+        """
+        digest = hashlib.sha256()
+        for manifest in self.manifests:
+            shards = [(PurePosixPath(s.name).name, s.num_images, s.num_texts, s.bytes) for s in manifest.shards]
+            digest.update(json.dumps([manifest.captions, shards]).encode())
+        return digest.hexdigest()[:16]
 
     @cached_property
     def image_offsets(self) -> np.ndarray:

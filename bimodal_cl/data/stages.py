@@ -18,7 +18,7 @@ from bimodal_cl.data.draws import Purpose, draw_below
 from bimodal_cl.data.faults import REPLACED_KINDS, Fault
 from bimodal_cl.data.mixture_reader import MixtureReader
 from bimodal_cl.data.rows import Row
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import ServerFailed, UserError
 
 SAME_SHARD_DRAWS = 16
 ANY_SHARD_DRAWS = 16
@@ -69,7 +69,8 @@ class Delivery:
         faults: among those rows.
         used: oddities among those rows by kind; they were used.
         seconds: what the worker spent on the batch, by the names of ``TIMED``.
-        error: the user's mistake that ended the worker; exceptions do not cross processes as one line.
+        error: what ended the worker, in one line; exceptions do not cross processes as one.
+        is_mistake: whether that is the user's to mend, and not a server's failure.
     """
 
     batch: Batch | None
@@ -78,6 +79,7 @@ class Delivery:
     used: Counter[str] | None = None
     seconds: dict[str, float] | None = None
     error: str | None = None
+    is_mistake: bool = True
 
     def pin_memory(self) -> Delivery:
         """Return it with the batch in page-locked memory."""
@@ -132,6 +134,19 @@ class Sample:
     used: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """Why a row cannot be used: a kind of ``REPLACED_KINDS``, and what was found."""
+
+    kind: str
+    reason: str
+
+    def describe(self, reader: MixtureReader, image_id: int) -> Fault:
+        """Name the row; this looks its key up, which may read the shard's headers."""
+        shard, key = reader.describe(image_id)
+        return Fault(self.kind, shard, key, image_id, self.reason)
+
+
 class Stopwatch:
     """Seconds by name. ``lap(name)`` gives the time since the lap before to a name."""
 
@@ -178,34 +193,35 @@ def fill_batches(
             samples = []
             for image_id in batch.image_ids:
                 sample = _prepare_row(reader, batch.epoch, image_id, prepare, stopwatch)
-                if sample.fault is not None and fill:
-                    substitute = _find_substitute(reader, batch.epoch, image_id, prepare, seed, stopwatch)
-                    sample = replace(substitute, fault=sample.fault, used=sample.used)
+                if isinstance(sample, Unusable):
+                    fault = sample.describe(reader, image_id)
+                    sample = Sample()
+                    if fill:
+                        sample = _find_substitute(reader, batch.epoch, image_id, prepare, seed, stopwatch)
+                    sample = replace(sample, fault=fault, used=())
                 samples.append(sample)
             yield batch, samples, stopwatch
     finally:
         reader.close()
 
 
-def _prepare_row(reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, stopwatch: Stopwatch) -> Sample:
-    used: tuple[str, ...] = ()
+def _prepare_row(
+    reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, stopwatch: Stopwatch
+) -> Sample | Unusable:
     try:
         row = reader.read(image_id)
         stopwatch.lap("read")
         if not row.captions:
-            return Sample(fault=_describe(reader, image_id, row.caption_fault, REPLACED_KINDS[row.caption_fault]))
+            return Unusable(row.caption_fault, REPLACED_KINDS[row.caption_fault])
         image, oddities = prepare(row, epoch, image_id, stopwatch)
-        used = (*oddities, *(("not_utf8",) if row.not_utf8 else ()))
     except BadImage as error:
-        return Sample(fault=_describe(reader, image_id, error.kind, str(error)))
+        return Unusable(error.kind, str(error))
+    except ServerFailed:  # filling the row would make the samples depend on the network
+        raise
     except OSError as error:
-        return Sample(fault=_describe(reader, image_id, "unreadable", str(error)))
+        return Unusable("unreadable", str(error))
+    used = (*oddities, *(("not_utf8",) if row.not_utf8 else ()))
     return Sample(image_id, image, tuple(row.captions), row.first_text_id, used=used)
-
-
-def _describe(reader: MixtureReader, image_id: int, kind: str, reason: str) -> Fault:
-    shard, key = reader.describe(image_id)
-    return Fault(kind, shard, key, image_id, reason)
 
 
 def _find_substitute(
@@ -213,15 +229,16 @@ def _find_substitute(
 ) -> Sample:
     for attempt in range(SAME_SHARD_DRAWS + ANY_SHARD_DRAWS):
         first, rows = reader.neighbours(image_id, near=attempt < SAME_SHARD_DRAWS)
-        row = int(draw_below(rows, Purpose.SUBSTITUTE, seed, epoch, image_id, attempt)[0])
-        sample = _prepare_row(reader, epoch, first + row, prepare, stopwatch)
-        if sample.fault is None:
+        drawn = first + int(draw_below(rows, Purpose.SUBSTITUTE, seed, epoch, image_id, attempt)[0])
+        sample = _prepare_row(reader, epoch, drawn, prepare, stopwatch)
+        if isinstance(sample, Sample):
             return sample
     shard, key = reader.describe(image_id)
     folder = reader.folder(image_id)
     raise UserError(
         f"{folder}: {SAME_SHARD_DRAWS + ANY_SHARD_DRAWS} images drawn to replace image {image_id} of shard {shard}, "
-        f"key {key}, are all faulty; the last: {sample.fault}; `bimodal-prep verify {folder}` names them all"
+        f"key {key}, are all faulty; the last: {sample.describe(reader, drawn)}; "
+        f"`bimodal-prep verify {folder}` names them all"
     )
 
 
@@ -267,8 +284,8 @@ def _build_batch(
 
 
 def forward_errors(deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
-    """Hand the user's mistakes over as a last delivery, so that they stay one line on the way out of a worker."""
+    """Hand over, as a last delivery, what ends the stream, so that it stays one line on the way out of a worker."""
     try:
         yield from deliveries
-    except UserError as error:
-        yield Delivery(None, error=str(error))
+    except (UserError, ServerFailed) as error:
+        yield Delivery(None, error=str(error), is_mistake=isinstance(error, UserError))

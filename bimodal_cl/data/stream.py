@@ -24,12 +24,12 @@ from bimodal_cl.data.manifest import Manifest
 from bimodal_cl.data.mixture import Folders, Mixture, open_mixture
 from bimodal_cl.data.mixture_reader import MixtureReader
 from bimodal_cl.data.plan import SHUFFLE_WINDOW
-from bimodal_cl.data.rows import Row, RowReader
+from bimodal_cl.data.rows import MAX_INDEXED_ROWS, MAX_OPEN_FILES, Row, RowReader
 from bimodal_cl.data.schedule import EvaluationSchedule, TrainSchedule
 from bimodal_cl.data.stages import Batch, Delivery, Stopwatch
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.data.transforms import EvalTransform, TrainTransform
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import RunStopped, UserError
 
 __all__ = ["Batch", "Stream", "open_stream"]
 
@@ -89,6 +89,7 @@ class Stream:
 
         Raises:
             UserError: a shard is not what the manifest says, or too many samples are faulty; also from a worker.
+            RunStopped: a server failed too often.
         """
         self._counts = counts = FaultCounts()
         self.seconds, self.samples_by_set = dict.fromkeys((*stages.TIMED, "wait"), 0.0), Counter()
@@ -100,7 +101,7 @@ class Stream:
                 for name, seconds in (delivery.seconds or {}).items():
                     self.seconds[name] += seconds
                 if delivery.error is not None:
-                    raise UserError(delivery.error)
+                    raise (UserError if delivery.is_mistake else RunStopped)(delivery.error)
                 counts.add(delivery.samples, delivery.faults, delivery.used)
                 if delivery.faults:
                     counts.require_few(self._max_bad_fraction, self.mixture, delivery.faults[-1])
@@ -208,7 +209,14 @@ def open_stream(
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
         prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)
     _require_ranges(start_step=(start_step, 0, schedule.steps))
-    reader = partial(MixtureReader, mixture, partial(RowReader, storage=storage or Storage()))
+    sets = len(mixture.manifests)  # they share the limits of a process
+    open_reader = partial(
+        RowReader,
+        storage=storage or Storage(),
+        max_open_files=max(MAX_OPEN_FILES // sets, 1),
+        max_indexed_rows=max(MAX_INDEXED_ROWS // sets, 1),
+    )
+    reader = partial(MixtureReader, mixture, open_reader)
     build_pipeline = partial(_build_pipeline, schedule, reader, prepare, seed, tokenize, train)
     return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory)
 

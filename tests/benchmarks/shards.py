@@ -30,7 +30,6 @@ from tests.benchmarks.table import format_table
 from tests.benchmarks.timing import describe_range, describe_time
 
 GLOBAL_BATCH = 4096
-WINDOW = 65_536  # the default of a training
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,9 +114,7 @@ def time_first_batch(folder: Path, batch_size: int, num_workers: int, row_tables
     try:
         begin = time.perf_counter()
         steps = Manifest.load(folder).num_images // batch_size
-        stream = open_stream(
-            folder, batch_size, 8, start_step=steps // 2, num_workers=num_workers, shuffle_window=WINDOW
-        )
+        stream = open_stream(folder, batch_size, 8, start_step=steps // 2, num_workers=num_workers)
         batches = iter(stream)
         next(batches)
         seconds = time.perf_counter() - begin

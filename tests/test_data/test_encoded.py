@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from bimodal_cl.data.decode import BadImage, EncodedImage, align_box, decode_image, open_encoded
 from bimodal_cl.data.faults import USED_KINDS
@@ -287,3 +287,22 @@ def test_resizing_starts_no_threads() -> None:
     done = subprocess.run([sys.executable, "-c", COUNT_THREADS], capture_output=True, text=True, check=True)
     before, after, with_threads = (int(number) for number in done.stdout.split())
     assert before == after < with_threads
+
+
+def test_no_pixel_is_decoded_to_open_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: loads.append(self.format))
+    for format in ("PNG", "WEBP", "JPEG", "BMP", "GIF"):
+        open_encoded(encode(draw_picture(20, 10), format))
+    assert loads == []
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_png_with_exif_is_turned(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(buffer, "PNG", exif=exif)
+    encoded = open_encoded(buffer.getvalue())
+    assert encoded.size == ((10, 20) if orientation == 6 else (20, 10))
+    assert encoded.notes == (() if orientation == 1 else ("exif_rotated",))

@@ -134,3 +134,19 @@ def test_values_out_of_range_are_named(two_sets: list[Manifest]) -> None:
             Mixture(two_sets, **keywords)
     with pytest.raises(UserError, match=r"image_id 50 is outside \[0, 50\)"):
         Mixture(two_sets).locate(50)
+
+
+def test_a_folder_that_comes_twice_is_refused(two_sets: list[Manifest]) -> None:
+    with pytest.raises(UserError, match=r"a: comes twice; give it once, with a repeat"):
+        Mixture([two_sets[0], two_sets[1], Manifest.load(two_sets[0].folder / ".." / "a")])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_sets_share_the_limit_of_open_files(write_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bimodal_cl.data.stream.MAX_OPEN_FILES", 8)
+    mixture = Mixture([Manifest.load(write_shards([1] * 12, name=f"set{n}")) for n in range(4)])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    most = 0
+    for _ in open_stream(mixture, 1, 4):
+        most = max(most, len(list(Path("/proc/self/fd").iterdir())) - before)
+    assert most == 8

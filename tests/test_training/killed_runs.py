@@ -79,9 +79,9 @@ def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *
         for step, images, texts in read_record(record):
             assert (images, texts) == whole[step], (life, step)
             steps.append(step)
-        assert steps == list(range(steps[0], steps[0] + len(steps)))
+        assert steps == list(range(steps[0], steps[0] + len(steps))) if steps else target is not None
         seen.update(steps)
-        lives.append((steps[0], steps[-1]))
+        lives.append((steps[0], steps[-1]) if steps else (-1, -1))  # killed before all ranks had begun a step
     assert seen == set(whole)
     return lives
 

@@ -56,3 +56,26 @@ def test_too_many_faults_stop_a_run_with_one_line(write_config, tmp_path, capsys
     assert train.main(["--config", str(write_config("run", data=data, train=steps))]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "max_bad_fraction=0.0 allows" in error and f"`bimodal-prep verify {zoo.folder}` names them all" in error
+
+
+def test_faulty_validation_data_end_no_training(write_config, tmp_path, capsys):
+    zoo = write_fault_zoo(tmp_path / "zoo")
+    assert cli.main(["index", str(zoo.folder), "--damaged", "keep", "--captions", "lines"]) == 0
+    steps = {"num_steps": 2, "num_epochs": None, "global_batch_size": 16, "evaluate_every": 1, "device": "cpu"}
+    config = write_config("run", data={"val": str(zoo.folder)}, train=steps)
+    assert train.main(["--config", str(config)]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    left_out = sum(planted(zoo.planted, REPLACED_KINDS).values())
+    assert [line["retrieval/left_out"] for line in lines if line["event"] == "evaluate"] == [left_out, left_out]
+
+    shard = zoo.folder / "00001.tar"
+    config = write_config("other", data={"val": str(zoo.folder)}, train=steps, checkpoint={"every": 1})
+    data = bytearray(shard.read_bytes())
+    data[:] = bytes(len(data))  # as large as before, and empty: found out when it is read
+    shard.write_bytes(data)
+    assert train.main(["--config", str(config)]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "other/metrics.jsonl").read_text().splitlines()]
+    errors = [line["error"] for line in lines if line["event"] == "evaluate"]
+    assert len(errors) == 2 and all("00001.tar" in error for error in errors)
+    assert "step 1: not evaluated" in "".join(capsys.readouterr())
+    assert (tmp_path / "other/checkpoints/step_00000002").is_dir()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,17 @@ def test_a_batch_that_processes_cannot_share_is_refused(write_config):
     done = launch(config, 2)
     assert done.returncode != 0
     assert "train.global_batch_size=5 cannot be shared by 2 processes" in done.stderr
+
+
+def test_data_that_fail_on_one_rank_end_all_with_a_line_each(write_config, shapes, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(shapes / "train", folder)
+    shard = folder / "00001.tar"
+    shard.write_bytes(bytes(shard.stat().st_size))  # as large as before, and empty
+    steps = {"num_epochs": 1, "global_batch_size": 2, "device": "cpu"}
+    done = launch(write_config("run", data={"train": str(folder), "shuffle_window": 1}, train=steps), 2)
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert any("00001.tar" in line for line in errors), done.stderr
+    own = done.stderr.split("Root Cause")[0]  # the launcher adds a report of its own
+    assert "bimodal_cl/trainer.py" not in own, own

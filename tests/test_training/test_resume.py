@@ -1,6 +1,7 @@
 """A run that was killed and resumed is the run that was not, bit for bit."""
 
 import json
+import shutil
 import signal
 import time
 from functools import partial
@@ -86,3 +87,40 @@ def test_a_checkpoint_of_another_run_is_refused(write_config, tmp_path, capsys, 
     capsys.readouterr()
     assert train.main(["--config", str(config), "--resume", "latest", *flag]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", ["order", "captions", "set"])
+def test_other_data_of_equal_size_are_refused(write_config, shapes, tmp_path, capsys, change):
+    data = tmp_path / "data"
+    shutil.copytree(shapes / "train", data)
+    config = write_config("run", data={"train": str(data)}, train={**SHORT, "num_steps": 2, "num_epochs": None})
+    assert train.main(["--config", str(config)]) == 0
+    moved = tmp_path / "moved"
+    data.rename(moved)
+    flags = ["--config", str(config), "--resume", "latest", "--data.train", str(moved)]
+    assert train.main(flags) == 0  # the same data in another folder
+    manifest = json.loads((moved / "manifest.json").read_text())
+    if change == "order":
+        manifest["shards"].reverse()
+    elif change == "captions":
+        manifest["captions"] = "whole"
+    else:
+        manifest["shards"][0]["name"] = "other.tar"
+        (moved / "00000.tar").rename(moved / "other.tar")
+    (moved / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert train.main(flags) == 2
+    assert "data.shards was" in capsys.readouterr().err
+
+
+def test_the_rate_after_a_resume_is_that_of_the_steps_taken(write_config, tmp_path):
+    config = write_config("run", train={**SHORT, "num_epochs": 2, "log_every": 4}, checkpoint={"every": 3})
+    assert train.main(["--config", str(config)]) == 0
+    assert train.main(["--config", str(config), "--resume", "step_00000009"]) == 0
+    for line, steps in zip(metrics_with_clock(tmp_path / "run"), (4, 4, 1), strict=True):
+        assert line["samples_per_second"] * line["seconds"] == pytest.approx(72 * steps)
+
+
+def metrics_with_clock(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == "train"]
