@@ -6,12 +6,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS
 from bimodal_cl.data.locations import expand_locations, is_pipe, is_remote
@@ -24,13 +23,13 @@ from bimodal_cl.progress import note, progress
 
 from .input_paths import require_folder
 from .layouts import Layout, recognise_layout
+from .ordered_work import map_shards, require_num_proc
 from .shard_description import Description, NamedShard, describe_shard, writing_to
 
 if TYPE_CHECKING:
     from bimodal_cl.data.storage import Storage
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
+PRELOADED = ("data_prep.shard_description", "bimodal_cl.data.storage")  # where shards are elsewhere
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,7 @@ def index_shards(
             ``overwrite``.
         OSError: a disk or a server failed.
     """
+    require_num_proc(workers, "--workers")
     locations = expand_locations(patterns, storage is not None and storage.allow_pipe)
     folder = _folder_of(locations) if to is None else to
     first = _first_shard(locations[0], storage)
@@ -112,7 +112,8 @@ def index_shards(
         (folder / ROWS_FOLDER).mkdir(exist_ok=True)
     jobs = [NamedShard(_name(location, folder), location) for location in locations]
     describe = partial(describe_shard, folder=folder, captions=mode, damaged=damaged, storage=storage)
-    found = list(progress(map_shards(describe, jobs, workers), len(jobs), "shards", "index"))
+    with closing(map_shards(describe, jobs, workers, PRELOADED, forked=storage is None)) as described:
+        found = list(progress(described, len(jobs), "shards", "index"))
     for description in found:
         if description.damage:
             note(f"{description.shard.name}: {description.damage}; {description.shard.num_images:,} samples kept")
@@ -133,29 +134,6 @@ def find_tars(folder: Path) -> list[Path]:
     if not paths:
         raise UserError(f"no .tar in {folder}")
     return paths
-
-
-def map_shards(function: Callable[[Job], Result], jobs: list[Job], workers: int | None) -> Iterator[Result]:
-    """Apply a function to every job, in order, in several processes where there are several jobs.
-
-    Args:
-        workers: processes; None for one a core.
-
-    Raises:
-        UserError: ``workers`` is below 1.
-    """
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}")
-    count = min(workers or os.cpu_count() or 1, len(jobs))
-    if count <= 1:
-        yield from map(function, jobs)
-        return
-    with ProcessPoolExecutor(count) as pool:
-        try:
-            yield from pool.map(function, jobs, chunksize=max(1, min(8, len(jobs) // (16 * count))))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _folder_of(locations: Sequence[str]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,11 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.progress import progress
 
 from .expected_shards import Expected, expect_shards
-from .index import map_shards
+from .ordered_work import map_shards, require_num_proc
 from .shard_check import MANIFEST_KIND, Finding, ShardCheck, ShardJob, check_shard
 from .staging import staged
 
+PRELOADED = ("data_prep.shard_check", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")
 RULE_OF = {
     **dict.fromkeys([MANIFEST_KIND, *SHARD_KINDS, *REPLACED_KINDS], "fault"),
     **dict.fromkeys(USED_KINDS, "used"),
@@ -83,6 +85,7 @@ def verify_folder(
     Raises:
         UserError: no such folder, nothing in it, nothing of it is worth a copy, or a number is out of range.
     """
+    require_num_proc(workers, "--workers")
     if max_pixels is not None and max_pixels < 1:
         raise UserError(f"--max-pixels must be at least 1, got {max_pixels}")
     expected = expect_shards(folder, captions or "whole")
@@ -126,12 +129,13 @@ def _collect(
         ShardJob(name, expected.shards.get(name), copy)
         for name, copy in zip(expected.names, _copy_names(expected.names), strict=True)
     ]
-    for done in progress(map_shards(check, jobs, workers), len(jobs), "shards", what):
-        report.num_images += done.num_images
-        for finding in done.findings:
-            report.counts[finding.kind] += 1
-            say(finding)
-        yield done
+    with closing(map_shards(check, jobs, workers, PRELOADED)) as checks:
+        for done in progress(checks, len(jobs), "shards", what):
+            report.num_images += done.num_images
+            for finding in done.findings:
+                report.counts[finding.kind] += 1
+                say(finding)
+            yield done
 
 
 def _copy_names(names: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl.errors import RunStopped
-from data_prep.ordered_work import CHUNK, CHUNKS_AHEAD, FEW, map_in_order
+from data_prep.ordered_work import CHUNK, CHUNKS_AHEAD, FEW, map_in_order, map_shards
 from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, write_files, write_photos
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +85,57 @@ def test_processes_end_with_a_killed_parent(tmp_path):
     while any(Path(f"/proc/{process}").exists() for process in processes) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes and not [process for process in processes if Path(f"/proc/{process}").exists()]
+
+
+def wait_for_ever(commands, shard):
+    """Do what a download by a command does: wait for it, and end it if this process has to end."""
+    with subprocess.Popen(["sleep", "600"]) as command:
+        (commands / f"{os.getpid()} {command.pid}").touch()
+        try:
+            command.wait()
+        finally:
+            command.kill()
+
+
+def is_alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("forked", [False, True])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_outlives_a_command_over_shards(tmp_path, end, forked):
+    """Neither processes nor what they run, whether their parent alone is killed or interrupted."""
+    code = (
+        "from tests.test_data_prep import test_prep_num_proc as t; from functools import partial; import pathlib\n"
+        "from data_prep.ordered_work import map_shards\n"
+        f"function = partial(t.wait_for_ever, pathlib.Path({str(tmp_path)!r}))\n"
+        f"list(map_shards(function, range(9), 2, (), forked={forked}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    left = [int(process) for path in tmp_path.iterdir() for process in path.name.split()]
+    assert len(left) == 4
+    parent.send_signal(end)
+    parent.wait(timeout=20)
+    while any(map(is_alive, left)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [process for process in left if is_alive(process)]
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_shards_are_shared_one_by_one(forked):
+    results = list(map_shards(square_slowly, range(9), 2, (), forked))
+    assert [value for value, _ in results] == [n * n for n in range(9)]
+    assert os.getpid() not in {process for _, process in results}
+    assert [process for _, process in map_shards(square_slowly, range(1), 2, (), forked)] == [os.getpid()]
+    assert list(map_shards(square_slowly, [], None, (), forked)) == []
+    with pytest.raises(RunStopped, match=r"one of the 2 processes was killed .*--workers"):
+        list(map_shards(die, range(70, 80), 2, (), forked))
 
 
 def test_ctrl_c_ends_all_with_one_line(tmp_path):
