@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bimodal_cl.data.decode import BadImage, open_encoded
-from bimodal_cl.data.faults import USED_KINDS
+from bimodal_cl.data.faults import NOTED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.locations import is_remote
 from bimodal_cl.data.manifest import CaptionsMode, Shard
 from bimodal_cl.data.member_names import IMAGE_EXTENSIONS, TEXT_EXTENSION
@@ -45,7 +45,7 @@ class Finding:
 
     def __str__(self) -> str:
         place = f"{self.shard} {self.key}" if self.key else self.shard
-        return f"{place}: {'note: ' if self.kind in USED_KINDS else ''}{self.kind}: {self.reason}"
+        return f"{place}: {'note: ' if self.kind in NOTED_KINDS else ''}{self.kind}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,8 @@ class _SampleChecks:
             if sample.key in seen:
                 self._found("duplicate_key", sample, "a sample before it has this key")
             seen.add(sample.key)
+            if "." in sample.key.rpartition("/")[2]:
+                self._found("dotted_key", sample, SHARD_KINDS["dotted_key"])
             stray = None if sample.has_text else stray_of.get(sample.key)
             is_clear = num_strays[sample.key] == num_images[sample.key] == 1
             self._check(sample, stray, is_clear)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from bimodal_cl.data.decode import MAX_PIXELS
-from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS, USED_KINDS
+from bimodal_cl.data.faults import NOTED_KINDS, REPLACED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.locations import is_remote
 from bimodal_cl.data.manifest import CaptionsMode, Manifest
 from bimodal_cl.data.storage import Storage
@@ -25,7 +25,7 @@ from .staging import staged
 PRELOADED = ("data_prep.shard_check", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")
 RULE_OF = {
     **dict.fromkeys([MANIFEST_KIND, *SHARD_KINDS, *REPLACED_KINDS], "fault"),
-    **dict.fromkeys(USED_KINDS, "used"),
+    **dict.fromkeys(NOTED_KINDS, "used"),
 }
 MEANING_OF = {MANIFEST_KIND: "the shards are not what the manifest says", **SHARD_KINDS, **REPLACED_KINDS, **USED_KINDS}
 
@@ -47,7 +47,7 @@ class VerifyReport:
     @property
     def num_faults(self) -> int:
         """Findings that are not merely odd."""
-        return sum(count for kind, count in self.counts.items() if kind not in USED_KINDS)
+        return sum(count for kind, count in self.counts.items() if kind not in NOTED_KINDS)
 
     @property
     def num_notes(self) -> int:

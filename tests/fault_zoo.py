@@ -148,8 +148,8 @@ def _faulty_groups() -> Iterator[Group]:
     yield from _faulty_images()
     yield from _faulty_texts()
     yield from _faulty_structure()
-    for number, key in enumerate(("dots.in.name", "a.jpg.b"), 900):  # no fault: a key ends at the last dot
-        yield _good(key, number)
+    for number, key in enumerate(("dots.in.name", "a.jpg.b"), 900):  # a key ends at the last dot
+        yield Group(_good(key, number).members, planted=[("dotted_key", key)])
 
 
 def _faulty_images() -> Iterator[Group]:

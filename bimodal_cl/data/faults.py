@@ -42,7 +42,9 @@ SHARD_KINDS = {
     "garbage": "no tar header where one should be; with --damaged keep the samples before that are used",
     "duplicate_key": "samples that have the key of an earlier one of their shard; each is a sample of its own",
     "no_image": "texts without an image beside them; they are no samples",
+    "dotted_key": "a key with dots in it; it ends at the last dot",
 }
+NOTED_KINDS = frozenset((*USED_KINDS, "dotted_key"))  # oddities, not faults: all of such a sample is used
 MAX_EXAMPLES = 20
 
 

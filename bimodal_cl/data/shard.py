@@ -19,7 +19,6 @@ from bimodal_cl.data.tar_headers import TarMembers, mapped, walk_tar
 from bimodal_cl.errors import UserError, did_you_mean
 
 NAME_KINDS = {
-    "dotted_key": "a key with dots, which plain webdataset cuts at the first one",
     "name_not_utf8": "bytes of a key that are not UTF-8 are shown as \\xNN",
 }
 NO_TEXT, TEXT_ELSEWHERE = -1, -2  # in place of an offset

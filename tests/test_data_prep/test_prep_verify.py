@@ -34,12 +34,13 @@ def replace_members(tar, edit):
 
 
 def fault_lines(done):
-    """The lines of the faults: those before the sums, which are one line and one a kind."""
+    """The lines of the faults: those before the sums, which are one line and one a kind. Notes are left out."""
     lines = done.out.splitlines()
     at = next(n for n, line in enumerate(lines) if " images, " in line and " faults, " in line)
-    assert f"{at:,} faults, 0 notes" in lines[at]
+    faults = [line for line in lines[:at] if ": note: " not in line]
+    assert f" {len(faults):,} faults, {at - len(faults):,} notes" in lines[at]
     assert all(line.startswith("  ") for line in lines[at + 1 :])
-    return lines[:at]
+    return faults
 
 
 def test_all_is_well(prep, shards):
@@ -180,6 +181,7 @@ def test_foreign_names_and_repeated_keys(prep, tmp_path):
     done = prep("verify", folder)
     assert done.status == 1
     repeated, broken = fault_lines(done)
+    assert done.out.count("0.tar a.b: note: dotted_key: a key with dots in it; it ends at the last dot\n") == 2
     assert repeated == "0.tar a.b: duplicate_key: a sample before it has this key"
     assert broken.startswith("0.tar \\xe9: undecodable: image .jpg: ")
     done.out.encode()  # a name that is not UTF-8 can be printed
@@ -188,6 +190,14 @@ def test_foreign_names_and_repeated_keys(prep, tmp_path):
     assert [captions_of(sample) for sample in samples] == [["x"], ["y"], ["z z"]]
     assert prep("verify", tmp_path / "copy").status == 0
     assert Manifest.load(tmp_path / "copy").num_texts == 3
+    write_tar(
+        folder / "0.tar", [("a.b.jpg", photo(2)), ("a.b.txt", b"y"), ("c.d/e.jpg", photo(1)), ("c.d/e.txt", b"x")]
+    )
+    done = prep("verify", folder)  # a note is no fault; dots of a folder are none of the key's
+    assert done.status == 0 and "2 images, 0 faults, 1 notes" in done.out
+    assert "  1 dotted_key (used): a key with dots in it; it ends at the last dot" in done.out
+    assert "  1 dotted_key (kept): a key with dots in it; it ends at the last dot" in prep("index", folder).out
+    assert Manifest.load(folder).faults == {"dotted_key": 1}
 
 
 def test_wrong_uses(prep, shards, tmp_path):

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS, USED_KINDS
+from bimodal_cl.data.faults import NOTED_KINDS, REPLACED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.row_table import load_row_table
 from bimodal_cl.data.shard import index_shard
 from data_prep.cli import main
@@ -71,19 +71,19 @@ def test_every_fault_is_named(zoo, capsys, workers):
         kind: Counter(places) for kind, places in zoo.places.items()
     }
     for kind, places in found.items():
-        assert all(is_note == (kind in USED_KINDS) and reason for _, _, is_note, reason in places)
+        assert all(is_note == (kind in NOTED_KINDS) and reason for _, _, is_note, reason in places)
 
 
 def test_the_sums_are_printed_with_their_meaning(zoo, capsys):
     assert main(["verify", str(zoo.folder), "--workers", "1"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    faults = sum(count for kind, count in zoo.planted.items() if kind not in USED_KINDS)
+    faults = sum(count for kind, count in zoo.planted.items() if kind not in NOTED_KINDS)
     notes = sum(zoo.planted.values()) - faults
     at = lines.index(f"{zoo.folder}: {zoo.num_images} images, {faults} faults, {notes} notes")
     assert len(lines[at + 1 :]) == len(zoo.planted)
     for kind, count in zoo.planted.items():
         meaning = {**REPLACED_KINDS, **USED_KINDS, **SHARD_KINDS}[kind]
-        rule = "used" if kind in USED_KINDS else "fault"
+        rule = "used" if kind in NOTED_KINDS else "fault"
         assert f"  {count} {kind} ({rule}): {meaning}" in lines[at + 1 :]
 
 
