@@ -84,7 +84,8 @@ class ShardCache:
             if version is not None and stat.st_mtime_ns // 1000 != version_time(version) // 1000:
                 raise FileNotFoundError
             with suppress(PermissionError):  # somebody else's copy; its last use stays theirs
-                os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))
+                # Not by its path, where another version may stand by now.
+                os.utime(descriptor, ns=(time.time_ns(), stat.st_mtime_ns))
         except FileNotFoundError:
             os.close(descriptor)
             return None
@@ -134,7 +135,7 @@ class ShardCache:
             version = fill(length)
             os.truncate(descriptor, length.stop)
             modified = version_time(version) if version else time.time_ns()
-            os.utime(part, ns=(time.time_ns(), modified))
+            os.utime(descriptor, ns=(time.time_ns(), modified))
             os.fsync(descriptor)  # or else a power cut could leave an entry of the right length, full of zeros
             with self._folder_locked():  # whoever adds up the folder meanwhile could miss it under both names
                 part.rename(final)
@@ -146,7 +147,7 @@ class ShardCache:
         finally:
             if not renamed:
                 part.unlink(missing_ok=True)
-            _release(descriptor)
+            release(descriptor)
         return have()
 
     def _claim(self, descriptor: int, part: Path, size: int) -> int:
@@ -179,7 +180,7 @@ class ShardCache:
             _lock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            _release(descriptor)
+            release(descriptor)
 
     @contextmanager
     def _usable(self, missing_ok: bool = False) -> Iterator[None]:
@@ -208,7 +209,7 @@ class _Furthest:
 
 
 def version_time(version: str) -> int:
-    """A time, ns, that stands for a version: the same on every machine, so that row tables of copies stay good."""
+    """A time, ns, that stands for a version: the same on every machine, since several may share a cache."""
     digest = int.from_bytes(hashlib.sha256(version.encode()).digest()[:6], "big")
     return 10**18 + digest % 10**14 * 1000  # whole microseconds of the three years from 2001-09-09 on
 
@@ -244,7 +245,7 @@ def _evict(files: list[tuple[Path, os.stat_result]], needed: int) -> bool:
         return True
     finally:
         for _, descriptor in locked:
-            _release(descriptor)
+            release(descriptor)
 
 
 def _open_part(part: Path) -> int:
@@ -281,8 +282,11 @@ def _lock(descriptor: int, kind: int) -> None:
         ) from None
 
 
-def _release(descriptor: int) -> None:
-    """Unlock and close. A process forked meanwhile has the descriptor too: closing ours alone would not unlock it."""
+def release(descriptor: int) -> None:
+    """Unlock a file of the cache and close it.
+
+    A process forked meanwhile has the descriptor too: closing ours alone would not unlock it.
+    """
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
