@@ -15,6 +15,7 @@ from bimodal_cl.errors import UserError, did_you_mean
 PIPE = "pipe:"
 SHARD_EXTENSION = ".tar"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
+_CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _FILE_SCHEMES = ("file://", "local://")
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")  # the innermost ones
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)(?:\.\.([0-9]+))?")
@@ -30,6 +31,23 @@ def is_remote(location: str) -> bool:
 def is_pipe(location: str) -> bool:
     """Whether a location is a command, ``pipe:COMMAND``, whose output is the shard: it runs only where allowed."""
     return location.lower().startswith(PIPE)
+
+
+def name_of(location: str) -> str:
+    """A location for messages: without what may be secret in a URL (user and password, signed query)."""
+    if is_pipe(location):
+        return location
+    return "::".join(_without_secrets(url) for url in _CHAINED.split(location))
+
+
+def _without_secrets(url: str) -> str:
+    """By hand, because the standard library raises where a URL is malformed, which is what messages are for."""
+    scheme, found, rest = url.partition("://")
+    if not found:
+        return url
+    rest, asked, _ = rest.partition("#")[0].partition("?")
+    server, slash, path = rest.partition("/")
+    return f"{scheme}://{server.rpartition('@')[2]}{slash}{path}{'?...' if asked else ''}"
 
 
 def expand_locations(patterns: Iterable[str], allow_pipe: bool = False) -> list[str]:
@@ -78,7 +96,7 @@ def expand_braces(pattern: str) -> Iterator[str]:
         if braces is None:
             count += 1
             if count > _MAX_EXPANSION:
-                raise UserError(f"{pattern}: stands for more than {_MAX_EXPANSION:,} shards")
+                raise UserError(f"{name_of(pattern)}: stands for more than {_MAX_EXPANSION:,} shards")
             yield text
             continue
         before, after = text[: braces.start()], text[braces.end() :]
@@ -92,7 +110,7 @@ def _choices(pattern: str, inside: str) -> list[str]:
     first, last = int(numbers[1]), int(numbers[2])
     step = max(int(numbers[3] or 1), 1)
     if abs(last - first) // step >= _MAX_EXPANSION:
-        raise UserError(f"{pattern}: stands for more than {_MAX_EXPANSION:,} shards")
+        raise UserError(f"{name_of(pattern)}: stands for more than {_MAX_EXPANSION:,} shards")
     padded = any(len(text) > 1 and text[0] == "0" for text in numbers.group(1, 2))
     width = max(len(numbers[1]), len(numbers[2])) if padded else 0
     span = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
@@ -138,11 +156,13 @@ def _list_remote(url: str) -> list[str]:
     """The shards of a URL: itself, or what its server lists for a glob or a folder."""
     if url.lower().startswith(("http://", "https://")):
         if "*" in url.partition("?")[0] or url.endswith("/"):
-            raise UserError(f"{url}: HTTP servers list no files; name the shards with braces, such as {{00000..00099}}")
+            raise UserError(
+                f"{name_of(url)}: HTTP servers list no files; name the shards with braces, such as {{00000..00099}}"
+            )
         return [url]
     if url.endswith(SHARD_EXTENSION) and not glob.has_magic(url):
         return [url]
-    from bimodal_cl.data.remote import name_of, open_file_system  # fsspec, which `--help` need not load
+    from bimodal_cl.data.remote import open_file_system  # fsspec, which `--help` need not load
 
     files, path = open_file_system(url)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from bimodal_cl.data.locations import name_of
 from bimodal_cl.data.manifest import Manifest
 from bimodal_cl.data.mixture import Mixture
 from bimodal_cl.data.rows import Row, RowReader
@@ -27,7 +28,8 @@ class MixtureReader:
 
         Raises:
             UserError: ``image_id`` is outside the data, or its shard is not what the manifest says.
-            OSError: the disk or the server failed.
+            ServerFailed: the shard's server failed too often; so do the methods below.
+            OSError: the disk failed.
         """
         reader, number, inside = self._locate(image_id)
         row = reader.read(inside)
@@ -52,7 +54,7 @@ class MixtureReader:
         """Return the shard's name and the key of an image, for messages."""
         reader, _, inside = self._locate(image_id)
         shard, _ = reader.locate(inside)
-        return reader.manifest.shards[shard].name, reader.key(inside)
+        return name_of(reader.manifest.shards[shard].name), reader.key(inside)
 
     def neighbours(self, image_id: int, near: bool) -> tuple[int, int]:
         """Return the first id and the number of images of an image's shard (``near``), or of its data set."""
