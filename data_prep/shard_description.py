@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bimodal_cl.data.locations import is_pipe, is_remote
+from bimodal_cl.data.locations import is_remote
 from bimodal_cl.data.manifest import CaptionsMode, DamagedRule, Shard
 from bimodal_cl.data.row_table import load_table_header, save_row_table
 from bimodal_cl.data.shard import index_shard
 from bimodal_cl.errors import UserError
 
 if TYPE_CHECKING:  # it imports fsspec, a tenth of the time that a thousand local samples take
+    from bimodal_cl.data.remote import SourceInfo
     from bimodal_cl.data.storage import Storage
 
 _DAMAGE = {"truncated", "garbage"}
@@ -69,11 +70,13 @@ def describe_shard(
         UserError: it cannot be read, or is damaged and not to be kept; or the folder cannot be written to.
         OSError: the disk or the server failed.
     """
-    size, version = _ask(named.location, storage)
-    found = _reuse(named.name, folder, captions, damaged, size, version)
+    info = storage.ask(named.location) if storage is not None and is_remote(named.location) else None
+    found = _reuse(named.name, folder, captions, damaged, info)
     if found is not None:
         return found
-    path = Path(named.location) if storage is None else storage.local_copy(named.location)
+    path, version = Path(named.location), ""
+    if storage is not None and info is not None:
+        path, version = storage.local_version(named.location, info)
     index = index_shard(path, captions, "keep", named.name if is_remote(named.name) else named.location)
     if index.damage and damaged == "refuse":
         raise UserError(
@@ -96,25 +99,15 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise UserError(f"cannot write to {folder}: {error.strerror}; --to DIR puts the manifest elsewhere") from None
 
 
-def _ask(location: str, storage: Storage | None) -> tuple[int | None, str]:
-    """Size and version of a remote shard, None and "" where nobody says or the table's time tells."""
-    if storage is None or not is_remote(location) or is_pipe(location):
-        return None, ""
-    from bimodal_cl.data.remote import RetryRule, open_source
-
-    source = open_source(location, storage.timeout)
-    info = RetryRule(storage.retries, storage.first_delay).run(source.name, source.info)
-    return info.size, info.version
-
-
 def _reuse(
-    name: str, folder: Path, captions: CaptionsMode, damaged: DamagedRule, size: int | None, version: str
+    name: str, folder: Path, captions: CaptionsMode, damaged: DamagedRule, info: SourceInfo | None
 ) -> Description | None:
+    """What the row table of an earlier index tells, if the shard, of which ``info`` is said now, is still the same."""
     header = load_table_header(folder, name)
     if header is None or header.captions != captions:
         return None
-    if is_remote(name):
-        if not version or (header.shard.bytes, header.version) != (size, version):
+    if info is not None:
+        if not info.version or (header.shard.bytes, header.version) != (info.size, info.version):
             return None
     elif header.shard.bytes != (folder / name).stat().st_size:
         return None

@@ -20,7 +20,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_auth_from_url
 
-from bimodal_cl.data.remote import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly, name_of
+from bimodal_cl.data.locations import name_of
+from bimodal_cl.data.remote import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
 from bimodal_cl.errors import UserError
 
 _BLOCK = 2**20

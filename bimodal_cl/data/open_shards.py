@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from bimodal_cl.data.locations import is_remote
 from bimodal_cl.data.manifest import Manifest
 from bimodal_cl.data.recent import Recent
 from bimodal_cl.data.storage import ShardFile, Storage, run_concurrently
+from bimodal_cl.errors import ServerFailed
 
 # A copy that is open cannot leave the cache: one that was not read for so long is closed.
 IDLE_SECONDS = 60.0
 # What is read by ranges is opened anew so often: there may be room in the cache by then.
 RANGED_SECONDS = 60.0
-# Rows of a shard whose server just failed, all retries through, fail at once for so long.
-FAILED_SECONDS = 30.0
 
 
 class OpenShards:
@@ -26,84 +25,71 @@ class OpenShards:
         manifest: of the shards.
         storage: opens them.
         max_open_files: open at a time, >= 1.
+        version_of: gives the version that a remote shard had when it was indexed, "" where nobody knows.
     """
 
-    def __init__(self, manifest: Manifest, storage: Storage, max_open_files: int) -> None:
-        self._manifest, self._storage = manifest, storage
+    def __init__(
+        self, manifest: Manifest, storage: Storage, max_open_files: int, version_of: Callable[[int], str]
+    ) -> None:
+        self._manifest, self._storage, self._version_of = manifest, storage, version_of
         self._files: Recent[ShardFile] = Recent(max_open_files, close=lambda file: file.close())
         self.remote = [is_remote(shard.name) for shard in manifest.shards]
         self._opened: dict[int, float] = {}
         self._used: dict[int, float] = {}
-        self._failed: dict[int, tuple[float, OSError]] = {}
         self._next_tidying = 0.0
 
     def get(self, shard: int) -> ShardFile:
         """Return an open shard.
 
         Raises:
-            UserError: it cannot be found or read, or is not what the manifest says.
-            OSError: its server failed too often, now or lately.
+            UserError: it cannot be found or read, or is not what was indexed.
+            ServerFailed: its server failed too often.
         """
-        if self.remote[shard]:
-            self._used[shard] = time.monotonic()
-            self._require_no_failure(shard)
-        return self._files.get(shard, self._open)
+        if not self.remote[shard]:
+            return self._files.get(shard, self._open)
+        self._used[shard] = time.monotonic()
+        return self._files.get(shard, lambda shard: self._open(shard, self._version_of(shard)))
 
     def prefetch(self, shards: Iterable[int]) -> None:
-        """Open remote shards at once, as many as the storage allows. One whose server fails is left to ``get``.
+        """Open remote shards at once, as many as the storage allows.
 
         Raises:
-            UserError: as :meth:`get`.
+            UserError, ServerFailed: as :meth:`get`.
         """
         self._tidy()
         now = time.monotonic()
-        missing = []
+        missing = {}
         for shard in shards:
             self._used[shard] = now
-            if shard not in self._files and not self._failed_lately(shard):
-                missing.append(shard)
+            if shard not in self._files:
+                missing[shard] = self._version_of(shard)
         opened: dict[int, ShardFile] = {}
 
-        def open_one(shard: int) -> None:
+        def open_one(shard: int, version: str) -> None:
             try:
-                opened[shard] = self._open(shard)
-            except OSError as error:
-                self.remember_failure(shard, error)
+                opened[shard] = self._open(shard, version)
+            except ServerFailed:
+                raise
+            except OSError:
+                pass  # a disk's failure: ``get`` reports it for the rows that it concerns
 
         try:
-            run_concurrently([partial(open_one, shard) for shard in missing], self._storage.connections)
+            run_concurrently([partial(open_one, *item) for item in missing.items()], self._storage.connections)
         finally:
             for shard in missing:
                 if shard in opened:
                     self._files.get(shard, opened.__getitem__)
-
-    def remember_failure(self, shard: int, error: OSError) -> None:
-        """Let a remote shard fail at once for a while: its server had its chances."""
-        self._failed[shard] = (time.monotonic() + FAILED_SECONDS, error)
 
     def close(self) -> None:
         """Close all."""
         self._files.clear()
         self._opened.clear()
 
-    def _open(self, shard: int) -> ShardFile:
+    def _open(self, shard: int, version: str = "") -> ShardFile:
         entry = self._manifest.shards[shard]
-        try:
-            file = self._storage.open(self._manifest.location(shard), entry.bytes, entry.sha256)
-        except OSError as error:
-            self.remember_failure(shard, error)
-            raise
+        file = self._storage.open(self._manifest.location(shard), entry.bytes, entry.sha256, version)
         self._opened[shard] = time.monotonic()
-        self._failed.pop(shard, None)
         return file
-
-    def _failed_lately(self, shard: int) -> bool:
-        failure = self._failed.get(shard)
-        return failure is not None and time.monotonic() < failure[0]
-
-    def _require_no_failure(self, shard: int) -> None:
-        if self._failed and self._failed_lately(shard):
-            raise OSError(*self._failed[shard][1].args)
 
     def _tidy(self) -> None:
         now = time.monotonic()

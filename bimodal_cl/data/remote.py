@@ -17,12 +17,11 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import fsspec.core
 
-from bimodal_cl.data.locations import PIPE, is_pipe
-from bimodal_cl.errors import UserError
+from bimodal_cl.data.locations import PIPE, is_pipe, name_of
+from bimodal_cl.errors import ServerFailed, UserError
 
 CHUNK = 2**24  # bytes of one request to a fsspec file system
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
@@ -30,9 +29,11 @@ TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 Write = Callable[[int, bytes], object]
 _Value = TypeVar("_Value")
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-# What file systems call that which changes with a file's content.
-_VERSION_KEYS = frozenset(
-    ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "generation", "created", "blob_id")
+# What file systems call that which changes with a file's content: the first that is there counts. The later ones may
+# change without it, and a version of several would change with any of them.
+_VERSION_KEYS = (
+    *("blob_id", "generation", "ETag", "etag"),
+    *("LastModified", "last_modified", "mtime", "updated", "created"),
 )
 
 
@@ -89,22 +90,23 @@ class RetryRule:
     """How often to try, and how long to wait in between.
 
     The wait doubles from ``first_delay`` to ``max_delay`` seconds, times a random factor of 0.5 to 1.5, so that many
-    processes do not come back at once. The first retry after a mere drop of the connection comes at once.
+    processes do not come back at once. The first retry after a mere drop of the connection comes at once. The default
+    values bridge an outage of about two minutes.
 
     Args:
         retries: tries after the first one that may fail in a row without bringing a byte.
         first_delay, max_delay: seconds.
     """
 
-    retries: int = 5
-    first_delay: float = 0.5
+    retries: int = 8
+    first_delay: float = 1.0
     max_delay: float = 30.0
 
     def run(self, name: str, action: Callable[[], _Value]) -> _Value:
         """Do something until it does not raise ``TransferError``.
 
         Raises:
-            OSError: it failed ``1 + retries`` times.
+            ServerFailed: it failed ``1 + retries`` times.
         """
         failures = Failures(self, name)
         while True:
@@ -125,11 +127,11 @@ class Failures:
         """Wait before the next try.
 
         Raises:
-            OSError: there were enough.
+            ServerFailed: there were enough.
         """
         self.count += 1
         if self.count > self._rule.retries:
-            raise OSError(f"{self._name}: {error} (tried {self.count} times)") from None
+            raise ServerFailed(f"shard {self._name}: {error} (tried {self.count} times)") from None
         if error.wait is None and self.count == 1:
             return
         delay = max(self._rule.first_delay * 2.0 ** (self.count - 1), error.wait or 0.0)
@@ -144,6 +146,7 @@ def fetch(
     size: int | None,
     write: Callable[[int, bytes], object],
     rule: RetryRule,
+    version: str = "",
 ) -> int:
     """Bring the bytes from ``start`` to ``stop`` of a file, trying again where a try breaks off.
 
@@ -153,29 +156,30 @@ def fetch(
         size: of the whole file, as the manifest says; None: unknown.
         write: gets each piece with its offset in the file; a piece may come again after a file had to be begun anew.
         rule: how often to try.
+        version: of the file that is wanted; "" for any.
 
     Returns:
         The byte after the last.
 
     Raises:
-        UserError: the source refuses, or its file is of another size.
+        UserError: the source refuses, or its file is of another size or version.
         WholeOnly: the source has no middle and ``start`` is not 0.
-        OSError: too many tries failed.
+        ServerFailed: too many tries failed.
     """
     failures = Failures(rule, source.name)
     position = furthest = start
-    version, resumable = "", True
+    begun, resumable = "", True  # the version that was begun with
     done = position == stop
     while not done:
         resumed = position > start
         try:
             with closing(source.chunks(position, stop)) as pieces:
                 for data in pieces:
-                    require_size(source.name, source.latest.size, size)
-                    if resumed and source.latest.version != version:
+                    require_same(source, size, version)
+                    if resumed and source.latest.version != begun:
                         position = start
                         raise TransferError("it changed in between")
-                    version, resumed = source.latest.version, False
+                    begun, resumed = source.latest.version, False
                     if size is not None and position + len(data) > size:
                         raise UserError(f"shard {source.name}: holds more than the {size} bytes that the manifest says")
                     write(position, data)
@@ -190,38 +194,37 @@ def fetch(
                 raise
             position, resumable = start, False
         except TransferError as error:
-            require_size(source.name, source.latest.size, size)
+            require_same(source, size, version)
             failures.wait(error)
             if not resumable or position == stop:
                 position = start
     return position
 
 
-def require_size(name: str, found: int | None, expected: int | None) -> None:
-    """Refuse a remote file of another size than the manifest's.
+def require_same(source: Source, size: int | None, version: str = "") -> None:
+    """Refuse a remote file of another size than the manifest's, or another version than was indexed.
 
     Raises:
-        UserError: both are known and differ.
+        UserError: what the source said last and what is expected are both known, and differ.
     """
-    if found is not None and expected is not None and found != expected:
+    found = source.latest
+    mend = "`bimodal-prep index SHARDS --to FOLDER --overwrite` takes it as it is now"
+    if found.size is not None and size is not None and found.size != size:
         raise UserError(
-            f"shard {name}: holds {found} bytes but the manifest says {expected}: it is "
-            f"{'truncated' if found < expected else 'changed'}; `bimodal-prep index` takes it as it is now"
+            f"shard {source.name}: holds {found.size} bytes but the manifest says {size}: it is "
+            f"{'truncated' if found.size < size else 'changed'}; {mend}"
         )
-
-
-def name_of(location: str) -> str:
-    """A location for messages: without what may be secret in a URL (password, signed query)."""
-    if is_pipe(location) or "://" not in location:
-        return location
-    parts = urlsplit(location)
-    query = "..." if parts.query else ""
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query, fragment="").geturl()
+    if found.version and version and found.version != version:
+        raise UserError(
+            f"shard {source.name}: it changed: its server calls it version {found.version}, and it was indexed as "
+            f"{version}; {mend}"
+        )
 
 
 def base_name(location: str) -> str:
     """The file name at the end of a location; of a command, its last word's."""
-    path = location.split()[-1] if is_pipe(location) and location.split() else urlsplit(location).path
+    words = location.split() if is_pipe(location) else []
+    path = words[-1] if words else location.partition("#")[0].partition("?")[0]
     return PurePosixPath(path).name
 
 
@@ -274,14 +277,18 @@ class FileSystemSource:
         if entry.get("type") == "directory":
             raise UserError(f"shard {self.name}: is a folder")
         size = entry.get("size")
-        version = "|".join(f"{key}={entry[key]}" for key in sorted(_VERSION_KEYS & set(entry)) if entry[key])
+        version = next((f"{key}={entry[key]}" for key in _VERSION_KEYS if entry.get(key)), "")
         self.latest = SourceInfo(None if size is None else int(size), version)
         return self.latest
 
     def chunks(self, start: int, stop: int | None) -> Generator[bytes, None, None]:
-        """Give out the bytes from ``start`` to ``stop``, in pieces of 16 MiB: one try."""
+        """Give out the bytes from ``start`` to ``stop``, in pieces of 16 MiB: one try.
+
+        What is read to the end must still have the version of the last ``info`` then: pieces do not say theirs.
+        """
+        before = self.latest
         if stop is None:
-            stop = self.latest.size
+            stop = before.size
         # File systems that open a file for a range would read 5 MiB ahead for each row.
         options = {} if getattr(self._fs, "async_impl", False) else {"cache_type": "none"}
         while stop is None or start < stop:
@@ -295,6 +302,8 @@ class FileSystemSource:
                 raise TransferError(f"no bytes at {start}")
             yield bytes(data)
             start += len(data)
+        if start == before.size and self.info().version != before.version:
+            raise TransferError("it changed in between")
 
     def _ask(self, method: str, **options: object) -> Any:
         """Call the file system, and sort the exceptions of a dozen libraries: those that may go away, and others."""

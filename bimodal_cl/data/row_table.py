@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from bimodal_cl.data.locations import is_remote
+from bimodal_cl.data.locations import is_remote, name_of
 from bimodal_cl.data.manifest import CaptionsMode, Manifest, Shard
 from bimodal_cl.data.shard import IMAGE_EXTENSIONS, ShardIndex, index_shard
 from bimodal_cl.errors import UserError
@@ -52,6 +52,7 @@ class RowTable:
         text_size: bytes, ``[rows]``; 0 where there is no text.
         first_text_id: global ``text_id`` of each row's first caption, int64 ``[rows]``.
         image_ext: number of each image's extension in ``IMAGE_EXTENSIONS``, uint8 ``[rows]``.
+        version: of the remote shard that it was made from, as its server called it; "" where nobody said.
     """
 
     image_offset: np.ndarray
@@ -60,6 +61,7 @@ class RowTable:
     text_size: np.ndarray
     first_text_id: np.ndarray
     image_ext: np.ndarray
+    version: str = ""
 
     def __len__(self) -> int:
         return len(self.first_text_id)
@@ -96,7 +98,7 @@ def load_row_table(manifest: Manifest, shard: int) -> RowTable | None:
     same = (header.shard.num_images, header.shard.num_texts, header.shard.bytes, header.captions)
     if same != (entry.num_images, entry.num_texts, entry.bytes, manifest.captions):
         return None
-    return _make_table(rows, int(manifest.text_offsets[shard]))
+    return _make_table(rows, int(manifest.text_offsets[shard]), header.version)
 
 
 def index_row_table(manifest: Manifest, shard: int, path: Path) -> RowTable:
@@ -105,14 +107,14 @@ def index_row_table(manifest: Manifest, shard: int, path: Path) -> RowTable:
     Raises:
         UserError: it is broken, or holds other rows than the manifest says.
     """
-    entry = manifest.shards[shard]
-    index = index_shard(path, manifest.captions, manifest.damaged, manifest.location(shard))
+    entry, name = manifest.shards[shard], name_of(manifest.location(shard))
+    index = index_shard(path, manifest.captions, manifest.damaged, name)
     num_texts = int(index.caption_count.sum())
     if (len(index), num_texts) != (entry.num_images, entry.num_texts):
         raise UserError(
-            f"shard {manifest.location(shard)}: holds {len(index)} images and {num_texts} captions but the "
-            f"manifest says {entry.num_images} and {entry.num_texts}; "
-            f"`bimodal-prep index {manifest.folder}` takes it as it is now"
+            f"shard {name}: holds {len(index)} images and {num_texts} captions but the manifest says "
+            f"{entry.num_images} and {entry.num_texts}; `bimodal-prep index SHARDS --to {manifest.folder} --overwrite` "
+            "takes it as it is now"
         )
     return make_row_table(index, int(manifest.text_offsets[shard]))
 
@@ -198,7 +200,7 @@ def _make_rows(index: ShardIndex) -> np.ndarray:
     return rows
 
 
-def _make_table(rows: np.ndarray, first_text_id: int) -> RowTable:
+def _make_table(rows: np.ndarray, first_text_id: int, version: str = "") -> RowTable:
     return RowTable(
         image_offset=rows["image_offset"],
         image_size=rows["image_size"],
@@ -206,6 +208,7 @@ def _make_table(rows: np.ndarray, first_text_id: int) -> RowTable:
         text_size=rows["text_size"],
         first_text_id=rows["first_text"].astype(np.int64) + first_text_id,
         image_ext=rows["image_ext"],
+        version=version,
     )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bimodal_cl.data.locations import name_of
 from bimodal_cl.data.manifest import Manifest
 from bimodal_cl.data.open_shards import OpenShards
 from bimodal_cl.data.recent import Recent
@@ -72,7 +73,7 @@ class RowReader:
     """Reads rows of a data set by ``image_id``. One a process: what it opens is not shared.
 
     A shard's row table is loaded, or made from the tar's headers, when its first row is asked for. Recently used
-    tables are kept up to ``max_indexed_rows`` rows of all shards together (about 50 bytes each), open files up to
+    tables are kept up to ``max_indexed_rows`` rows of all shards together (about 37 bytes each), open files up to
     ``max_open_files``.
 
     Args:
@@ -93,7 +94,7 @@ class RowReader:
         self._offsets: list[int] = manifest.image_offsets.tolist()
         self._tables: Recent[RowTable] = Recent(max_indexed_rows, weigh=len)
         self._keys: Recent[list[str]] = Recent(1)
-        self._files = OpenShards(manifest, self._storage, max_open_files)
+        self._files = OpenShards(manifest, self._storage, max_open_files, self._version_of)
         self._any_remote = any(self._files.remote)
         self._ahead: OrderedDict[int, _Span] = OrderedDict()
 
@@ -101,8 +102,9 @@ class RowReader:
         """Read one row.
 
         Raises:
-            UserError: ``image_id`` is outside the data set, or its shard is not what the manifest says.
-            OSError: the disk or the server failed.
+            UserError: ``image_id`` is outside the data set, or its shard is not what was indexed.
+            ServerFailed: the shard's server failed too often.
+            OSError: the disk failed.
         """
         shard, number = self.locate(image_id)
         span = self._ahead.pop(image_id, None) if self._ahead else None
@@ -115,17 +117,13 @@ class RowReader:
         start, stop, _ = _extent(table, number, image_id)
         if stop - start > MAX_REQUEST:  # the text is far away
             return self._take(file, table, number)
-        try:
-            return self._take(_Span(start, file.read(start, stop - start)), table, number)
-        except OSError as error:
-            self._files.remember_failure(shard, error)
-            raise
+        return self._take(_Span(start, file.read(start, stop - start)), table, number)
 
     def read_captions(self, image_id: int) -> tuple[int, list[str]]:
         """Return the ``text_id`` of a row's first caption and all its captions; the image is not read.
 
         Raises:
-            UserError: as :meth:`read`. So OSError.
+            UserError, ServerFailed, OSError: as :meth:`read`.
         """
         shard, number = self.locate(image_id)
         table = self._tables.get(shard, self._load_table)
@@ -138,10 +136,8 @@ class RowReader:
     def prefetch(self, image_ids: Iterable[int]) -> None:
         """Fetch at once what rows need that are read next: remote shards, or ranges of them. Local ones need nothing.
 
-        A failing server is not reported here: the rows that need it fail one by one when they are read.
-
         Raises:
-            UserError: as :meth:`read`.
+            UserError, ServerFailed: as :meth:`read`.
         """
         if not self._any_remote:
             return
@@ -159,7 +155,7 @@ class RowReader:
                 continue
             if file.ranged:
                 table = self._tables.get(shard, self._load_table)
-                jobs += [partial(self._fetch, shard, file, request) for request in _requests(table, rows)]
+                jobs += [partial(self._fetch, file, request) for request in _requests(table, rows)]
         run_concurrently(jobs, self._storage.connections)
         kept = sum(len(span.data) for span in self._ahead.values())
         while kept > MAX_AHEAD:
@@ -212,13 +208,9 @@ class RowReader:
         fault = "" if captions else "empty_caption"
         return Row(image, captions, first_text_id, fault, not _is_utf8(text), extension)
 
-    def _fetch(self, shard: int, file: ShardFile, extents: list[_Extent]) -> None:
+    def _fetch(self, file: ShardFile, extents: list[_Extent]) -> None:
         first, last = extents[0].start, max(extent.stop for extent in extents)
-        try:
-            data = file.read(first, last - first)
-        except OSError as error:
-            self._files.remember_failure(shard, error)
-            return
+        data = file.read(first, last - first)
         for start, stop, image_id in extents:
             self._ahead[image_id] = _Span(start, data[start - first : stop - first])
 
@@ -230,16 +222,25 @@ class RowReader:
         if path is None:
             folder = self.manifest.folder
             raise UserError(
-                f"shard {self.manifest.location(shard)}: does not fit into the cache, and {folder} has no row table of "
-                f"it; `bimodal-prep index` of its shards --to {folder} makes one"
+                f"shard {name_of(self.manifest.location(shard))}: does not fit into the cache, and {folder} has no row "
+                f"table of it; `bimodal-prep index SHARDS --to {folder}` makes one"
             )
         return index_row_table(self.manifest, shard, path)
 
+    def _version_of(self, shard: int) -> str:
+        """The version of a remote shard that its row table was made from; "" without one."""
+        if shard not in self._tables:
+            table = load_row_table(self.manifest, shard)
+            if table is None:
+                return ""
+            self._tables.get(shard, lambda _: table)
+        return self._tables.get(shard, self._load_table).version
+
     def _load_keys(self, shard: int) -> list[str]:
-        path = self._files.get(shard).path
+        path, name = self._files.get(shard).path, name_of(self.manifest.location(shard))
         if path is None:
-            raise UserError(f"shard {self.manifest.location(shard)}: is not on this machine")
-        return index_shard(path, self.manifest.captions, self.manifest.damaged, self.manifest.location(shard)).keys
+            raise UserError(f"shard {name}: is not on this machine")
+        return index_shard(path, self.manifest.captions, self.manifest.damaged, name).keys
 
 
 def _extent(table: RowTable, number: int, image_id: int) -> _Extent:

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from bimodal_cl.data.cache import NoRoom, ShardCache
-from bimodal_cl.data.locations import is_pipe, is_remote
+from bimodal_cl.data.cache import NoRoom, ShardCache, release
+from bimodal_cl.data.locations import is_pipe, is_remote, name_of
 from bimodal_cl.data.remote import (
     RetryRule,
     Source,
@@ -24,9 +24,8 @@ from bimodal_cl.data.remote import (
     WholeOnly,
     Write,
     fetch,
-    name_of,
     open_source,
-    require_size,
+    require_same,
 )
 from bimodal_cl.errors import UserError
 
@@ -50,7 +49,8 @@ class ShardFile(Protocol):
 
         Raises:
             UserError: the shard is not what the manifest says.
-            OSError: the disk or the server failed.
+            ServerFailed: the server failed too often.
+            OSError: the disk failed.
         """
         ...
 
@@ -100,15 +100,16 @@ class RangeFile:
     ranged = True
     path: Path | None = None
 
-    def __init__(self, source: Source, size: int, rule: RetryRule, why: str) -> None:
-        self._source, self._size, self._rule, self._why = source, size, rule, why
+    def __init__(self, source: Source, size: int, version: str, rule: RetryRule, why: str) -> None:
+        self._source, self._size, self._version, self._rule, self._why = source, size, version, rule, why
 
     def read(self, offset: int, size: int) -> bytes:
         """Read exactly ``size`` bytes, trying again where the connection breaks.
 
         Raises:
-            UserError: it is of another size than the manifest says, or its server knows no ranges.
-            OSError: too many tries failed.
+            UserError: it is of another size than the manifest says, or has changed since it was indexed, or its server
+                knows no ranges.
+            ServerFailed: too many tries failed.
         """
         stop = offset + size
         if stop > self._size:
@@ -119,7 +120,7 @@ class RangeFile:
             buffer[position - offset : position - offset + len(data)] = data
 
         try:
-            fetch(self._source, offset, stop, self._size, write, self._rule)
+            fetch(self._source, offset, stop, self._size, write, self._rule, self._version)
         except WholeOnly as error:
             raise UserError(f"shard {self._source.name}: cannot be read by ranges ({error}), and {self._why}") from None
         return bytes(buffer)
@@ -140,7 +141,7 @@ class Storage:
         cache_bytes: limit of all copies together, >= 0; 0 keeps none.
         allow_pipe: run the commands of ``pipe:`` locations. A manifest from elsewhere can hold any command.
         retries: failed tries in a row, after the first, that a shard's server may have, >= 0.
-        first_delay: seconds to wait before the second of them, >= 0; doubled each time, up to 30.
+        first_delay: seconds to wait, >= 0; doubled with each of them, up to 30. See :class:`RetryRule`.
         timeout: seconds without a byte after which a try has failed, > 0 (HTTP).
         connections: requests of one process at a time, >= 1.
 
@@ -151,8 +152,8 @@ class Storage:
     cache_dir: Path | None = None
     cache_bytes: int = CACHE_BYTES
     allow_pipe: bool = False
-    retries: int = 5
-    first_delay: float = 0.5
+    retries: int = 8
+    first_delay: float = 1.0
     timeout: float = 60.0
     connections: int = 16
 
@@ -163,17 +164,18 @@ class Storage:
         if self.timeout <= 0:
             raise UserError(f"timeout must be > 0, got {self.timeout}")
 
-    def open(self, location: str, size: int, sha256: str | None = None) -> ShardFile:
+    def open(self, location: str, size: int, sha256: str | None = None, version: str = "") -> ShardFile:
         """Open a shard; a remote one may be downloaded first.
 
         Args:
             location: a path or a URL.
             size: bytes that the manifest says it has (checked for remote ones; of local ones ``Manifest.load`` does).
             sha256: digest that the manifest says; a download is checked against it.
+            version: that a remote one had when it was indexed, as its server called it; "" for any.
 
         Raises:
-            UserError: it cannot be found or read, is not what the manifest says, or is a command that is not allowed.
-            OSError: its server failed too often.
+            UserError: it cannot be found or read, is not what was indexed, or is a command that is not allowed.
+            ServerFailed: its server, or the command, failed too often.
         """
         if not is_remote(location):
             try:
@@ -182,7 +184,7 @@ class Storage:
                 raise UserError(f"shard {location}: cannot be opened: {error.strerror}") from None
         self._require_allowed(location)
         try:
-            descriptor = self._open_copy(location, size, sha256)
+            descriptor = self._open_copy(location, size, sha256, version)
         except NoRoom as error:
             why = f"{error}; a larger cache_gb helps"
         else:
@@ -192,31 +194,51 @@ class Storage:
         if is_pipe(location):
             raise UserError(f"shard {location}: a command's output must be kept whole, but {why}")
         source = open_source(location, self.timeout)
-        self._require_info(source, size)
-        return RangeFile(source, size, self._rule, why)
+        self._ask(source, size, version)
+        return RangeFile(source, size, version, self._rule, why)
+
+    def ask(self, location: str) -> SourceInfo:
+        """Ask what a remote shard is now; of a command nobody can tell.
+
+        Raises:
+            UserError: as :meth:`open`.
+            ServerFailed: its server failed too often.
+        """
+        self._require_allowed(location)
+        return self._ask(open_source(location, self.timeout), None)
 
     def local_copy(self, location: str) -> Path:
         """Return a file with a shard's bytes as they are now: the shard itself, or the cache's copy of it.
 
-        The source is asked for size and version; a copy that has both is taken, another one is replaced. A command is
-        always run anew. The copy stays in the cache at least until this thread asks for another one.
+        The copy stays in the cache at least until this thread asks for another one.
 
         Raises:
             UserError: as :meth:`open`, or it does not fit into the cache.
-            OSError: its server failed too often.
+            ServerFailed: its server failed too often.
         """
-        if not is_remote(location):
-            return Path(location)
+        return self.local_version(location)[0] if is_remote(location) else Path(location)
+
+    def local_version(self, location: str, info: SourceInfo | None = None) -> tuple[Path, str]:
+        """Return the copy of a remote shard as :meth:`local_copy`, and the version that it is a copy of.
+
+        Args:
+            location: a URL.
+            info: what :meth:`ask` said just now; None asks. A copy that has its size and version is taken, another one
+                is replaced. A command is always run anew.
+
+        Raises:
+            UserError, ServerFailed: as :meth:`local_copy`.
+        """
         self._require_allowed(location)
         _LATEST_COPY.release()
         source = open_source(location, self.timeout)
-        info = self._require_info(source, None)
+        now = self._ask(source, None) if info is None else info
         try:
             for _ in range(_ATTEMPTS):
-                descriptor = self._open_current(location, source, info)
+                descriptor, version = self._open_current(location, source, now)
                 if descriptor is not None:
                     _LATEST_COPY.hold(descriptor)
-                    return self._cache.path(location)
+                    return self._cache.path(location), version
         except NoRoom as error:
             raise UserError(
                 f"shard {name_of(location)}: {error}; a larger cache_gb, or another cache_dir, helps"
@@ -236,33 +258,34 @@ class Storage:
     def _require_allowed(self, location: str) -> None:
         if is_pipe(location) and not self.allow_pipe:
             raise UserError(
-                f"shard {location}: would run that command; if you trust whoever wrote it, allow_pipe (--allow-pipe) "
-                "lets it"
+                f"shard {location}: would run that command; if you trust whoever wrote it, let it: --allow-pipe, or "
+                "--data.allow_pipe true of bimodal-train"
             )
 
-    def _require_info(self, source: Source, size: int | None) -> SourceInfo:
+    def _ask(self, source: Source, size: int | None, version: str = "") -> SourceInfo:
         info = self._rule.run(source.name, source.info)
-        require_size(source.name, info.size, size)
+        require_same(source, size, version)
         return info
 
-    def _open_copy(self, location: str, size: int, sha256: str | None) -> int | None:
-        """Open the copy of the manifest's size, made now if there is none."""
+    def _open_copy(self, location: str, size: int, sha256: str | None, version: str) -> int | None:
+        """Open the copy of the manifest's size and the indexed version, made now if there is none."""
         cache = self._cache
-        have = partial(cache.open, location, size)
+        have = partial(cache.open, location, size, version or None)
         for _ in range(_ATTEMPTS):
             descriptor = have()
             if descriptor is not None:
                 return descriptor
             self._require_room(size)
             source = open_source(location, self.timeout)
-            self._require_info(source, size)  # before anything is evicted for it
-            descriptor = cache.add(location, size, partial(self._download, source, size, sha256), have)
+            if not self._ask(source, size, version).version:  # before anything is evicted for it
+                have = partial(cache.open, location, size)  # its server says no longer which version it has
+            descriptor = cache.add(location, size, partial(self._download, source, size, sha256, version), have)
             if descriptor is not None:
                 return descriptor
         return None
 
-    def _open_current(self, location: str, source: Source, info: SourceInfo) -> int | None:
-        """Open the copy of what the source has now."""
+    def _open_current(self, location: str, source: Source, info: SourceInfo) -> tuple[int | None, str]:
+        """Open the copy of what the source has now; also says which version that is."""
         cache = self._cache
         known = info.size is not None or bool(info.version)
         filled: list[str] = []
@@ -273,20 +296,20 @@ class Storage:
             return cache.open(location, info.size, info.version or None) if known else None
 
         def fill(write: Write) -> str:
-            filled[:] = [self._download(source, info.size, None, write)]
+            filled[:] = [self._download(source, info.size, None, "", write)]
             return filled[0]
 
         descriptor = have()
-        if descriptor is not None:
-            return descriptor
-        self._require_room(info.size or 0)
-        return cache.add(location, info.size, fill, have)
+        if descriptor is None:
+            self._require_room(info.size or 0)
+            descriptor = cache.add(location, info.size, fill, have)
+        return descriptor, filled[0] if filled else info.version
 
     def _require_room(self, size: int) -> None:
         if size > self.cache_bytes or not self.cache_bytes:
             raise NoRoom(f"its {size} bytes do not fit into the {self.cache_bytes} of {self._cache.folder}")
 
-    def _download(self, source: Source, size: int | None, sha256: str | None, write: Write) -> str:
+    def _download(self, source: Source, size: int | None, sha256: str | None, version: str, write: Write) -> str:
         digest = hashlib.sha256()
 
         def write_and_hash(offset: int, data: bytes) -> None:
@@ -298,13 +321,13 @@ class Storage:
             write(offset, data)
 
         try:
-            fetch(source, 0, size, size, write_and_hash, self._rule)
+            fetch(source, 0, size, size, write_and_hash, self._rule, version)
         except WholeOnly as error:
             raise UserError(f"shard {source.name}: cannot be read: {error}") from None
         if sha256 is not None and digest.hexdigest() != sha256.lower():
             raise UserError(
-                f"shard {source.name}: its bytes are not those of the manifest (another sha256): it changed; "
-                "`bimodal-prep index` takes it as it is now"
+                f"shard {source.name}: its bytes are not those of the manifest (another sha256): it changed; without "
+                "its sha256 in manifest.json it is taken as it is now"
             )
         return source.latest.version
 
@@ -313,15 +336,20 @@ class _LatestCopy(threading.local):
     """Keeps the copy that a thread asked for last from being evicted."""
 
     descriptor: int | None = None
+    process = 0
 
     def hold(self, descriptor: int) -> None:
         self.release()
-        self.descriptor = descriptor
+        self.descriptor, self.process = descriptor, os.getpid()
 
     def release(self) -> None:
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+        if self.descriptor is None:
+            return
+        if self.process == os.getpid():
+            release(self.descriptor)
+        else:
+            os.close(self.descriptor)  # forked: to unlock is for the parent, who may still read it
+        self.descriptor = None
 
 
 _LATEST_COPY = _LatestCopy()

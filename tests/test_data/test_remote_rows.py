@@ -116,27 +116,6 @@ def test_requests_are_bounded_and_what_is_fetched_ahead_too(
     expected.close()
 
 
-def test_a_dead_server_is_a_fault_of_each_row_and_is_not_asked_for_each(
-    folder: Path, server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    manifest = write_remote_manifest(folder, tmp_path / "remote", server.url)
-    server.fault = lambda number: "500"
-    reader = RowReader(manifest, Storage(tmp_path / "cache", retries=2, first_delay=0.001))
-    reader.prefetch([6, 7, 8])
-    for image_id in (6, 7, 8):
-        with pytest.raises(OSError, match=r"002\.tar: the server answers 500 .*\(tried 3 times\)"):
-            reader.read(image_id)
-    assert reader.key(7) == "row 1"
-    assert len(server.asked) == 3
-    server.fault = lambda number: ""
-    monkeypatch.setattr(open_shards_module, "FAILED_SECONDS", -1.0)
-    other = RowReader(manifest, Storage(tmp_path / "cache"))
-    assert other.read(8).captions == ["8-0", "8-1", "8-2"]
-    assert other.key(8) == "k0008"
-    other.close()
-    reader.close()
-
-
 def test_idle_copies_are_closed_so_that_others_find_room(
     folder: Path, server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from bimodal_cl.data import Manifest, Shard, index_shard
 from bimodal_cl.data.row_table import (
+    ROW_TYPE,
     RowTable,
     index_row_table,
     load_row_table,
@@ -22,6 +23,7 @@ from bimodal_cl.data.row_table import (
     row_table_path,
     save_row_table,
 )
+from bimodal_cl.data.rows import RowReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import write_manifest, write_tar
 
@@ -153,8 +155,17 @@ def test_names_that_are_no_file_names(manifest: Manifest) -> None:
     shard = Shard(url, 3, 4, manifest.shards[0].bytes)
     save_row_table(manifest.folder, shard, index, version="etag")
     assert columns_of(load_row_table(replace(manifest, shards=(shard,)), 0)) == columns_of(make_row_table(index))
-    header = load_table_header(manifest.folder, url)
+    header, table = load_table_header(manifest.folder, url), load_row_table(replace(manifest, shards=(shard,)), 0)
     assert header is not None and header.version == "etag"
+    assert table is not None and table.version == "etag"
+
+
+def test_a_row_takes_the_memory_that_is_promised(manifest: Manifest) -> None:
+    table = load_row_table(manifest, 1)
+    assert table is not None
+    size = ROW_TYPE.itemsize + table.first_text_id.itemsize
+    for promise in (RowTable.__doc__, RowReader.__doc__):
+        assert f"about {size} bytes" in " ".join((promise or "").split())
 
 
 def test_members_of_four_gibibytes_have_no_table(manifest: Manifest) -> None:

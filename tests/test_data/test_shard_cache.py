@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import fsspec
 import pytest
 
 from bimodal_cl.data import cache as cache_module
+from bimodal_cl.data import storage as storage_module
 from bimodal_cl.data.cache import ShardCache, version_time
 from bimodal_cl.data.storage import LocalFile, RangeFile, Storage, default_cache_dir, run_concurrently
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import serve
 
 SIZE = 1000
@@ -139,9 +141,69 @@ def test_the_last_local_copy_is_not_evicted(tmp_path: Path, memory: Any) -> None
     assert not path.exists()
 
 
+def test_a_forked_process_neither_keeps_nor_unlocks_the_last_local_copy(tmp_path: Path, memory: Any) -> None:
+    storage = Storage(tmp_path, cache_bytes=2 * SIZE)
+    first = storage.local_copy(location(1))
+    context = multiprocessing.get_context("fork")
+    asked, done = context.Event(), context.Event()
+
+    def ask() -> None:
+        storage.local_copy(location(2))
+        asked.set()
+        done.wait(timeout=20)
+
+    children = [context.Process(target=target) for target in (ask, partial(done.wait, 20))]
+    for child in children:
+        child.start()
+    try:
+        assert asked.wait(timeout=20)
+        assert isinstance(storage.open(location(3), SIZE), RangeFile)  # the parent has the one, the child the other
+        assert first.exists()
+        storage_module._LATEST_COPY.release()
+        touch(storage, 3)  # though a child that was forked while it was open still lives
+        assert not first.exists()
+    finally:
+        done.set()
+        for child in children:
+            child.join()
+
+
+def test_a_copy_that_takes_the_place_of_another_keeps_its_own_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = ShardCache(tmp_path, 10**6)
+
+    def fill(version: str) -> None:
+        def download(write: Any) -> str:
+            write(0, version.encode())
+            return version
+
+        descriptor = cache.add("memory://x.tar", 3, download, lambda: None)
+        assert descriptor is None
+
+    fill("old")
+    real = version_time
+
+    def replaced_meanwhile(version: str) -> int:
+        monkeypatch.setattr(cache_module, "version_time", real)
+        fill("new")
+        return real(version)
+
+    monkeypatch.setattr(cache_module, "version_time", replaced_meanwhile)
+    descriptor = cache.open("memory://x.tar", 3, "old")
+    assert descriptor is not None and os.pread(descriptor, 3, 0) == b"old"
+    os.close(descriptor)
+    assert cache.open("memory://x.tar", 3, "old") is None
+    descriptor = cache.open("memory://x.tar", 3, "new")
+    assert descriptor is not None and os.pread(descriptor, 3, 0) == b"new"
+    os.close(descriptor)
+
+
 def test_commands_run_only_where_allowed(tmp_path: Path) -> None:
     location = f"pipe:printf hallo; echo x >> {tmp_path}/runs"
-    with pytest.raises(UserError, match=r"pipe:printf .*would run that command; .*allow_pipe"):
+    with pytest.raises(
+        UserError, match=r"pipe:printf .*would run that command; .* --data\.allow_pipe true of bimodal-train$"
+    ):
         Storage(tmp_path / "cache").open(location, 5)
     with pytest.raises(UserError, match="would run that command"):
         Storage(tmp_path / "cache").local_copy(location)
@@ -154,9 +216,9 @@ def test_commands_run_only_where_allowed(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "x\nx\n"  # only running it tells what it gives now
     with pytest.raises(UserError, match="holds more than the 4 bytes"):
         storage.open("pipe:printf other", 4)
-    with pytest.raises(OSError, match=r"ends at byte 5, before 6 \(tried 2 times\)"):
+    with pytest.raises(ServerFailed, match=r"ends at byte 5, before 6 \(tried 2 times\)"):
         storage.open("pipe:printf short", 6)
-    with pytest.raises(OSError, match=r"exit status 3: oh no \(tried 2 times\)"):
+    with pytest.raises(ServerFailed, match=r"exit status 3: oh no \(tried 2 times\)"):
         storage.open("pipe:printf 123456; echo oh no >&2; exit 3", 6)
     with pytest.raises(UserError, match=r"a command's output must be kept whole, but .*cache_gb"):
         Storage(tmp_path / "other", cache_bytes=0, allow_pipe=True).open(location, 5)

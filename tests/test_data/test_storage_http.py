@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl.data.remote import RetryRule, fetch, name_of, open_source
+from bimodal_cl.data.locations import name_of
+from bimodal_cl.data.remote import RetryRule, fetch, open_source
 from bimodal_cl.data.storage import LocalFile, RangeFile, Storage
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import ShardServer, serve
 
 SIZE = 3_000_000
@@ -125,9 +126,21 @@ def test_a_forked_process_talks_on_connections_of_its_own(server: ShardServer, b
 
 def test_a_server_that_stays_down_is_given_up_and_named(server: ShardServer, storage: Storage) -> None:
     server.fault = lambda number: "503"
-    with pytest.raises(OSError, match=r"127\.0\.0\.1:\d+/a\.tar: the server answers 503 .* \(tried 6 times\)"):
+    message = r"^shard http://127\.0\.0\.1:\d+/a\.tar: the server answers 503 .* \(tried 9 times\)$"
+    with pytest.raises(ServerFailed, match=message):
         storage.open(f"{server.url}/a.tar", SIZE)
-    assert len(server.asked) == 6
+    assert len(server.asked) == 9
+
+
+def test_an_outage_of_about_two_minutes_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("bimodal_cl.data.remote.time.sleep", waits.append)
+    monkeypatch.setattr("bimodal_cl.data.remote.random.SystemRandom.uniform", lambda self, low, high: (low + high) / 2)
+    defaults = Storage()
+    with pytest.raises(ServerFailed, match=r"http://127\.0\.0\.1:9/a\.tar: no answer: .*\(tried 9 times\)"):
+        defaults.open("http://127.0.0.1:9/a.tar", SIZE)  # nobody listens there
+    assert 110 <= sum(waits) <= 130
+    assert (RetryRule().retries, RetryRule().first_delay) == (defaults.retries, defaults.first_delay)
 
 
 @pytest.mark.parametrize("status", ["401", "403", "410"])
