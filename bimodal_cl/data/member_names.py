@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ TEXT, OTHER = len(IMAGE_EXTENSIONS), len(IMAGE_EXTENSIONS) + 1  # after the imag
 _EXTENSION_BYTES = 6  # one more than the longest with its dot
 _CODES = {ext.encode().ljust(_EXTENSION_BYTES, b"\0"): n for n, ext in enumerate((*IMAGE_EXTENSIONS, TEXT_EXTENSION))}
 _CHUNK = 8192  # names that are compared together
+_CHUNK_BYTES = _CHUNK * 512  # of them, the longest giving the room that each takes
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,11 @@ class MemberNames:
 
 def parse_names(members: TarMembers) -> MemberNames:
     """Find keys and extensions of the members of a tar."""
-    chunks = [_parse_chunk(members, first, first + _CHUNK) for first in range(0, len(members), _CHUNK)]
+    chunks = [
+        _parse_chunk(members, first, last)
+        for begin in range(0, len(members), _CHUNK)
+        for first, last in _split(members, begin, min(begin + _CHUNK, len(members)))
+    ]
     parts = [chunk for chunk in chunks if len(chunk)]
     for before, after in pairwise(parts):
         after.begins[0] = before.keys[-1] != after.keys[0]
@@ -54,6 +60,23 @@ def parse_names(members: TarMembers) -> MemberNames:
         for column in ("member", "extension", "begins", "dotted")
     }
     return MemberNames(keys=[key for part in parts for key in part.keys], **columns)
+
+
+def _split(members: TarMembers, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Halve a chunk until its names fit into ``_CHUNK_BYTES``: one endless name among thousands takes little room."""
+    longest = max(map(len, _long_names(members, first, last).values()), default=0)
+    if last - first == 1 or longest * (last - first) <= _CHUNK_BYTES:
+        yield first, last
+        return
+    middle = (first + last) // 2
+    yield from _split(members, first, middle)
+    yield from _split(members, middle, last)
+
+
+def _long_names(members: TarMembers, first: int, last: int) -> dict[int, bytes]:
+    """The long names among some members, by number in these."""
+    names = members.long_names
+    return {number - first: names[number] for number in range(first, last) if number in names} if names else {}
 
 
 def _parse_chunk(members: TarMembers, first: int, last: int) -> MemberNames:
@@ -86,7 +109,7 @@ def _spread_names(members: TarMembers, first: int, last: int) -> np.ndarray:
     Letters of a kind stand in a row so that what is done to all names is done to long rows.
     """
     fields = members.fields[first:last]
-    long_names = {n - first: name for n, name in members.long_names.items() if first <= n < last}
+    long_names = _long_names(members, first, last)
     height = max([fields.shape[1], *map(len, long_names.values())]) + _EXTENSION_BYTES
     text = np.zeros((height, len(fields)), np.uint8)
     shown = fields.shape[1]

@@ -30,6 +30,7 @@ _FILE_TYPES = (b"0", b"\0", b"7")
 _IS_FILE = np.isin(np.arange(256), [ord(kind) for kind in _FILE_TYPES])
 _USTA = int.from_bytes(b"usta", "little")
 _LOW_BYTES, _EIGHT = np.uint64(0x00FF00FF00FF00FF), np.uint64(8)
+_MAX_DIGITS = 20  # of a length or size in a pax record: 64 bits
 _OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)
 
 _STRETCH = 8192  # blocks that are looked at together: 4 MiB
@@ -318,13 +319,15 @@ def _parse_pax(records: bytes) -> tuple[bytes | None, int | None] | None:
     name, size = None, None
     position = 0
     while position < len(records):
-        digits, _, _ = records[position:].partition(b" ")
-        if not digits.isdigit() or int(digits) <= len(digits):
+        digits, space, _ = records[position : position + _MAX_DIGITS + 1].partition(b" ")
+        if not space or not digits.isdigit() or int(digits) <= len(digits):
             return None
         field, _, value = records[position + len(digits) + 1 : position + int(digits) - 1].partition(b"=")
         if field == b"path":
             name = value
         elif field == b"size" and value.isdigit():
+            if len(value) > _MAX_DIGITS:
+                return None
             size = int(value)
         position += int(digits)
     return name, size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,36 @@ def test_names_that_are_not_utf8_are_counted(tmp_path: Path) -> None:
     index = index_shard(tmp_path / "s.tar")
     assert index.keys == ["caf\\xe9", "plain", "caf\\xe9"]
     assert index.counts["name_not_utf8"] == 1
+
+
+@pytest.mark.parametrize(
+    "record", [b"9" * 5000 + b" path=x\n", b"8", b"9" * 21 + b" path=x\n", b"5012 size=" + b"9" * 5001 + b"\n"]
+)
+def test_pax_numbers_of_thousands_of_digits_are_garbage(tmp_path: Path, record: bytes) -> None:
+    good = tarfile.TarInfo("0.jpg")
+    pax = tarfile.TarInfo("pax")
+    pax.type, pax.size = tarfile.XHDTYPE, len(record)
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(good)
+        tar.addfile(pax, io.BytesIO(record))
+        tar.addfile(tarfile.TarInfo("1.jpg"))
+    with pytest.raises(UserError, match=r"s\.tar: garbage in the pax header at byte 1024"):
+        index_shard(tmp_path / "s.tar")
+
+
+def test_one_endless_name_takes_little_memory(tmp_path: Path) -> None:
+    """Names are compared side by side, each with the room of the longest."""
+    long = "d/" * 10_000 + "long.key"
+    names = [f"{n // 2:05d}.{('jpg', 'txt')[n % 2]}" for n in range(8000)]
+    names[4000:4000] = [f"{long}.jpg", f"{long}.txt"]
+    write_tar(tmp_path / "s.tar", [(name, b"x") for name in names])
+    tracemalloc.start()
+    index = index_shard(tmp_path / "s.tar")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert index.keys == [name[:-4] for name in names[::2]] and index.counts == {"dotted_key": 1}
+    assert index.caption_count.tolist() == [1] * 4001
+    assert peak < 120e6
 
 
 def _nested() -> bytes:
