@@ -171,10 +171,8 @@ def _beside(location: str, storage: Storage | None) -> Callable[[str], bool]:
     def has_beside(name: str) -> bool:
         if storage is None or not is_remote(location):
             return Path(location).with_name(name).exists()
-        from bimodal_cl.data.remote import open_source
-
-        with suppress(UserError, OSError):
-            open_source(f"{location.partition('?')[0].rpartition('/')[0]}/{name}", storage.timeout).info()
+        with suppress(UserError):  # there is none, or it is refused to us; a server that fails is neither
+            storage.ask(f"{location.partition('?')[0].rpartition('/')[0]}/{name}")
             return True
         return False
 

@@ -5,6 +5,9 @@ import json
 import pytest
 
 from bimodal_cl.data import Manifest
+from bimodal_cl.data.storage import Storage
+from data_prep.index import index_shards
+from tests.test_data.shard_server import serve
 from tests.test_data_prep.raw_material import photo, write_files, write_photos, write_tar
 
 IMG2DATASET = {"key": "000000000", "status": "success", "caption": "a", "url": "https://x/y.jpg", "sha256": "0"}
@@ -40,6 +43,24 @@ def test_layouts_of_one_caption_a_text(prep, tmp_path, file, json_keys, name):
     assert f"{file}: 1 texts have several lines" in done.err
     assert prep("index", tmp_path, "--captions", "lines", "--overwrite").status == 0  # the flag is above the layout
     assert Manifest.load(tmp_path).num_texts == 3
+
+
+def test_a_dropped_connection_does_not_change_the_captions(tmp_path):
+    """What stands beside a remote shard is asked for as often as the shard itself."""
+    write_samples(tmp_path / "far" / "0.tar", "one\ncaption")
+    write_files(tmp_path / "far", {"nshards.txt": "1"})
+    storage = Storage(tmp_path / "cache", retries=2, first_delay=0.01)
+    with serve(tmp_path / "far") as server:
+        server.fault = lambda _: "drop" if server.asked_for("nshards.txt") == 1 else ""
+        report = index_shards([f"{server.url}/0.tar"], tmp_path / "to", workers=1, storage=storage)
+        assert server.asked_for("nshards.txt") == 2
+        assert report.manifest.captions == "lines" and report.manifest.num_texts == 2
+        server.fault = lambda _: "503" if server.asked[-1][0].endswith("nshards.txt") else ""
+        with pytest.raises(OSError, match=r"nshards\.txt: the server answers 503.*tried 3 times"):
+            index_shards([f"{server.url}/0.tar"], tmp_path / "other", workers=1, storage=storage)
+        server.fault = lambda _: "404" if server.asked[-1][0].endswith("nshards.txt") else ""
+        report = index_shards([f"{server.url}/0.tar"], tmp_path / "other", workers=1, storage=storage)
+        assert report.manifest.captions == "whole"
 
 
 def test_clip_benchmark_retrieval_has_a_caption_a_line(prep, tmp_path):
