@@ -21,7 +21,7 @@ from bimodal_cl.errors import UserError
 from .captions import clean_captions
 from .image_bytes import open_image, stored_extension
 from .keys import KeyMaker
-from .tar_file import TarWriter
+from .tar_file import MAX_NAME, TarWriter, fits_header
 from .tar_samples import Sample, TarSamples, open_samples
 
 MANIFEST_KIND = "manifest"
@@ -59,12 +59,16 @@ class ShardJob:
 
 @dataclass
 class ShardCheck:
-    """What a shard holds (rows and captions, as an index counts them), its findings, and its clean copy if made."""
+    """What a shard holds (rows and captions, as an index counts them), its findings, and its clean copy if made.
+
+    ``left_out`` says which members the copy has no room for.
+    """
 
     num_images: int = 0
     num_texts: int = 0
     findings: list[Finding] = field(default_factory=list)
     clean: Shard | None = None
+    left_out: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -76,10 +80,14 @@ class _Copy:
     num_images: int = 0
     num_texts: int = 0
 
-    def write(self, key: str, members: dict[str, bytes], num_texts: int) -> None:
-        self.tar.write_sample(self.keys.make(key), members)
+    def write(self, key: str, members: dict[str, bytes], num_texts: int) -> list[str]:
+        """Write a sample, and return the extensions that are too long to be written."""
+        safe = self.keys.make(key)
+        too_long = [extension for extension in members if not fits_header(safe + extension)]
+        self.tar.write_sample(safe, {ext: data for ext, data in members.items() if ext not in too_long})
         self.num_images += 1
         self.num_texts += num_texts
+        return too_long
 
 
 def check_shard(
@@ -234,7 +242,11 @@ class _SampleChecks:
         if self.copy is not None and is_good and kept:
             extension = stored_extension(image) or sample.image
             members = {**others, extension: image, TEXT_EXTENSION: "\n".join(kept).encode()}
-            self.copy.write(sample.key, members, len(kept))
+            for left_out in self.copy.write(sample.key, members, len(kept)):
+                self.result.left_out.append(
+                    f"{self.shard} {sample.key}: {left_out} is left out of the copy: its name is longer than the "
+                    f"{MAX_NAME} bytes of a header"
+                )
 
     def _check_image(self, sample: Sample, data: bytes) -> bool:
         assert sample.image is not None

@@ -10,6 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+MAX_NAME = 100  # bytes of a member's name in a plain header
+
+
+def fits_header(name: str) -> bool:
+    """Whether a plain header has room for a member's name."""
+    return len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME
+
 
 class _HashedFile:
     """The little of a file that ``tarfile`` writes through, hashing on the way."""
@@ -47,7 +54,7 @@ class TarWriter:
 
         Args:
             key: a safe key.
-            members: extension with its dot -> content.
+            members: extension with its dot -> content; each name must fit a header.
         """
         for extension in sorted(members):
             info = tarfile.TarInfo(key + extension)  # mtime 0, uid 0, no owner's name

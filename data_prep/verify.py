@@ -15,7 +15,7 @@ from bimodal_cl.data.locations import is_remote
 from bimodal_cl.data.manifest import CaptionsMode, Manifest
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError
-from bimodal_cl.progress import progress
+from bimodal_cl.progress import note, progress
 
 from .expected_shards import Expected, expect_shards
 from .ordered_work import map_shards, require_num_proc
@@ -38,11 +38,13 @@ class VerifyReport:
         num_images: rows of all shards, good or not.
         counts: findings by kind: faults, and oddities that are used as they are.
         num_copied: images of the clean copy.
+        num_left_out: members of those samples that are not in it, since their names are too long.
     """
 
     num_images: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     num_copied: int = 0
+    num_left_out: int = 0
 
     @property
     def num_faults(self) -> int:
@@ -135,6 +137,9 @@ def _collect(
             for finding in done.findings:
                 report.counts[finding.kind] += 1
                 say(finding)
+            for line in done.left_out:
+                note(line)
+            report.num_left_out += len(done.left_out)
             yield done
 
 

@@ -58,5 +58,7 @@ def run(args: argparse.Namespace) -> int:
     print("".join(f"{line}\n" for line in report.lines()), end="")
     if to:
         left = "; what only has notes is in it" if report.num_notes else ""
+        if report.num_left_out:
+            left += f"; {report.num_left_out:,} members with long names are not in it"
         print(f"clean copy: {to}: {report.num_copied:,} images, no fault{left}")
     return EXIT_FAILURE if report.num_faults and not to else 0

@@ -200,6 +200,23 @@ def test_foreign_names_and_repeated_keys(prep, tmp_path):
     assert Manifest.load(folder).faults == {"dotted_key": 1}
 
 
+def test_members_whose_names_fit_no_header_are_left_out_of_the_copy(prep, tmp_path):
+    key = "k" * 70
+    members = [
+        (f"{key}.jpg", photo(1)),
+        (f"{key}.txt", b"one"),
+        (f"{key}.{'x' * 40}", b"too long"),
+        (f"{key}.{'é' * 15}", b"too many bytes"),
+        (f"{key}.{'x' * 29}", b"just fits"),
+    ]
+    write_tar(tmp_path / "shards" / "0.tar", members)
+    done = prep("verify", tmp_path / "shards", "--repair", "--to", tmp_path / "copy")
+    assert done.status == 0 and "clean copy: " in done.out
+    assert done.out.splitlines()[-1].endswith("1 images, no fault; 2 members with long names are not in it")
+    assert f"0.tar {key}: .{'x' * 40} is left out of the copy: its name is longer than the 100 bytes of a " in done.err
+    assert [(k, set(sample)) for k, sample in read_folder(tmp_path / "copy")] == [(key, {"jpg", "txt", "x" * 29})]
+
+
 def test_wrong_uses(prep, shards, tmp_path):
     assert "no such folder" in prep("verify", tmp_path / "nowhere").error
     assert "--max-pixels must be at least 1" in prep("verify", shards, "--max-pixels", 0).error
