@@ -19,6 +19,7 @@ _CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _FILE_SCHEMES = ("file://", "local://")
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")  # the innermost ones
 _RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)(?:\.\.([0-9]+))?")
+_NUMBERED = re.compile(r"(.*?)([0-9]+)([^0-9]*)", re.DOTALL)  # the last number of a name
 _MAX_EXPANSION = 1_000_000
 _MAX_NEIGHBOURS = 2000  # names to compare a mistyped one with; a folder can hold millions
 
@@ -115,6 +116,34 @@ def _choices(pattern: str, inside: str) -> list[str]:
     width = max(len(numbers[1]), len(numbers[2])) if padded else 0
     span = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
     return [f"{number:0{width}d}" for number in span]
+
+
+def join_locations(locations: Iterable[str]) -> list[str]:
+    """Name shards by few patterns: those with numbers in a row by one such as ``{00000..00099}``.
+
+    ``expand_locations`` lists the same shards for them.
+    """
+    numbers: dict[tuple[str, str], list[str]] = {}
+    for location in locations:
+        match = _NUMBERED.fullmatch(location)
+        before, number, after = match.groups() if match else (location, "", "")
+        numbers.setdefault((before, after), []).append(number)
+    patterns = []
+    for (before, after), found in numbers.items():
+        runs: list[list[str]] = []
+        for number in sorted(found, key=lambda number: (len(number), number)):
+            if runs and _follows(runs[-1][-1], number):
+                runs[-1].append(number)
+            else:
+                runs.append([number])
+        patterns += [before + (run[0] if len(run) == 1 else f"{{{run[0]}..{run[-1]}}}") + after for run in runs]
+    return patterns
+
+
+def _follows(before: str, number: str) -> bool:
+    """Whether a number is the next one, written in the same way."""
+    plain = len(before) == len(number) or not before.startswith("0")
+    return plain and bool(before) and int(number) == int(before) + 1
 
 
 def _list_one(name: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bimodal_cl.data.faults import SHARD_KINDS
-from bimodal_cl.data.locations import is_remote
+from bimodal_cl.data.locations import is_pipe, is_remote, join_locations, name_of
 from bimodal_cl.errors import UserError, did_you_mean
 
 MANIFEST_NAME = "manifest.json"
@@ -23,6 +24,7 @@ CaptionsMode = Literal["lines", "whole"]
 CAPTIONS_MODES: tuple[CaptionsMode, ...] = ("lines", "whole")
 DamagedRule = Literal["refuse", "keep"]
 
+_MAX_PATTERNS = 5  # of shards in a message
 _KEYS = ("version", "captions", "shards", "num_images", "num_texts", "faults")
 _SHARD_KEYS = ("name", "num_images", "num_texts", "bytes", "sha256")
 
@@ -90,6 +92,11 @@ class Manifest:
         """How the shards are to be indexed: "keep" where a damaged one was accepted, so that it gives the same rows."""
         return "keep" if {"truncated", "garbage"} & set(self.faults) else "refuse"
 
+    @property
+    def index_command(self) -> str:
+        """The command that takes the shards as they are now, for messages. It has no secrets, even where URLs have."""
+        return _index_command(self, self.damaged)
+
     def location(self, shard: int) -> str:
         """Where shard number ``shard`` is: a path, or a URL."""
         name = self.shards[shard].name
@@ -134,7 +141,7 @@ class Manifest:
         manifest = cls._parse(folder, _read_json(folder))
         for shard in manifest.shards:
             if not is_remote(shard.name):
-                _require_size(folder, shard)
+                _require_size(manifest, shard)
         return manifest
 
     @classmethod
@@ -258,7 +265,22 @@ def _parse_faults(path: Path, content: object) -> dict[str, int]:
     return content
 
 
-def _require_size(folder: Path, shard: Shard) -> None:
+def _index_command(manifest: Manifest, damaged: DamagedRule) -> str:
+    folder, names = str(manifest.folder), [shard.name for shard in manifest.shards]
+    words, flags = [folder], []
+    if any(is_remote(name) or "/" in name for name in names):
+        words = join_locations(name_of(manifest.location(shard)) for shard in range(len(names)))
+        flags = ["--to", shlex.quote(folder)]
+    shards = [shlex.quote(word) for word in words[:_MAX_PATTERNS]]
+    more = ["..."] if len(words) > _MAX_PATTERNS else []
+    if any(map(is_pipe, names)):
+        flags.append("--allow-pipe")
+    flags += ["--overwrite", *(["--damaged", "keep"] if damaged == "keep" else [])]
+    return " ".join(("bimodal-prep index", *shards, *more, *flags))
+
+
+def _require_size(manifest: Manifest, shard: Shard) -> None:
+    folder = manifest.folder
     try:
         size = (folder / shard.name).stat().st_size
     except OSError as error:
@@ -266,7 +288,8 @@ def _require_size(folder: Path, shard: Shard) -> None:
             f"{folder}: shard {shard.name} is in the manifest but cannot be found: {error.strerror}"
         ) from None
     if size != shard.bytes:
+        what, damaged = ("truncated", "keep") if size < shard.bytes else ("changed", manifest.damaged)
         raise UserError(
-            f"{folder}: shard {shard.name} holds {size} bytes but the manifest says {shard.bytes}: it is "
-            f"{'truncated' if size < shard.bytes else 'changed'}; `bimodal-prep index {folder}` takes it as it is now"
+            f"{folder}: shard {shard.name} holds {size} bytes but the manifest says {shard.bytes}: it is {what}; "
+            f"`{_index_command(manifest, damaged)}` takes it as it is now"
         )

@@ -113,8 +113,7 @@ def index_row_table(manifest: Manifest, shard: int, path: Path) -> RowTable:
     if (len(index), num_texts) != (entry.num_images, entry.num_texts):
         raise UserError(
             f"shard {name}: holds {len(index)} images and {num_texts} captions but the manifest says "
-            f"{entry.num_images} and {entry.num_texts}; `bimodal-prep index SHARDS --to {manifest.folder} --overwrite` "
-            "takes it as it is now"
+            f"{entry.num_images} and {entry.num_texts}; `{manifest.index_command}` takes it as it is now"
         )
     return make_row_table(index, int(manifest.text_offsets[shard]))
 

@@ -1,6 +1,7 @@
 """An index of shards wherever they are: patterns, servers, commands; taken up again; damage kept or refused."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from bimodal_cl.data import Manifest
+from bimodal_cl.data import Manifest, Shard
 from bimodal_cl.data.row_table import load_row_table
 from bimodal_cl.data.rows import RowReader
 from bimodal_cl.data.storage import Storage
@@ -91,6 +92,56 @@ def test_an_unreliable_server(prep, tars, tmp_path, workers):
         whole = {path for path, asked in server.asked if asked is None or asked != "bytes=0-0"}
         assert whole == {"/1.tar", "/2.tar"}  # the first one to tell the layout
         assert "/3.tar: the server answers 404" in prep("index", f"{server.url}/3.tar", "--to", tmp_path, *cache).error
+
+
+def mending_command(folder):
+    """What the message about a changed shard says to do."""
+    with pytest.raises(UserError) as error:
+        Manifest.load(folder)
+        captions(folder)
+    words = shlex.split(str(error.value).split("`")[1])
+    assert words[0] == "bimodal-prep" and "\n" not in str(error.value)
+    return words[1:]
+
+
+def test_the_command_that_a_message_gives_works(prep, tars, tmp_path):
+    """For shards in the manifest's folder, elsewhere and both; damaged ones too."""
+    other, to = tmp_path / "an other", tmp_path / "to"
+    other.mkdir()
+    to.mkdir()
+    for n in range(8, 12):
+        write_tar(other / f"s{n}.tar", [(f"{n}.jpg", photo(n)), (f"{n}.txt", b"x")])
+    (other / "s13.tar").write_bytes((other / "s8.tar").read_bytes())
+    (tars / "2.tar").rename(to / "2.tar")
+    for folder, shards in ((tars, [tars]), (to, [f"{tars}/*.tar", to, other])):
+        assert prep("index", *shards, "--to", folder).status == 0
+    before = names(to)
+    more = [("more.jpg", photo(1)), ("more.txt", b"more" * 9999)]
+    write_tar(tars / "10.tar", more)
+    assert mending_command(tars) == ["index", str(tars), "--overwrite"]
+    assert prep(*mending_command(tars)).status == 0 and "more" * 9999 in captions(tars)
+    expected = [f"{other}/s{{8..11}}.tar", f"{other}/s13.tar", f"{tars}/1.tar", f"{tars}/10.tar", f"{to}/2.tar"]
+    command = mending_command(to)
+    assert command[0] == "index" and sorted(command[1:6]) == sorted(expected)
+    assert command[6:] == ["--to", str(to), "--overwrite"]
+    assert prep(*command).status == 0 and names(to) == before and "more" * 9999 in captions(to)
+
+    (tars / "10.tar").write_bytes((tars / "10.tar").read_bytes()[:3000])
+    assert mending_command(tars)[-2:] == ["--damaged", "keep"]
+    assert prep(*mending_command(tars)).status == 0
+    write_tar(tars / "1.tar", [("1.jpg", photo(1)), ("1.txt", b"x" * 20_000)])
+    assert prep(*mending_command(tars)).status == 0  # the damage was accepted, and is still
+
+
+def test_a_message_holds_no_secret(tars):
+    """Nor more words than people read."""
+    url = "https://me:password@host/{}.tar?signature=abc"
+    shards = tuple(Shard(url.format(n), 1, 1, 1) for n in (*range(7), *range(10, 30, 2)))
+    command = Manifest(tars, "whole", shards).index_command
+    assert command == (
+        f"bimodal-prep index 'https://host/{{0..6}}.tar?...' 'https://host/10.tar?...' 'https://host/12.tar?...' "
+        f"'https://host/14.tar?...' 'https://host/16.tar?...' ... --to {tars} --overwrite"
+    )
 
 
 def test_commands_run_only_where_they_are_allowed(prep, tars, tmp_path):
