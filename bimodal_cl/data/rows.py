@@ -220,10 +220,9 @@ class RowReader:
             return table
         path = self._files.get(shard).path
         if path is None:
-            folder = self.manifest.folder
             raise UserError(
-                f"shard {name_of(self.manifest.location(shard))}: does not fit into the cache, and {folder} has no row "
-                f"table of it; `bimodal-prep index SHARDS --to {folder}` makes one"
+                f"shard {name_of(self.manifest.location(shard))}: does not fit into the cache, and "
+                f"{self.manifest.folder} has no row table of it; `{self.manifest.index_command}` makes one"
             )
         return index_row_table(self.manifest, shard, path)
 
