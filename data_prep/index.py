@@ -25,6 +25,7 @@ from .input_paths import require_folder
 from .layouts import Layout, recognise_layout
 from .ordered_work import map_shards, require_num_proc
 from .shard_description import Description, NamedShard, describe_shard, writing_to
+from .staging import locked
 
 if TYPE_CHECKING:
     from bimodal_cl.data.storage import Storage
@@ -110,17 +111,30 @@ def index_shards(
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ROWS_FOLDER).mkdir(exist_ok=True)
+    with locked(folder):
+        _remove_temporary_files(folder)
+        found = _describe_all(locations, folder, mode, workers, damaged, storage)
+        for description in found:
+            if description.damage:
+                note(f"{description.shard.name}: {description.damage}; {description.shard.num_images:,} samples kept")
+        counts = sum((Counter(description.counts) for description in found), Counter())
+        manifest, is_new = _save(folder, mode, found, {k: n for k, n in counts.items() if k in SHARD_KINDS}, overwrite)
+        _remove_stale_tables(manifest)
+    return IndexReport(manifest, is_new, layout, sum(description.reused for description in found), counts)
+
+
+def _describe_all(
+    locations: Sequence[str],
+    folder: Path,
+    mode: CaptionsMode,
+    workers: int | None,
+    damaged: DamagedRule,
+    storage: Storage | None,
+) -> list[Description]:
     jobs = [NamedShard(_name(location, folder), location) for location in locations]
     describe = partial(describe_shard, folder=folder, captions=mode, damaged=damaged, storage=storage)
     with closing(map_shards(describe, jobs, workers, PRELOADED, forked=storage is None)) as described:
-        found = list(progress(described, len(jobs), "shards", "index"))
-    for description in found:
-        if description.damage:
-            note(f"{description.shard.name}: {description.damage}; {description.shard.num_images:,} samples kept")
-    counts = sum((Counter(description.counts) for description in found), Counter())
-    manifest, is_new = _save(folder, mode, found, {k: n for k, n in counts.items() if k in SHARD_KINDS}, overwrite)
-    _remove_stale_tables(manifest)
-    return IndexReport(manifest, is_new, layout, sum(description.reused for description in found), counts)
+        return list(progress(described, len(jobs), "shards", "index"))
 
 
 def find_tars(folder: Path) -> list[Path]:
@@ -207,6 +221,12 @@ def _remove_stale_tables(manifest: Manifest) -> None:
     for path in (manifest.folder / ROWS_FOLDER).glob("*.rows"):
         if path not in listed:
             path.unlink(missing_ok=True)
+
+
+def _remove_temporary_files(folder: Path) -> None:
+    """Remove what killed ones left; the folder is locked, so nobody writes these now."""
+    for path in (*(folder / ROWS_FOLDER).glob(".*.rows.*.tmp"), *folder.glob(f".{MANIFEST_NAME}.*.tmp")):
+        path.unlink(missing_ok=True)
 
 
 def _old_manifest(folder: Path) -> Manifest | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bimodal_cl.data.locations import is_remote
+from bimodal_cl.data.locations import is_remote, name_of
 from bimodal_cl.data.manifest import CaptionsMode, DamagedRule, Shard
 from bimodal_cl.data.row_table import load_table_header, save_row_table
 from bimodal_cl.data.shard import index_shard
@@ -67,7 +68,8 @@ def describe_shard(
         storage: reaches remote shards; None where there are none.
 
     Raises:
-        UserError: it cannot be read, or is damaged and not to be kept; or the folder cannot be written to.
+        UserError: it cannot be read, or is damaged and not to be kept, or changes meanwhile; or the folder cannot be
+            written to.
         OSError: the disk or the server failed.
     """
     info = storage.ask(named.location) if storage is not None and is_remote(named.location) else None
@@ -77,15 +79,33 @@ def describe_shard(
     path, version = Path(named.location), ""
     if storage is not None and info is not None:
         path, version = storage.local_version(named.location, info)
+    before = _stat(path, named)
     index = index_shard(path, captions, "keep", named.name if is_remote(named.name) else named.location)
     if index.damage and damaged == "refuse":
         raise UserError(
             f"shard {named.location}: {index.damage}; --damaged keep takes the whole samples that stand before"
         )
-    shard = Shard(named.name, len(index), int(index.caption_count.sum()), path.stat().st_size)
+    shard = Shard(named.name, len(index), int(index.caption_count.sum()), before.st_size)
     with writing_to(folder):
-        save_row_table(folder, shard, index, version)
+        table = save_row_table(folder, shard, index, version)
+        # Only now: the table has the time that the shard had when it was written.
+        if not is_remote(named.location) and _identity(_stat(path, named)) != _identity(before):
+            if table is not None:
+                table.unlink()
+            raise UserError(f"shard {named.location}: changed while it was read; index it again when it is complete")
     return Description(shard, index.counts, index.damage)
+
+
+def _stat(path: Path, named: NamedShard) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise UserError(f"shard {name_of(named.location)}: cannot be opened: {error.strerror}") from None
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int]:
+    """What another content has not."""
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @contextmanager

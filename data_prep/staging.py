@@ -46,7 +46,7 @@ def staged(target: Path, job: Mapping[str, object], splits: Sequence[str], overw
     """
     existed = target.exists()
     partial = target / PARTIAL
-    with _writable(target), _locked(target):
+    with _writable(target), locked(target):
         if not overwrite and _left_job(partial) != job:
             refuse_occupied(target, splits)
         shutil.rmtree(partial, ignore_errors=True)
@@ -126,7 +126,12 @@ def _writable(target: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def locked(target: Path) -> Iterator[None]:
+    """Be the only one of these commands that writes to a folder.
+
+    Raises:
+        UserError: another one does.
+    """
     if fcntl is None:
         yield
         return

@@ -12,8 +12,10 @@ import pytest
 from bimodal_cl.data import Manifest, Shard
 from bimodal_cl.data.row_table import load_row_table
 from bimodal_cl.data.rows import RowReader
+from bimodal_cl.data.shard import index_shard
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError
+from data_prep.staging import locked
 from tests.test_data.shard_server import serve
 from tests.test_data_prep.raw_material import photo, write_tar
 
@@ -222,6 +224,40 @@ def test_a_shard_that_changed_is_read_again(prep, tars):
     done = prep("index", tars, "--overwrite")
     assert done.status == 0 and "5 images, 5 captions" in done.out
     assert "3 of the shards were read before" in done.out  # by the refused one
+
+
+def test_a_shard_that_changes_meanwhile_is_refused(prep, tars, monkeypatch):
+    """Or else its row table would look like that of the new one."""
+
+    def index_and_rewrite(path, *arguments):
+        index = index_shard(path, *arguments)
+        if path.name == "2.tar":
+            stat = path.stat()
+            write_tar(path, [("a.jpg", photo(2)), ("a.txt", b"one"), ("b.txt", b"two")])
+            os.utime(path, ns=(0, stat.st_mtime_ns + 10**9))
+            assert path.stat().st_size == stat.st_size
+        return index
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.shard_description.index_shard", index_and_rewrite)
+        error = prep("index", tars, "--workers", 1).error
+    assert f"shard {tars}/2.tar: changed while it was read" in error
+    assert not (tars / "manifest.json").exists() and not (tars / "rows" / "2.tar.rows").exists()
+    assert prep("index", tars).status == 0 and len(captions(tars)) == 5
+
+
+def test_what_killed_indexes_left_is_removed(prep, tars):
+    """Unless another one is at work."""
+    (tars / "rows").mkdir()
+    left = [tars / "rows" / ".1.tar.rows.123.tmp", tars / ".manifest.json.123.tmp"]
+    others = [tars / "rows" / "notes.tmp", tars / ".other.tmp"]
+    for path in (*left, *others):
+        path.touch()
+    with locked(tars):
+        assert f"another command is writing to {tars}" in prep("index", tars).error
+    assert all(path.exists() for path in left) and not (tars / "manifest.json").exists()
+    assert prep("index", tars).status == 0
+    assert not any(path.exists() for path in left) and all(path.exists() for path in others)
 
 
 def test_what_is_wrong_with_the_command(prep, tars, tmp_path):
