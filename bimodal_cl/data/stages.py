@@ -233,6 +233,7 @@ def _find_substitute(
         sample = _prepare_row(reader, epoch, drawn, prepare, stopwatch)
         if isinstance(sample, Sample):
             return sample
+    assert isinstance(sample, Unusable)
     shard, key = reader.describe(image_id)
     folder = reader.folder(image_id)
     raise UserError(
