@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS
-from bimodal_cl.data.locations import expand_locations, is_pipe, is_remote
+from bimodal_cl.data.locations import expand_locations, is_pipe, is_remote, name_of
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.data.row_table import ROWS_FOLDER, row_table_path
@@ -116,7 +116,8 @@ def index_shards(
         found = _describe_all(locations, folder, mode, workers, damaged, storage)
         for description in found:
             if description.damage:
-                note(f"{description.shard.name}: {description.damage}; {description.shard.num_images:,} samples kept")
+                shard = description.shard
+                note(f"{name_of(shard.name)}: {description.damage}; {shard.num_images:,} samples kept")
         counts = sum((Counter(description.counts) for description in found), Counter())
         manifest, is_new = _save(folder, mode, found, {k: n for k, n in counts.items() if k in SHARD_KINDS}, overwrite)
         _remove_stale_tables(manifest)
@@ -154,7 +155,7 @@ def _folder_of(locations: Sequence[str]) -> Path:
     folders = {"" if is_remote(location) else os.path.dirname(location) for location in locations}  # noqa: PTH120
     if len(folders) > 1 or is_remote(locations[0]):
         where = "not on this machine" if is_remote(locations[0]) else "in several folders"
-        raise UserError(f"--to DIR is needed for manifest.json: the shards are {where} ({locations[0]}, ...)")
+        raise UserError(f"--to DIR is needed for manifest.json: the shards are {where} ({name_of(locations[0])}, ...)")
     return Path(locations[0]).parent
 
 
@@ -250,8 +251,8 @@ def _without_hash(shard: Shard) -> Shard:
 
 
 def _hint_at_lines(path: Path, location: str) -> None:
-    counts: Iterable[int] = index_shard(path, "lines", "keep", location).caption_count.tolist()
+    counts: Iterable[int] = index_shard(path, "lines", "keep", name_of(location)).caption_count.tolist()
     several = sum(count > 1 for count in counts)
     if several:
-        name = location.rpartition("/")[2]
+        name = name_of(location).rpartition("/")[2]
         note(f"{name}: {several:,} texts have several lines; if each is a caption of its own, give --captions lines")

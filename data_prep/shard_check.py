@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bimodal_cl.data.decode import BadImage, open_encoded
 from bimodal_cl.data.faults import NOTED_KINDS, SHARD_KINDS, USED_KINDS
-from bimodal_cl.data.locations import is_remote
+from bimodal_cl.data.locations import is_remote, name_of
 from bimodal_cl.data.manifest import CaptionsMode, Shard
 from bimodal_cl.data.member_names import IMAGE_EXTENSIONS, TEXT_EXTENSION
 from bimodal_cl.data.row_table import save_row_table
@@ -33,7 +33,7 @@ class Finding:
 
     Args:
         kind: of :mod:`bimodal_cl.data.faults`, or ``MANIFEST_KIND`` where shard and manifest disagree.
-        shard: the shard's name.
+        shard: the shard's name, without secrets of its URL.
         key: of the sample; "" where it is not one sample's.
         reason: what was found.
     """
@@ -113,10 +113,10 @@ def check_shard(
     Raises:
         OSError: the copy cannot be written.
     """
-    result = ShardCheck()
+    result, name = ShardCheck(), name_of(job.name)
 
     def found(kind: str, reason: str) -> None:
-        result.findings.append(Finding(kind, job.name, "", reason))
+        result.findings.append(Finding(kind, name, "", reason))
 
     with contextlib.ExitStack() as stack:
         try:
@@ -125,18 +125,18 @@ def check_shard(
                 found(MANIFEST_KIND, "is in the manifest but missing")
                 return result
             _check_file(path, job, captions, result)
-            tar = stack.enter_context(open_samples(path, job.name))
+            tar = stack.enter_context(open_samples(path, name))
         except OSError as error:
             found("unreadable", f"cannot be read: {error.strerror or error}")
             return result
         except UserError as error:
-            found("unreadable", str(error).removeprefix(f"shard {job.name}: "))
+            found("unreadable", str(error).removeprefix(f"shard {name}: "))
             return result
         # From here on only the copy can fail, a full disk say, and that is no fault of the shard's.
         copy = None
         if clean_folder is not None:
             copy = _Copy(stack.enter_context(TarWriter(clean_folder / job.copy_name)))
-        _SampleChecks(tar, job.name, captions, max_pixels, result, copy).run()
+        _SampleChecks(tar, name, captions, max_pixels, result, copy).run()
     if copy is not None and clean_folder is not None:
         result.clean = _finish(copy, clean_folder)
     return result
@@ -155,7 +155,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
     """Compare size, hash and counts with the manifest."""
 
     def differs(reason: str) -> None:
-        result.findings.append(Finding(MANIFEST_KIND, job.name, "", reason))
+        result.findings.append(Finding(MANIFEST_KIND, name_of(job.name), "", reason))
 
     size, expected = path.stat().st_size, job.expected
     if expected and size != expected.bytes:
@@ -167,7 +167,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
                 digest.update(block)
         if digest.hexdigest() != expected.sha256:
             differs("its bytes differ from what was written (sha256)")
-    rows = index_shard(path, captions, "keep", job.name)
+    rows = index_shard(path, captions, "keep", name_of(job.name))
     result.num_images, result.num_texts = len(rows), int(rows.caption_count.sum())
     if expected and (result.num_images, result.num_texts) != (expected.num_images, expected.num_texts):
         differs(

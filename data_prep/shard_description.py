@@ -80,10 +80,10 @@ def describe_shard(
     if storage is not None and info is not None:
         path, version = storage.local_version(named.location, info)
     before = _stat(path, named)
-    index = index_shard(path, captions, "keep", named.name if is_remote(named.name) else named.location)
+    index = index_shard(path, captions, "keep", name_of(named.location))
     if index.damage and damaged == "refuse":
         raise UserError(
-            f"shard {named.location}: {index.damage}; --damaged keep takes the whole samples that stand before"
+            f"shard {name_of(named.location)}: {index.damage}; --damaged keep takes the whole samples that stand before"
         )
     shard = Shard(named.name, len(index), int(index.caption_count.sum()), before.st_size)
     with writing_to(folder):

@@ -288,7 +288,8 @@ def _require_size(manifest: Manifest, shard: Shard) -> None:
             f"{folder}: shard {shard.name} is in the manifest but cannot be found: {error.strerror}"
         ) from None
     if size != shard.bytes:
-        what, damaged = ("truncated", "keep") if size < shard.bytes else ("changed", manifest.damaged)
+        what = "truncated" if size < shard.bytes else "changed"
+        damaged = "keep" if size < shard.bytes else manifest.damaged
         raise UserError(
             f"{folder}: shard {shard.name} holds {size} bytes but the manifest says {shard.bytes}: it is {what}; "
             f"`{_index_command(manifest, damaged)}` takes it as it is now"

@@ -146,6 +146,26 @@ def test_a_message_holds_no_secret(tars):
     )
 
 
+def test_no_message_tells_the_secrets_of_a_url(prep, tars, tmp_path):
+    write_tar(tars / "1.tar", [("1.jpg", photo(1)), ("1.txt", b"two\nlines"), ("2.jpg", b""), ("2.txt", b"x")])
+    (tars / "2.tar").write_bytes((tars / "2.tar").read_bytes()[:3200])
+    with serve(tars) as server:
+        url = f"{server.url}/{{1,2}}.tar?signature=secret"
+        flags = ("--to", tmp_path / "to", "--cache-dir", tmp_path / "cache")
+        said = [prep("index", url).error, prep("index", url, *flags).error]
+        assert f"({server.url}/1.tar?..., ...)" in said[0] and f"{server.url}/2.tar?...: truncated" in said[1]
+        done = prep("index", url, *flags, "--damaged", "keep")
+        assert f"{server.url}/2.tar?...: truncated" in done.err and "1.tar?...: 1 texts have several lines" in done.err
+        said += [done.out, done.err]
+        done = prep("verify", tmp_path / "to", *flags[2:])
+        assert f"{server.url}/1.tar?... 2: zero_bytes" in done.out and f"{server.url}/2.tar?...: truncated" in done.out
+        said += [done.out, done.err]
+        (tars / "1.tar").unlink()
+        done = prep("verify", tmp_path / "to", "--cache-dir", tmp_path / "empty", "--workers", 1)
+        assert f"{server.url}/1.tar?...: unreadable: the server answers 404" in done.out
+    assert not [text for text in (*said, done.out, done.err) if "secret" in text]
+
+
 def test_commands_run_only_where_they_are_allowed(prep, tars, tmp_path):
     ran = tmp_path / "ran"
     pattern = f"pipe:touch {ran} && cat {tars}/{{1..2}}.tar"
