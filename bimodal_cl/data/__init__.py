@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bimodal_cl.data.manifest import Manifest, Shard
     from bimodal_cl.data.pairs import Pair, image_ids_of_texts, read_pairs
     from bimodal_cl.data.plan import EpochPlan
-    from bimodal_cl.data.shard import IMAGE_EXTENSIONS, ShardIndex, index_shard, read_row, split_captions
+    from bimodal_cl.data.shard import IMAGE_EXTENSIONS, ShardIndex, index_shard, split_captions
     from bimodal_cl.data.stream import Batch, Stream, open_stream
     from bimodal_cl.data.transforms import EvalTransform, TrainTransform
 
@@ -22,7 +22,7 @@ _MODULES = {
     "manifest": ("Manifest", "Shard"),
     "pairs": ("Pair", "image_ids_of_texts", "read_pairs"),
     "plan": ("EpochPlan",),
-    "shard": ("IMAGE_EXTENSIONS", "ShardIndex", "index_shard", "read_row", "split_captions"),
+    "shard": ("IMAGE_EXTENSIONS", "ShardIndex", "index_shard", "split_captions"),
     "stream": ("Batch", "Stream", "open_stream"),
     "transforms": ("EvalTransform", "TrainTransform"),
 }
@@ -40,7 +40,6 @@ __all__ = [  # noqa: RUF022  (by module, as above)
     "IMAGE_EXTENSIONS",
     "ShardIndex",
     "index_shard",
-    "read_row",
     "split_captions",
     "Batch",
     "Stream",

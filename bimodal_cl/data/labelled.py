@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
 
 from bimodal_cl.data.decode import BadImage, decode_image
-from bimodal_cl.data.shard import IMAGE_EXTENSIONS, list_members, open_shard, read_exactly
+from bimodal_cl.data.shard import IMAGE_EXTENSIONS, list_members
+from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError, did_you_mean
 
 CLASSNAMES = "classnames.txt"
@@ -193,11 +194,8 @@ def _parse_label(shard: Path, key: str, text: bytes, num_classes: int) -> int:
 
 
 def _read_member(path: Path, offset: int, size: int) -> bytes:
-    descriptor = open_shard(path)
-    try:
-        return read_exactly(descriptor, path, size, offset)
-    finally:
-        os.close(descriptor)
+    with closing(Storage().open(str(path), offset + size)) as shard:
+        return shard.read(offset, size)
 
 
 def _read_templates(folders: list[Path]) -> list[str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,52 +63,6 @@ def split_captions(text: bytes, captions: CaptionsMode) -> list[str]:
     if captions == "whole" or "\n" not in whole:
         return [whole] if whole else []
     return [line for line in map(str.strip, whole.split("\n")) if line]
-
-
-def read_row(path: str | Path, index: ShardIndex, row: int) -> tuple[bytes, list[str]]:
-    """Read one row's encoded image and its captions (``[]`` where it has none).
-
-    Raises:
-        UserError: the shard cannot be opened or is shorter than its index.
-    """
-    descriptor = open_shard(path)
-    try:
-        return read_row_at(descriptor, path, index, row)
-    finally:
-        os.close(descriptor)
-
-
-def open_shard(path: str | Path) -> int:
-    """Open a shard for reading and return its file descriptor, which is the caller's to close.
-
-    Raises:
-        UserError: it cannot be opened.
-    """
-    try:
-        return os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"shard {path}: cannot be opened: {error.strerror}") from None
-
-
-def read_row_at(descriptor: int, path: str | Path, index: ShardIndex, row: int) -> tuple[bytes, list[str]]:
-    """Do what :func:`read_row` does, from an open file; the file's position is neither used nor moved."""
-    image = read_exactly(descriptor, path, int(index.image_size[row]), int(index.image_offset[row]))
-    if index.text_offset[row] < 0:
-        return image, []
-    text = read_exactly(descriptor, path, int(index.text_size[row]), int(index.text_offset[row]))
-    return image, split_captions(text, index.captions)
-
-
-def read_exactly(descriptor: int, path: str | Path, size: int, offset: int) -> bytes:
-    """Read ``size`` bytes at ``offset`` of an open shard.
-
-    Raises:
-        UserError: the file ends before.
-    """
-    data = os.pread(descriptor, size, offset)
-    if len(data) < size:
-        raise UserError(f"shard {path}: ends inside the member at byte {offset}; it changed while it was read")
-    return data
 
 
 def index_shard(

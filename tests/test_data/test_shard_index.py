@@ -10,11 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bimodal_cl.data import index_shard, read_row, split_captions
+from bimodal_cl.data import ShardIndex, index_shard, split_captions
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import Member, write_tar
 
 NAMES = st.text("abcäß.- 字", min_size=1, max_size=150).map(lambda name: "x" + name)
+
+
+def read_row(path: Path, index: ShardIndex, row: int) -> tuple[bytes, list[str]]:
+    """A row's image and captions from the places that its index gives."""
+    data = path.read_bytes()
+    places = [(index.image_offset[row], index.image_size[row]), (index.text_offset[row], index.text_size[row])]
+    image, text = (data[offset : offset + size] if offset >= 0 else b"" for offset, size in places)
+    return image, split_captions(text, index.captions)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
