@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
-from bimodal_cl.errors import UserError, did_you_mean
-
-MAX_CANDIDATES = 2000  # neighbours to compare names with; a folder can hold millions
+from bimodal_cl.data.locations import suggest_path
+from bimodal_cl.errors import UserError
 
 
 def require_folder(path: Path, flag: str = "") -> Path:
@@ -23,7 +21,7 @@ def require_folder(path: Path, flag: str = "") -> Path:
     if path.is_dir():
         return path
     what = f"{path} is a file, not a folder" if path.exists() else f"no such folder: {path}"
-    raise UserError(f"{_prefix(flag)}{what}{_nearest(path, folders=True)}")
+    raise UserError(f"{_prefix(flag)}{what}{suggest_path(path, folders=True)}")
 
 
 def require_file(path: Path, flag: str = "") -> Path:
@@ -39,21 +37,8 @@ def require_file(path: Path, flag: str = "") -> Path:
     if path.exists() and not path.is_dir():
         return path
     what = f"{path} is a folder, not a file" if path.exists() else f"no such file: {path}"
-    raise UserError(f"{_prefix(flag)}{what}{_nearest(path, folders=False)}")
+    raise UserError(f"{_prefix(flag)}{what}{suggest_path(path, folders=False)}")
 
 
 def _prefix(flag: str) -> str:
     return f"{flag}: " if flag else ""
-
-
-def _nearest(path: Path, folders: bool) -> str:
-    """The nearest neighbour of the first part of the path that is missing."""
-    if path.exists():
-        return ""
-    while path.parent != path and not path.parent.is_dir():
-        path, folders = path.parent, True
-    try:
-        beside = [entry.name for entry in islice(path.parent.iterdir(), MAX_CANDIDATES) if entry.is_dir() == folders]
-    except OSError:
-        return ""
-    return did_you_mean(path.name, [name for name in beside if not name.startswith(".")])

@@ -162,7 +162,7 @@ def _list_one(name: str) -> list[str]:
         return [name]
     if not glob.has_magic(name):
         kind = "file" if path.suffix == SHARD_EXTENSION else "folder"
-        raise UserError(f"no such {kind}: {name}{_nearest(path)}")
+        raise UserError(f"no such {kind}: {name}{suggest_path(path)}")
     found = glob.glob(name, recursive=True)  # noqa: PTH207  (that one wants a folder and a relative pattern)
     matches = [match for match in found if not Path(match).is_dir()]
     if not matches:
@@ -170,15 +170,23 @@ def _list_one(name: str) -> list[str]:
     return matches
 
 
-def _nearest(path: Path) -> str:
-    """The nearest neighbour of the first part of a path that is missing."""
+def suggest_path(path: Path, folders: bool | None = None) -> str:
+    """Name the nearest neighbour of the first part of a path that is missing, as :func:`did_you_mean` does.
+
+    Args:
+        path: may not exist; "" where it does.
+        folders: whether it is meant to be a folder, or a file; None: either.
+    """
+    if path.exists():
+        return ""
     while path.parent != path and not path.parent.is_dir():
-        path = path.parent
+        path, folders = path.parent, folders if folders is None else True
     try:
-        beside = [entry.name for entry in islice(path.parent.iterdir(), _MAX_NEIGHBOURS)]
+        beside = list(islice(path.parent.iterdir(), _MAX_NEIGHBOURS))
     except OSError:
         return ""
-    return did_you_mean(path.name, [name for name in beside if not name.startswith(".")])
+    names = [entry.name for entry in beside if folders is None or entry.is_dir() == folders]
+    return did_you_mean(path.name, [name for name in names if not name.startswith(".")])
 
 
 def _list_remote(url: str) -> list[str]:
