@@ -6,6 +6,7 @@ A source makes one try a call and says how it failed: ``TransferError`` may go w
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -23,8 +24,11 @@ import fsspec.core
 from bimodal_cl.data.locations import PIPE, is_pipe, name_of
 from bimodal_cl.errors import ServerFailed, UserError
 
+logger = logging.getLogger(__name__)
+
 CHUNK = 2**24  # bytes of one request to a fsspec file system
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+_QUIET_TRIES = 3  # failures in a row before anybody hears of them
 
 Write = Callable[[int, bytes], object]
 _Value = TypeVar("_Value")
@@ -134,9 +138,13 @@ class Failures:
             raise ServerFailed(f"shard {self._name}: {error} (tried {self.count} times)") from None
         if error.wait is None and self.count == 1:
             return
-        delay = max(self._rule.first_delay * 2.0 ** (self.count - 1), error.wait or 0.0)
+        delay = min(max(self._rule.first_delay * 2.0 ** (self.count - 1), error.wait or 0.0), self._rule.max_delay)
         # Not from the module's generator: what a run draws must not depend on the network, nor all ranks wait alike.
-        time.sleep(min(delay, self._rule.max_delay) * random.SystemRandom().uniform(0.5, 1.5))
+        delay *= random.SystemRandom().uniform(0.5, 1.5)
+        if self.count >= _QUIET_TRIES:
+            tries = f"try {self.count + 1} of {self._rule.retries + 1}"
+            logger.warning("shard %s: %s; %s in %.0f s", self._name, error, tries, delay)
+        time.sleep(delay)
 
 
 def fetch(
