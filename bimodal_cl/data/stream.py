@@ -162,16 +162,12 @@ def open_stream(
 
     Args:
         folder: with ``manifest.json``, or the manifest, or a mixture.
-        batch_size: pairs of a batch of this rank, >= 1.
-        image_size: side of the images, pixels, >= 1.
-        seed: of the run, >= 0.
-        epoch: number of the first pass, >= 0.
+        batch_size, image_size: pairs of a batch of this rank; side of the images in pixels; >= 1.
+        seed, epoch: of the run; number of the first pass; >= 0.
         start_step: batches left out at the beginning, in [0, steps]; nothing of them is read.
         rank, world_size: this process among the ranks.
         num_workers: processes that read and decode, over all the epochs; 0 does it in this one.
-        train: training or evaluation.
-        num_epochs: passes, >= 1 (training).
-        shuffle_window: rows that are permuted together, >= 1 (training).
+        num_epochs, shuffle_window: passes; rows that are permuted together; >= 1 (training).
         scale, ratio, flip: of :class:`~bimodal_cl.data.transforms.TrainTransform` (training).
         max_bad_fraction: share of the samples, in [0, 1], above which faults stop the stream, as
             :meth:`~bimodal_cl.data.faults.FaultCounts.require_few` states.
@@ -183,8 +179,7 @@ def open_stream(
         storage: how shards that are elsewhere are fetched and kept.
 
     Raises:
-        UserError: a value is out of range, the manifest or a shard does not fit, or the data set does not fill one
-            global batch.
+        UserError: a value is out of range, a manifest or shard does not fit, or the data fill no global batch.
     """
     _require_ranges(
         batch_size=(batch_size, 1, None),
@@ -209,16 +204,15 @@ def open_stream(
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
         prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)
     _require_ranges(start_step=(start_step, 0, schedule.steps))
-    sets = len(mixture.manifests)  # they share the limits of a process
-    open_reader = partial(
-        RowReader,
-        storage=storage or Storage(),
-        max_open_files=max(MAX_OPEN_FILES // sets, 1),
-        max_indexed_rows=max(MAX_INDEXED_ROWS // sets, 1),
-    )
-    reader = partial(MixtureReader, mixture, open_reader)
-    build_pipeline = partial(_build_pipeline, schedule, reader, prepare, seed, tokenize, train)
+    open_reader = partial(_open_reader, mixture, storage or Storage())
+    build_pipeline = partial(_build_pipeline, schedule, open_reader, prepare, seed, tokenize, train)
     return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory)
+
+
+def _open_reader(mixture: Mixture, storage: Storage) -> MixtureReader:
+    sets = len(mixture.manifests)  # they share the limits of a process
+    files, rows = max(MAX_OPEN_FILES // sets, 1), max(MAX_INDEXED_ROWS // sets, 1)
+    return MixtureReader(mixture, partial(RowReader, storage=storage, max_open_files=files, max_indexed_rows=rows))
 
 
 def _build_pipeline(
