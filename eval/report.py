@@ -126,6 +126,8 @@ def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
         return [(prefix.rstrip("."), str(section))]
     rows: list[tuple[str, str]] = []
     for key, value in section.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = dict(enumerate(value))  # a list of data sets: one line each key
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
         elif value is not None:

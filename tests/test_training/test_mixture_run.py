@@ -48,6 +48,7 @@ def test_reports_read_all_sets(mixed, tmp_path, capsys):
     assert len((tmp_path / "texts.csv").read_text().splitlines()) == 1194
     assert eval_cli.main(["report", str(tmp_path / "run")]) == 0
     page = (tmp_path / "run/report.html").read_text()
+    assert "train.1.repeat" in page and "{&#39;" not in page
     assert "396 images, 1,193 captions, 5 shards" in page and "data:image/jpeg;base64" in page
 
 
