@@ -50,11 +50,14 @@ class MixtureReader:
         for number, inside in by_set.items():
             self._reader(number).prefetch(inside)
 
-    def describe(self, image_id: int) -> tuple[str, str]:
-        """Return the shard's name and the key of an image, for messages."""
+    def describe(self, image_id: int, with_key: bool = True) -> tuple[str, str]:
+        """Return the shard's name and the key of an image, or "row N" instead of its key, for messages.
+
+        To find a key, the shard's headers are read again.
+        """
         reader, _, inside = self._locate(image_id)
-        shard, _ = reader.locate(inside)
-        return name_of(reader.manifest.shards[shard].name), reader.key(inside)
+        shard, row = reader.locate(inside)
+        return name_of(reader.manifest.shards[shard].name), reader.key(inside) if with_key else f"row {row}"
 
     def neighbours(self, image_id: int, near: bool) -> tuple[int, int]:
         """Return the first id and the number of images of an image's shard (``near``), or of its data set."""

@@ -15,7 +15,7 @@ from torch.utils.data import get_worker_info
 
 from bimodal_cl.data.decode import BadImage
 from bimodal_cl.data.draws import Purpose, draw_below
-from bimodal_cl.data.faults import REPLACED_KINDS, Fault
+from bimodal_cl.data.faults import MAX_EXAMPLES, REPLACED_KINDS, Fault
 from bimodal_cl.data.mixture_reader import MixtureReader
 from bimodal_cl.data.rows import Row
 from bimodal_cl.errors import ServerFailed, UserError
@@ -141,9 +141,9 @@ class Unusable:
     kind: str
     reason: str
 
-    def describe(self, reader: MixtureReader, image_id: int) -> Fault:
-        """Name the row; this looks its key up, which may read the shard's headers."""
-        shard, key = reader.describe(image_id)
+    def describe(self, reader: MixtureReader, image_id: int, with_key: bool = True) -> Fault:
+        """Name the row, by its key or by its number in the shard."""
+        shard, key = reader.describe(image_id, with_key)
         return Fault(self.kind, shard, key, image_id, self.reason)
 
 
@@ -186,6 +186,7 @@ def fill_batches(
         UserError: a shard is not what the manifest says, or 32 attempts find nothing good.
     """
     reader = open_reader()
+    named = 0
     try:
         for batch in planned:
             stopwatch = Stopwatch()
@@ -194,7 +195,8 @@ def fill_batches(
             for image_id in batch.image_ids:
                 sample = _prepare_row(reader, batch.epoch, image_id, prepare, stopwatch)
                 if isinstance(sample, Unusable):
-                    fault = sample.describe(reader, image_id)
+                    named += 1  # only the first examples are shown, and keys cost time
+                    fault = sample.describe(reader, image_id, with_key=named <= MAX_EXAMPLES)
                     sample = Sample()
                     if fill:
                         sample = _find_substitute(reader, batch.epoch, image_id, prepare, seed, stopwatch)

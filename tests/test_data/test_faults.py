@@ -15,7 +15,9 @@ import torch
 
 from bimodal_cl.data import Manifest, image_ids_of_texts, index_shard, open_stream, read_pairs
 from bimodal_cl.data.draws import Purpose, draw_below
-from bimodal_cl.data.faults import Fault, FaultCounts
+from bimodal_cl.data.faults import MAX_EXAMPLES, Fault, FaultCounts
+from bimodal_cl.data.mixture import Mixture
+from bimodal_cl.data.mixture_reader import MixtureReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count, encode_image
 
@@ -207,3 +209,22 @@ def test_pairs_by_id(write_shards: Callable[..., Path]) -> None:
         read_pairs(folder, [9])
     with pytest.raises(UserError, match=r"key k0002: undecodable"):
         read_pairs(write_shards([4], {2: GARBAGE}, name="bad"), [2])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_keys_are_looked_up_for_the_examples_alone(write_shards: Callable[..., Path], num_workers: int) -> None:
+    folder = write_shards([30, 30], dict.fromkeys(range(0, 60, 2), b""))
+    stream = open_stream(folder, 5, 4, max_bad_fraction=1, num_workers=num_workers)
+    list(stream)
+    report = stream.report()
+    assert report.by_kind == {"zero_bytes": 30}
+    assert len(report.examples) == MAX_EXAMPLES
+    assert all(fault.key == f"k{fault.image_id:04d}" for fault in report.examples)
+
+
+def test_a_fault_without_its_key_names_the_row(write_shards: Callable[..., Path]) -> None:
+    manifest = Manifest.load(write_shards([3, 4]))
+    reader = MixtureReader(Mixture([manifest]))
+    assert reader.describe(5) == ("001.tar", "k0005")
+    assert reader.describe(5, with_key=False) == ("001.tar", "row 2")
+    reader.close()
