@@ -119,7 +119,7 @@ class FaultCounts:
         if self.total <= expected + 4 * math.sqrt(expected):
             return
         raise UserError(
-            f"{folder}: {self.total} of the {self.samples} samples that this process has taken cannot be used ({self}), "
+            f"{folder}: {self.total} of the {self.samples} samples that this process took cannot be used ({self}), "
             f"more than max_bad_fraction={max_bad_fraction} allows; the last: {last}; "
             f"`bimodal-prep verify {folder}` names them all"
         )
