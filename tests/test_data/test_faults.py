@@ -228,3 +228,11 @@ def test_a_fault_without_its_key_names_the_row(write_shards: Callable[..., Path]
     assert reader.describe(5) == ("001.tar", "k0005")
     assert reader.describe(5, with_key=False) == ("001.tar", "row 2")
     reader.close()
+
+
+def test_oddities_of_a_substitute_are_not_counted(write_shards: Callable[..., Path]) -> None:
+    folder = write_shards([2], {0: b"", 1: encode_image(1, mode="P")})
+    stream = open_stream(folder, 2, 4, max_bad_fraction=1)
+    (batch,) = stream
+    assert batch.image_ids.tolist() == [1, 1]
+    assert (stream.report().by_kind, stream.report().used) == ({"zero_bytes": 1}, {"palette": 1})

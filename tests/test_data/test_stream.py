@@ -68,6 +68,16 @@ def test_every_caption_is_drawn_in_some_epoch(write_shards: Callable[..., Path])
         assert captions == set(range(caption_count(image_id)))
 
 
+def test_captions_are_drawn_for_each_image_by_itself(write_shards: Callable[..., Path]) -> None:
+    drawn = []
+    for batch in open_stream(write_shards([90]), batch_size=90, image_size=4):
+        for image_id, text_id in zip(batch.image_ids.tolist(), batch.text_ids.tolist(), strict=True):
+            if caption_count(image_id) == 3:
+                drawn.append(text_id - sum(caption_count(n) for n in range(image_id)))
+    assert len(drawn) == 30
+    assert all(drawn.count(number) >= 3 for number in range(3))  # P(fewer) < 1e-3 for a uniform draw; this one is fixed
+
+
 def test_crops_are_a_function_of_seed_epoch_and_image(write_shards: Callable[..., Path]) -> None:
     gradient = Image.linear_gradient("L").convert("RGB")
     out = io.BytesIO()
