@@ -11,14 +11,16 @@ import dataclasses
 import math
 import numbers
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from bimodal_cl.distributed import gather_rows, reduce_sum, world_size
+from bimodal_cl.distributed import reduce_sum, world_size
 from bimodal_cl.losses.anchors import AnchorTable, widen_exactly_
+from bimodal_cl.losses.batch_checks import require_sound_batch
 from bimodal_cl.losses.margin import Margins, Negatives, compute_alignment, compute_margins
 from bimodal_cl.losses.margin_kernels import Kernel
 from bimodal_cl.losses.margin_products import Products
@@ -152,13 +154,14 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             text_ids: 0 .. num_texts - 1, likewise.
 
         Raises:
-            ValueError: features that are not finite, ids outside the table, local batch sizes that differ between
-                ranks; raised on every rank before any state moves.
+            ValueError: what :func:`~bimodal_cl.losses.batch_checks.require_sound_batch` refuses, on every rank, before
+                any state moves.
         """
-        self._require_sound_batch(image_features, text_features, image_ids, text_ids)
+        require_sound_batch(image_features, text_features, image_ids, text_ids, self.num_images, self.num_texts)
+        image_ids, text_ids = image_ids.long(), text_ids.long()
         with torch.autocast(image_features.device.type, enabled=False):
-            if image_features.dtype != torch.float64:
-                image_features, text_features = image_features.float(), text_features.float()
+            dtype = torch.promote_types(torch.promote_types(image_features.dtype, text_features.dtype), torch.float32)
+            image_features, text_features = image_features.to(dtype), text_features.to(dtype)
             alignment = compute_alignment(image_features, text_features)
             negatives = Negatives.gather(image_ids, text_ids, self.mask_repeats)
             has_negatives = negatives.of_own_anchors > 0
@@ -170,7 +173,7 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             alone = (~has_negatives).sum().to(local.dtype)
             means = torch.stack([local, tau_image.mean(), tau_text.mean(), alignment.mean(), alone * world_size()])
             means = reduce_sum(means) / world_size()
-        loss = local + (means[0] - local).detach()  # the global value with this rank's gradient
+        loss = _ReportedValue.apply(local, means[0])
         names = ("tau_image", "tau_text", "alignment", "anchors_without_negatives")
         return LossOutput(loss, dict(zip(names, means[1:].unbind(), strict=True)))
 
@@ -188,39 +191,17 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         The loss's gradient on a rank is that of the sum of all ranks' losses.
         """
 
-    def _require_sound_batch(
-        self, image_features: Tensor, text_features: Tensor, image_ids: Tensor, text_ids: Tensor
-    ) -> None:
-        """Refuse what would spoil the state, on all ranks alike and before anything moves (one synchronization)."""
-        if image_features.shape[0] == 0:
-            raise ValueError("the batch is empty")
-        mine = [
-            torch.tensor(image_features.shape[0], device=image_ids.device),
-            _count_bad_rows(image_features),
-            _count_bad_rows(text_features),
-            *image_ids.aminmax(),
-            *text_ids.aminmax(),
-        ]
-        everyone = gather_rows(torch.stack([value.to(torch.int64) for value in mine])[None]).tolist()
-        sizes = [row[0] for row in everyone]
-        if len(set(sizes)) > 1:
-            raise ValueError(f"every rank needs the same local batch size, got {sizes} (by rank)")
-        for number, (size, bad_images, bad_texts, *_) in enumerate(everyone):
-            if bad_images or bad_texts:
-                raise ValueError(
-                    f"features are not finite on rank {number}: {bad_images} of {size} images, "
-                    f"{bad_texts} of {size} texts"
-                )
-        bounds = list(zip(*everyone, strict=True))[3:]
-        self._require_known_ids("image", bounds[0] + bounds[1], self.num_images)
-        self._require_known_ids("text", bounds[2] + bounds[3], self.num_texts)
+
+class _ReportedValue(torch.autograd.Function):
+    """The global value, the same bits on every rank, with the gradient of this rank's."""
 
     @staticmethod
-    def _require_known_ids(modality: str, ids: Iterable[int], num_anchors: int | None) -> None:
-        for anchor_id in ids:
-            if anchor_id < 0 or (num_anchors is not None and anchor_id >= num_anchors):
-                size = "" if num_anchors is None else f" of {num_anchors} rows"
-                raise ValueError(f"{modality} id {anchor_id} is outside the table{size}")
+    def forward(ctx: Any, local: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 class MarginLoss(ContrastiveLoss):
@@ -289,12 +270,6 @@ class MarginLoss(ContrastiveLoss):
     def _mean_loss(self, direction: Direction) -> Tensor:
         losses = self.anchor_losses(direction)
         return torch.where(direction.has_negatives, losses, 0.0).mean()
-
-
-def _count_bad_rows(features: Tensor) -> Tensor:
-    """Count the rows with a value that is not finite, as one pass over them shows: in their sum."""
-    precision = torch.promote_types(features.dtype, torch.float32)
-    return (~features.detach().sum(dim=1, dtype=precision).isfinite()).sum()
 
 
 def require_between(name: str, value: float, low: float, high: float, *, low_open: bool = False) -> None:

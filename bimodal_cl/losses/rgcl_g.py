@@ -83,9 +83,10 @@ class RGCLGlobalLoss(MovingAverageLoss):
 
     def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
         """Update ``log_u`` and return ``tau * (log u_i + rho)``."""
+        rho = self.rho(direction.margins.num_negatives)  # may warn, so it comes before anything moves
         occurrences = direction.occurrences
         log_u = self.compute_log_u(direction, occurrences)
         if self.training:
             self.table_of(direction).update_(occurrences.ids, log_u=log_u)
         losses, _ = compute_estimated_loss(direction, occurrences.to_local(log_u, missing=0.0))
-        return losses + direction.tau * self.rho(direction.margins.num_negatives)
+        return losses + direction.tau * rho

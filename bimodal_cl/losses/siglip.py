@@ -119,10 +119,17 @@ class _SigmoidFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        images = ctx.saved_tensors[0]
+        share = gather_rows((gradient / ctx.batch_size).expand(ctx.batch_size, 1))
+
+        with torch.autocast(images.device.type, enabled=False):  # backward may be called inside of one
+            return _SigmoidFunction._backward(ctx, share)
+
+    @staticmethod
+    def _backward(ctx: Any, share: Tensor) -> tuple[Tensor | None, ...]:
         images, texts, scale, bias = ctx.saved_tensors
         negatives, own = ctx.negatives, ctx.negatives.own
         everyone = slice(0, len(images))
-        share = gather_rows((gradient / ctx.batch_size).expand(ctx.batch_size, 1))
 
         def weigh(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
             """``W`` of one tile, and its similarities."""
@@ -139,14 +146,15 @@ class _SigmoidFunction(torch.autograd.Function):
         for rows in ctx.tiling(own):
             for columns in ctx.tiling(everyone):
                 weights, sims = weigh(rows, columns)
-                image_gradient[rows.start - own.start : rows.stop - own.start] += weights @ texts[columns]
+                image_gradient[rows.start - own.start : rows.stop - own.start].addmm_(weights, texts[columns])
                 scale_gradient += (sims.mul_(weights)).sum()
                 bias_gradient += weights.sum()
                 if one_process:  # the same tile holds all images against our own texts
-                    text_gradient[columns] += weights.T @ images[rows]
+                    text_gradient[columns].addmm_(weights.T, images[rows])
         if not one_process:
             for rows in ctx.tiling(everyone):
                 for columns in ctx.tiling(own):
                     weights, _ = weigh(rows, columns)
-                    text_gradient[columns.start - own.start : columns.stop - own.start] += weights.T @ images[rows]
-        return scale * image_gradient, scale * text_gradient, scale_gradient, bias_gradient, None, None
+                    part = text_gradient[columns.start - own.start : columns.stop - own.start]
+                    part.addmm_(weights.T, images[rows])
+        return image_gradient.mul_(scale), text_gradient.mul_(scale), scale_gradient, bias_gradient, None, None

@@ -23,6 +23,7 @@ NUM_IMAGES = 40
 NUM_TEXTS = 100
 FEATURES, DIM = 10, 6
 
+SWAPPED = ("clip", "siglip", "cyclip", "macl-anchor", "sogclr", "isogclr-tiled", "rgcl_g")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "clip": ("clip", {}),
     "clip-tiled": ("clip", {"tile_size": 5}),
@@ -118,7 +119,7 @@ def train(
 def provoke_refusals(rank: int, world_size: int) -> dict[str, str]:
     """Mistakes of one rank; every rank must refuse, since one that goes on alone would wait for the others for ever."""
     refusals = {}
-    for mistake in ("sizes", "nan", "id"):
+    for mistake in ("sizes", "nan", "id", "empty", "texts", "text ids", "ids", "width"):
         loss = build_loss("isogclr", num_images=NUM_IMAGES, num_texts=NUM_TEXTS)
         images, texts, image_ids, text_ids = (
             part[: 4 + (rank if mistake == "sizes" else 0)] for part in global_batch(0)
@@ -128,8 +129,16 @@ def provoke_refusals(rank: int, world_size: int) -> dict[str, str]:
             images[2] = torch.nan
         if rank == world_size - 1 and mistake == "id":
             image_ids = image_ids + NUM_IMAGES
+        width = DIM
+        if rank == world_size - 1:
+            keep = {"empty": 0, "texts": 3, "text ids": 3, "ids": 3}.get(mistake, 4)
+            images = images[:0] if mistake == "empty" else images
+            texts = texts[:keep] if mistake in ("empty", "texts") else texts
+            image_ids = image_ids[:keep] if mistake in ("empty", "ids") else image_ids
+            text_ids = text_ids[:keep] if mistake in ("empty", "ids", "text ids") else text_ids
+            width = DIM - 1 if mistake == "width" else DIM
         try:
-            loss(normalize(images[:, :DIM]), normalize(texts[:, :DIM]), image_ids, text_ids)
+            loss(normalize(images[:, :DIM]), normalize(texts[:, :width]), image_ids, text_ids)
         except ValueError as refusal:
             refusals[mistake] = str(refusal)
         if not loss.image_anchors.log_u.isinf().all():
@@ -203,6 +212,19 @@ def take_rounded_step(rank: int, world_size: int) -> dict[str, Tensor]:
     return {"loss": out.loss.detach(), "image_gradient": x.grad, "text_gradient": y.grad}
 
 
+def compute_losses_of_unlike_ranks(rank: int) -> list[float]:
+    """Losses of float32 steps in which the ranks' pairs are unlike in alignment, so that rounding shows."""
+    loss = build_loss("sogclr", num_images=NUM_IMAGES, num_texts=NUM_TEXTS)
+    generator = torch.Generator().manual_seed(rank)
+    losses = []
+    for _ in range(60):
+        images, noise = torch.randn(2, 4, DIM, generator=generator)
+        texts = images + (0.1 + 3 * rank) * noise
+        ids = torch.arange(4) + 4 * rank
+        losses.append(loss(normalize(images, dim=1), normalize(texts, dim=1), ids, ids).loss.item())
+    return losses
+
+
 def count_collectives(rank: int, world_size: int) -> dict[str, list[str]]:
     """The collectives of the forward and of the backward pass of a step of clip, in order."""
     calls: list[str] = []
@@ -257,5 +279,8 @@ def run_rank(rank: int, world_sizes: tuple[int, ...], folder: str) -> None:
         if world_size > 1:
             results["collectives"] = count_collectives(rank, world_size)
             results["refusals"] = provoke_refusals(rank, world_size)
+            results["unlike"] = compute_losses_of_unlike_ranks(rank)
+            for case in SWAPPED:
+                results["swapped", case] = train(case, world_size - 1 - rank, world_size)
         torch.save(results, Path(folder) / f"{world_size}-{rank}.pt")
         dist.destroy_process_group()

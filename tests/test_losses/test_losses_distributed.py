@@ -10,7 +10,14 @@ import torch
 import torch.multiprocessing
 
 from bimodal_cl.losses import LOSSES
-from tests.test_losses.linear_towers import CASES, compute_siglip_gradients, run_rank, take_rounded_step, train
+from tests.test_losses.linear_towers import (
+    CASES,
+    SWAPPED,
+    compute_siglip_gradients,
+    run_rank,
+    take_rounded_step,
+    train,
+)
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:.*rho")]
 
@@ -41,6 +48,21 @@ def test_ranks_change_nothing(results: dict, case: str, world_size: int) -> None
         torch.testing.assert_close(shared["metrics"], alone["metrics"], **TOLERANCE)
         torch.testing.assert_close(shared["tables"], alone["tables"], **TOLERANCE)
         torch.testing.assert_close(shared["weights"], alone["weights"], **TOLERANCE)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_unlike_ranks_report_the_same_bits(results: dict, world_size: int) -> None:
+    for rank in range(1, world_size):
+        assert results[world_size, rank]["unlike"] == results[world_size, 0]["unlike"]
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("case", SWAPPED)
+def test_which_rank_has_which_share_changes_nothing(results: dict, case: str, world_size: int) -> None:
+    for rank in range(world_size):
+        ranks = results[world_size, rank]
+        for what in ("losses", "gradients", "tables", "weights"):
+            torch.testing.assert_close(ranks["swapped", case][what], ranks[case][what], **TOLERANCE)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -95,6 +117,12 @@ def test_every_rank_refuses_what_one_rank_gets_wrong(results: dict, world_size: 
         assert str([4 + r for r in range(world_size)]) in refusals["sizes"]
         assert f"rank {world_size - 1}" in refusals["nan"]
         assert "image id" in refusals["id"]
+        last = f"on rank {world_size - 1}"
+        assert refusals["empty"] == f"the batch is empty {last}"
+        assert refusals["texts"].endswith(f"got 4, 3, 4 and 4 {last}")
+        assert refusals["text ids"].endswith(f"got 4, 4, 4 and 3 {last}")
+        assert refusals["ids"].endswith(f"got 4, 4, 3 and 3 {last}")
+        assert refusals["width"].startswith("features must be matrices") and refusals["width"].endswith(last)
         assert "not positive" in refusals["tau"]
         assert "tables moved" not in refusals["tau"]
 

@@ -256,3 +256,47 @@ def test_progress_outside_the_training(progress: float) -> None:
 
 def test_every_name_is_covered() -> None:
     assert {name for name, _, _ in OUT_OF_RANGE} >= set(LOSSES)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("images", "texts", "image_ids", "text_ids", "message"),
+    [
+        ((6, 4), (1, 4), 6, 6, "got 6, 1, 6 and 6"),
+        ((6, 4), (6, 4), 9, 9, "got 6, 6, 9 and 9"),
+        ((6, 4), (6, 3), 6, 6, "features must be matrices"),
+        ((6, 4), (6, 4), (6, 1), (6, 1), "ids must be flat"),
+        ((6, 4), (6, 4), 6.0, 6.0, "ids must be flat .* of whole numbers"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(
+    name: str, images: tuple, texts: tuple, image_ids: Any, text_ids: Any, message: str, unchecked: None
+) -> None:
+    def make_ids(shape: Any) -> torch.Tensor:
+        if isinstance(shape, tuple):
+            return torch.arange(shape[0]).view(shape)
+        return torch.arange(int(shape)) + (0.4 if isinstance(shape, float) else 0)
+
+    loss = build_double(name, {"alignment": "anchor"} if name == "macl" else {})
+    before = snapshot(loss)
+    with pytest.raises(ValueError, match=message):
+        loss(torch.ones(images), torch.ones(texts), make_ids(image_ids), make_ids(text_ids))
+    assert_same_state(snapshot(loss), before)
+
+
+@pytest.mark.filterwarnings("ignore:.*rho")
+@pytest.mark.parametrize("name", LOSSES)
+def test_ids_of_any_whole_type_mean_the_same(name: str) -> None:
+    hyper = {"alignment": "anchor"} if name == "macl" else {}
+    results = []
+    for image_type, text_type in ((torch.int64, torch.int64), (torch.int64, torch.int32), (torch.int16, torch.int8)):
+        loss = build_double(name, hyper)
+        features = torch.nn.functional.normalize(
+            torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(1)), dim=2
+        )
+        image_ids, text_ids = torch.tensor([0, 1, 1, 2, 3]), torch.tensor([0, 1, 2, 3, 4])
+        out = loss(*features.double(), image_ids.to(image_type), text_ids.to(text_type))
+        results.append((out.loss, snapshot(loss)))
+    for value, state in results[1:]:
+        assert torch.equal(value, results[0][0])
+        assert_same_state(state, results[0][1])

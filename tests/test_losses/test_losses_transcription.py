@@ -29,10 +29,10 @@ def test_agree_when_repeats_count_as_negatives(case: str) -> None:
     assert_agreement(*CASES[case], draw_batches("aligning", 10, seed=3), mask_repeats=False)
 
 
-@pytest.mark.parametrize("tile_size", [3, 7])
+@pytest.mark.parametrize("tile_size", [None, 3, 7])
 @pytest.mark.parametrize("case", CASES)
 def test_tiles_agree(case: str, tile_size: int) -> None:
-    assert_agreement(*CASES[case], draw_batches("aligning", 12, seed=11), tile_size=tile_size)
+    assert_agreement(*CASES[case], draw_batches("aligning", 30, seed=11), tile_size=tile_size)
 
 
 def batch_with_a_lonely_anchor(rng: np.random.Generator) -> PairBatch:
