@@ -151,10 +151,9 @@ def open_stream(
 ) -> Stream:
     """Open epochs of a data set, or of a mixture of several, on one rank.
 
-    Training: the order of :class:`~bimodal_cl.data.plan.EpochPlan`; as many full batches on every rank; one caption an
-    image and its crop drawn by (seed, epoch, image id). The row of a sample that cannot be used is filled as
-    :func:`~bimodal_cl.data.stages.fill_batches` states. Batches depend neither on ``num_workers`` nor on
-    ``start_step``, and global batches not on ``world_size``.
+    Training: the order of :class:`~bimodal_cl.data.plan.EpochPlan`; one caption an image and its crop drawn by (seed,
+    epoch, image id); rows that cannot be used are filled as :func:`~bimodal_cl.data.stages.fill_batches` states.
+    Batches depend neither on ``num_workers`` nor on ``start_step``, and global batches not on ``world_size``.
 
     Evaluation (``train=False``): every image once in the order of ids with its first caption and a centre crop; rank r
     of W has the images ``[N r // W, N (r+1) // W)``, the last batch may be short, and a sample that cannot be used is
@@ -167,14 +166,13 @@ def open_stream(
         start_step: batches left out at the beginning, in [0, steps]; nothing of them is read.
         rank, world_size: this process among the ranks.
         num_workers: processes that read and decode, over all the epochs; 0 does it in this one.
+        train: training or evaluation.
         num_epochs, shuffle_window: passes; rows that are permuted together; >= 1 (training).
         scale, ratio, flip: of :class:`~bimodal_cl.data.transforms.TrainTransform` (training).
-        max_bad_fraction: share of the samples, in [0, 1], above which faults stop the stream, as
-            :meth:`~bimodal_cl.data.faults.FaultCounts.require_few` states.
+        max_bad_fraction: in [0, 1]; see :meth:`~bimodal_cl.data.faults.FaultCounts.require_few`.
         max_pixels: more pixels than this make an image a fault, >= 1.
         pin_memory: put images and tokens in page-locked memory where CUDA is there.
-        eval_transform: what evaluation does to an image instead of :class:`EvalTransform`, such as the preprocessing
-            that a published model was trained with.
+        eval_transform: what evaluation does to an image instead of :class:`EvalTransform`.
         tokenize: ``list of texts -> int64 [texts, tokens]``; workers then fill ``batch.tokens``.
         storage: how shards that are elsewhere are fetched and kept.
 
