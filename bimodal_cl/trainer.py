@@ -76,11 +76,10 @@ class SeenData:
         return SeenData(*(dict(Counter(one) + Counter(two)) for one, two in pairs))
 
     def lines(self, shards: dict[str, int]) -> Iterator[str]:
-        """What a person should know at the end of a run, faults of the shards included; nothing, if nothing was odd."""
-        for what, counts in (("replaced", self.replaced), ("used in spite of", self.used), ("shards:", shards)):
-            if counts:
-                kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(counts.items()))
-                yield f"data: {what} {kinds}"
+        """A line for each kind of fault or oddity, those of the shards included; nothing, if nothing was odd."""
+        for what, counts in (("replaced", self.replaced), ("used", self.used), ("found by index", shards)):
+            for kind, count in sorted(counts.items()):
+                yield f"data: {count:,} {kind} ({what})"
 
 
 # What gloo and NCCL say where another rank is gone.

@@ -137,14 +137,6 @@ class EvalTransform:
         box = (left * across, top * down, min((left + side) * across, width), min((top + side) * down, height))
         return to_tensor(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
 
-    def apply(self, encoded: EncodedImage) -> Tensor:
-        """Do the same from an image file, all of which is decoded.
-
-        Raises:
-            BadImage: the bytes are damaged or incomplete.
-        """
-        return self(encoded.decode())
-
 
 def resize(pixels: np.ndarray, side: int) -> Tensor:
     """Resize pixels, uint8 ``[height, width, 3]``, to a square (bicubic, antialiased): uint8 ``[3, side, side]``.

@@ -127,7 +127,7 @@ def test_other_formats_give_the_pixels_of_a_full_decode(format: str) -> None:
 
 def test_evaluation_decodes_fully() -> None:
     data = encode(draw_picture(500, 375))
-    assert torch.equal(EvalTransform(64).apply(open_encoded(data)), EvalTransform(64)(decode_image(data)))
+    assert torch.equal(EvalTransform(64)(open_encoded(data).decode()), EvalTransform(64)(decode_image(data)))
 
 
 def grey16() -> Image.Image:

@@ -29,8 +29,12 @@ def test_a_run_counts_every_planted_fault(write_config, tmp_path, capsys, num_wo
     assert summary["data"]["used"] == planted(twice, USED_KINDS)
     assert summary["shards"] == planted(zoo.planted, SHARD_KINDS)
     said = capsys.readouterr()
-    for kind in (*summary["data"]["replaced"], *summary["data"]["used"], *summary["shards"]):
-        assert kind in said.out + said.err
+    lines = (said.out + said.err).splitlines()
+    for what, counts in (("replaced", "replaced"), ("used", "used")):
+        for kind, count in summary["data"][counts].items():
+            assert f"data: {count} {kind} ({what})" in lines
+    for kind, count in summary["shards"].items():
+        assert f"data: {count} {kind} (found by index)" in lines
 
 
 def test_faults_before_a_resume_are_counted_too(write_config, tmp_path):
