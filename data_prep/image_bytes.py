@@ -9,7 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from bimodal_cl.data.decode import MAX_PIXELS, to_rgb
+from bimodal_cl.data.decode import MAX_PIXELS
+from bimodal_cl.image_modes import to_rgb
 
 # Sources may hold more formats than shards do, but only plain raster ones: some of Pillow's others start programs.
 SOURCE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bimodal_cl.data.jpeg import DIVISORS, JpegHeader, decode_scaled, read_header
+from bimodal_cl.image_modes import WITH_ALPHA, to_rgb
 
 # Pillow's own threshold for a suspected decompression bomb: 0.25 GiB of RGB.
 MAX_PIXELS = 89_478_485
@@ -19,7 +20,6 @@ EXTREME_ASPECT = 20
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # Pillow calls a JPEG with an embedded preview MPO.
 _EXTENSIONS = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg")}
-_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")  # where a PNG may say its orientation
 _PNG_BIT_DEPTH = 24  # offset of the byte
 
@@ -182,20 +182,6 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels[::-1] if orientation in _FAR_DOWN else pixels
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a decoded image of any mode to RGB, transparency laid on white, 16 bits scaled to 8."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey; a plain conversion would clip at 255
-        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    return image.convert("RGB")
-
-
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Open with Pillow, which reads the header only."""
     if not data:
@@ -245,7 +231,7 @@ def _find_notes(
         deep_png = format == "PNG" and data[_PNG_BIT_DEPTH] == 16
         notes["cmyk"] = picture.mode == "CMYK"
         notes["palette"] = picture.mode in ("P", "PA")
-        notes["alpha"] = picture.mode in _WITH_ALPHA or "transparency" in picture.info
+        notes["alpha"] = picture.mode in WITH_ALPHA or "transparency" in picture.info
         notes["sixteen_bit"] = deep_png or picture.mode == "I" or picture.mode.startswith("I;16")
         notes["animated"] = format != "MPO" and _is_animated(picture)
         notes["exif_rotated"] = orientation != 1
