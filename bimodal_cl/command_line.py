@@ -4,15 +4,51 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import RunStopped, ServerFailed, UserError, did_you_mean
+from bimodal_cl.paths import expand_path
 
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR = 0, 1, 2
+
+# What the field calls the same thing; a name without dashes is given without a flag. A flag that a command does not
+# know is answered with the one of its row that it knows.
+_SAME_MEANING = (
+    ("--to", "--output", "--out", "--output-dir", "--output-folder", "--dest", "--save-to", "-o"),
+    ("--workers", "--num-proc", "--num-workers", "--jobs", "--num-processes", "-j"),
+    (
+        "--data",
+        "--dataset",
+        "--dataset-root",
+        "--data-dir",
+        "--data-path",
+        "--val-data",
+        "--imagenet-val",
+        "--test-data",
+    ),
+    ("MODEL", "RUN", "--model", "--models", "--checkpoint", "--ckpt", "--pretrained", "--run", "--weights", "--resume"),
+    ("--images", "--image-folder", "--image-dir", "--image-root", "--root", "DIR", "--folder", "--input", "--source"),
+    ("SHARDS", "--shards", "--tars", "--train-data", "--urls", "--input", "--folder"),
+    ("--json", "--annotations", "--annotation-file", "--ann"),
+    ("--image-column", "--image-col", "--csv-img-key", "--url-col", "--image-key"),
+    ("--caption-column", "--caption-col", "--text-column", "--csv-caption-key", "--caption-key"),
+    ("--delimiter", "--csv-separator", "--separator", "--sep"),
+    ("--max-side", "--image-size", "--resize", "--size"),
+    ("--shard-size", "--samples-per-shard", "--number-sample-per-shard", "--maxcount"),
+    ("--overwrite", "--force", "--exist-ok"),
+    ("--templates", "--prompts", "--template"),
+    ("--classnames", "--classes", "--class-names"),
+    ("--precision", "--dtype", "--amp", "--mixed-precision"),
+    ("--batch-size", "--bs", "--batch"),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +61,8 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(*args, **kwargs)
+        self.register("type", Path, path_argument)
+        self.suggest: Callable[[str], str] = self._suggest
 
     def add_version(self) -> None:
         """Add ``--version``."""
@@ -32,14 +70,38 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as usual, but refuse a flag nobody knows, naming the nearest one of this (sub-)parser."""
-        self._given = sys.argv[1:] if args is None else list(args)
-        known, rest = super().parse_known_args(args, namespace)
+        self._given = self.spell(sys.argv[1:] if args is None else args)
+        known, rest = super().parse_known_args(self._given, namespace)
         if rest:
             flag = rest[0].split("=")[0]
             if flag.startswith("-"):
-                raise UserError(f"{self.prog}: unknown flag '{flag}'{did_you_mean(flag, self._option_string_actions)}")
+                raise UserError(f"{self.prog}: unknown flag '{flag}'{self.suggest(flag)}")
             raise UserError(f"{self.prog}: unexpected argument '{flag}'")
         return known, rest
+
+    def spell(self, argv: Sequence[str]) -> list[str]:
+        """Return arguments with ``-`` and ``_`` within flags as this parser spells them: either will do."""
+        plain = {flag.replace("_", "-"): flag for flag in self._option_string_actions}
+        words = list(argv)
+        for number, word in enumerate(words):
+            if word == "--":
+                break
+            flag, equals, value = word.partition("=")
+            if flag.startswith("--") and flag not in self._option_string_actions:
+                words[number] = plain.get(flag.replace("_", "-"), flag) + equals + value
+        return words
+
+    def _suggest(self, flag: str) -> str:
+        """What somebody who gave an unknown flag meant: its other name here, or the nearest one."""
+        name = flag.casefold().replace("_", "-")
+        without_flag = {str(action.metavar or action.dest) for action in self._get_positional_actions()}
+        for row in (row for row in _SAME_MEANING if name in row):
+            for other in row:
+                if other in self._option_string_actions:
+                    return f"; did you mean '{other}'?"
+                if other in without_flag:
+                    return f"; {other} is given without a flag"
+        return did_you_mean(flag, self._option_string_actions)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
@@ -50,10 +112,39 @@ class Parser(argparse.ArgumentParser):
         """Raise the user's mistake; where a flag is missing, one that nobody knows may be meant for it."""
         if message.startswith("the following arguments are required"):
             for flag in (given.split("=")[0] for given in self._given if given.startswith("--")):
-                near = did_you_mean(flag, self._option_string_actions)
+                near = self.suggest(flag)
                 if flag not in self._option_string_actions and near:
                     raise UserError(f"{self.prog}: unknown flag '{flag}'{near}")
         raise UserError(f"{self.prog}: {message}")
+
+
+def path_text(text: str) -> str:
+    """A path, or a name that may be one, for argparse: see :func:`~bimodal_cl.paths.expand_path`."""
+    try:
+        return expand_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(f"{error}, in '{text}'") from None
+
+
+def path_argument(text: str) -> Path:
+    """A path for argparse; in a :class:`Parser`, ``type=Path`` means this."""
+    return Path(path_text(text))
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show a warning meant for users as one line, ``warning: ...``, on stderr, by the main one of several processes."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+        if category is not UserWarning:
+            before(message, category, filename, lineno, *rest)
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        before: Callable[..., None] = warnings.showwarning
+        warnings.showwarning = show
+        yield
 
 
 def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
@@ -63,7 +154,8 @@ def run_command(command: Callable[[Sequence[str]], None], argv: Sequence[str] | 
     anything else is a bug and keeps its traceback.
     """
     try:
-        command(sys.argv[1:] if argv is None else argv)
+        with warnings_as_lines():
+            command(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -24,12 +25,29 @@ class ServerFailed(OSError):
     """A server, or a command, that failed too often. The message is one line; trying again later may help."""
 
 
+def nearest(name: str, choices: Iterable[str], similarity: float = 0.6) -> str | None:
+    """Return the choice most like a name, or None; capitals count for nothing, nor which of ``- _ /`` joins words.
+
+    Args:
+        name: what somebody wrote.
+        choices: what there is.
+        similarity: how alike they have to be, from 0 to 1 (equal).
+    """
+    plain = {_plain(choice): choice for choice in choices}
+    near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=similarity)
+    return plain[near[0]] if near else None
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-/ ]", "_", name.casefold())
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"``, the choices themselves where none is near, or ``""`` where there are none."""
     known = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean '{near[0]}'?"
+    near = nearest(name, known)
+    if near is not None:
+        return f"; did you mean '{near}'?"
     if not known:
         return ""
     shown = ", ".join(sorted(known)[:20])

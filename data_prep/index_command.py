@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bimodal_cl.command_line import path_text
 from bimodal_cl.data.locations import is_remote
 
 from .storage_arguments import add_storage_arguments, build_storage
@@ -17,7 +18,13 @@ or any of these as a URL (https://, s3://, gs://, hf://), whose shards are downl
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``bimodal-prep index``."""
     parser.description = DESCRIPTION
-    parser.add_argument("shards", nargs="+", metavar="SHARDS", help="folder, tar, pattern or URL; several are one set")
+    parser.add_argument(
+        "shards",
+        nargs="+",
+        type=path_text,
+        metavar="SHARDS",
+        help="folder, tar, pattern or URL; several are one set",
+    )
     parser.add_argument(
         "--to", type=Path, default=None, metavar="DIR", help="folder of the manifest; None: the one with all the shards"
     )

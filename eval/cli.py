@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from bimodal_cl.command_line import Parser, run_command
+from bimodal_cl.command_line import Parser, path_text, run_command
 from bimodal_cl.errors import UserError, did_you_mean
 
 # name: (module with add_arguments and run, one line of help)
@@ -52,7 +52,7 @@ def _run(argv: Sequence[str]) -> None:
         module.run(arguments)
 
 
-def parse_with_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace | None:
+def parse_with_config(parser: Parser, argv: Sequence[str]) -> argparse.Namespace | None:
     """Parse a sub-command's arguments, which ``--config FILE`` (YAML) may give too; a flag wins over the file.
 
     The file's keys are the long flags' names with ``_`` for ``-``, and the positional arguments' names.
@@ -63,10 +63,11 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> a
     Raises:
         UserError: a mistake on the command line, or in the file (named with its key and the nearest valid one).
     """
-    parser.add_argument("--config", metavar="FILE", default=None, help="YAML file that gives arguments")
+    argv = parser.spell(argv)
+    parser.add_argument("--config", metavar="FILE", type=path_text, help="YAML file that gives arguments")
     parser.add_argument("--print-config", action="store_true", help="print the arguments as YAML and stop")
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    early.add_argument("--config")
+    early.add_argument("--config", type=path_text)
     early.add_argument("--print-config", action="store_true")
     try:
         found, _ = early.parse_known_args(argv)
@@ -85,14 +86,14 @@ def parse_with_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> a
     return None
 
 
-def _refuse_unknown_flags(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+def _refuse_unknown_flags(parser: Parser, argv: Sequence[str]) -> None:
     """A mistyped flag is named before argparse complains that the flag it was meant to be is missing."""
     for word in argv:
         if word == "--":
             return
         flag = word.split("=")[0]
         if flag.startswith("--") and flag not in parser._option_string_actions:
-            raise UserError(f"{parser.prog}: unknown flag '{flag}'{did_you_mean(flag, parser._option_string_actions)}")
+            raise UserError(f"{parser.prog}: unknown flag '{flag}'{parser.suggest(flag)}")
 
 
 def _plain(value: Any) -> Any:
@@ -109,7 +110,7 @@ def _make_optional(action: argparse.Action, default: Any) -> None:
         action.nargs = "*" if action.nargs in ("+", "*") else "?"
 
 
-def _load_config(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+def _load_config(parser: Parser, path: Path) -> dict[str, Any]:
     """The typed values of a YAML file, by argument name."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -123,10 +124,10 @@ def _load_config(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     for key in content:
         if key not in actions:
             raise UserError(f"{path}: unknown key '{key}' for {parser.prog}{did_you_mean(str(key), actions)}")
-    return {key: _typed(path, actions[key], value) for key, value in content.items() if value is not None}
+    return {key: _typed(parser, path, actions[key], value) for key, value in content.items() if value is not None}
 
 
-def _typed(path: Path, action: argparse.Action, value: Any) -> Any:
+def _typed(parser: Parser, path: Path, action: argparse.Action, value: Any) -> Any:
     """Check one value as the command line would."""
     if action.nargs == 0:
         if not isinstance(value, bool):
@@ -136,15 +137,16 @@ def _typed(path: Path, action: argparse.Action, value: Any) -> Any:
         values = value if isinstance(value, list) else [value]
         if not values:
             raise UserError(f"{path}: {action.dest} must name at least one")
-        return [_typed_one(path, action, each) for each in values]
-    return _typed_one(path, action, value)
+        return [_typed_one(parser, path, action, each) for each in values]
+    return _typed_one(parser, path, action, value)
 
 
-def _typed_one(path: Path, action: argparse.Action, value: Any) -> Any:
+def _typed_one(parser: Parser, path: Path, action: argparse.Action, value: Any) -> Any:
     if isinstance(value, (list, dict, bool)):
         raise UserError(f"{path}: {action.dest} takes one value, got {value!r}")
     try:
-        converted = action.type(str(value)) if callable(action.type) else str(value)
+        convert = parser._registry_get("type", action.type, action.type)  # as argparse: what `type=Path` means
+        converted = convert(str(value))
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise UserError(f"{path}: {action.dest}: {error}") from None
     if action.choices is not None and converted not in action.choices:

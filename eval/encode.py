@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bimodal_cl.command_line import path_text
 from bimodal_cl.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         metavar="MODEL",
         nargs="+",
+        type=path_text,
         help="a run's folder (its newest checkpoint), a checkpoint's folder, an open_clip pair ARCHITECTURE/WEIGHTS, "
         "or a Hugging Face CLIP folder",
     )
@@ -72,7 +74,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="DIR",
-        default=None,
+        type=path_text,
         help="folder for the results (default: MODEL/results for a run, results/MODEL otherwise)",
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bimodal_cl import __version__
+from bimodal_cl.command_line import path_text
 
 from .report_scores import class_errors, format_metric, metric_name, score_tables
 from .run_folder import RunFolder, find_training_data, load_run, write_whole
@@ -29,8 +30,8 @@ _HEADLINES = ("acc1", "image_retrieval_recall@5", "text_retrieval_recall@5")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-command's arguments."""
-    parser.add_argument("run", metavar="RUN", help="the run's folder")
-    parser.add_argument("--to", metavar="FILE", default=None, help="where to write it instead of RUN/report.html")
+    parser.add_argument("run", metavar="RUN", type=path_text, help="the run's folder")
+    parser.add_argument("--to", metavar="FILE", type=path_text, help="where to write it instead of RUN/report.html")
 
 
 def run(args: argparse.Namespace) -> None:

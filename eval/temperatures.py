@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bimodal_cl.command_line import path_text
 from bimodal_cl.errors import UserError
 
 from .run_folder import RunFolder, find_training_data, load_run, write_whole
@@ -130,10 +131,10 @@ def require_temperatures(run: RunFolder) -> tuple[LearnedTemperatures, LearnedTe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-command's arguments."""
-    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("run", metavar="RUN", type=path_text, help="the run's folder")
     parser.add_argument("--top", metavar="K", type=int, default=10, help="how many captions to print at either end")
     parser.add_argument(
-        "--to", metavar="FILE", default=None, help="also write every id's temperature to this .csv or .json file"
+        "--to", metavar="FILE", type=path_text, help="also write every id's temperature to this .csv or .json file"
     )
 
 

@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bimodal_cl.command_line import path_text
+
 from .datasets import load_classnames, load_templates, prompt_names, require_classes, require_folder, require_split
 from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
 from .results import build_result, format_table, make_folder, percent, write_result
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--templates",
         metavar="FILE",
-        default=None,
+        type=path_text,
         help=f"prompts, one a line with {{c}} for the class; or one of {', '.join(prompt_names())} (default: the data "
         "set's own, else five wordings of captions)",
     )

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bimodal_cl.command_line import path_text
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
 
 from ..image_bytes import BadImage
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         required=True,
+        type=path_text,
         metavar="NAME|FOLDER|FILE",
         help=f"a name on the hub (owner/name), a local folder, or a file ({', '.join(BUILDER_OF)})",
     )
