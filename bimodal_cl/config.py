@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Union
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -18,11 +19,15 @@ from pydantic import (
     model_validator,
 )
 
+from bimodal_cl.paths import expand_path
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+PathText = Annotated[str, AfterValidator(expand_path)]  # holds, and config.yaml stores, what ~ and $NAME stood for
 
 
 class Section(BaseModel):
@@ -41,7 +46,7 @@ class Section(BaseModel):
 class TrainSet(Section):
     """One of several data sets that are trained on together."""
 
-    folder: str = Field(description="folder of shards with manifest.json (see bimodal-prep)")
+    folder: PathText = Field(description="folder of shards with manifest.json (see bimodal-prep)")
     repeat: Positive | None = Field(None, description="how often an epoch draws its images; 0.5: every other epoch")
     weight: Positive | None = Field(None, description="its share of an epoch as long as all sets, instead of repeat")
 
@@ -65,8 +70,8 @@ class Data(Section):
     train: Annotated[tuple[TrainSet, ...], BeforeValidator(_as_sets), PlainSerializer(_as_written)] = Field(
         description="folder of shards with manifest.json (see bimodal-prep), or a list of {folder, repeat | weight}"
     )
-    val: str | None = Field(None, description="folder of shards for retrieval scores during training")
-    zero_shot: str | None = Field(None, description="classification data for zero-shot scores during training")
+    val: PathText | None = Field(None, description="folder of shards for retrieval scores during training")
+    zero_shot: PathText | None = Field(None, description="classification data for zero-shot scores during training")
     num_workers: CountOrZero = Field(2, description="worker processes that read and decode, on each rank; 0: none")
     crop_scale: tuple[Fraction, Fraction] = Field(
         (0.9, 1.0), description="smallest and largest area share of the random crop (open_clip: 0.9 to 1)"
@@ -74,7 +79,7 @@ class Data(Section):
     flip: bool = Field(False, description="mirror half of the images; wrong where captions say left or right")
     shuffle_window: Count = Field(8192, description="samples that the bounded shuffle mixes at a time, on each lane")
     max_bad_fraction: Fraction = Field(0.01, description="stop when a larger share of the samples is unusable")
-    cache_dir: str | None = Field(None, description="where shards from elsewhere are kept; null: the user's cache")
+    cache_dir: PathText | None = Field(None, description="where shards from elsewhere are kept; null: the user's cache")
     cache_gb: NotNegative = Field(16.0, description="GiB of shards kept there; 0: rows are fetched one by one")
     allow_pipe: bool = Field(False, description="run the commands of pipe: shards")
 
@@ -120,9 +125,9 @@ class VisionTower(Section):
 class TextTower(Section):
     """The text tower: open_clip's transformer, or a Hugging Face model. Names are open_clip's."""
 
-    hf_model_name: str | None = Field(None, description="a Hugging Face model: local folder or hub name")
+    hf_model_name: PathText | None = Field(None, description="a Hugging Face model: local folder or hub name")
     hf_model_pretrained: bool | None = Field(None, description="false: random weights instead of its own")
-    hf_tokenizer_name: str | None = Field(None, description="its tokenizer, where that is another folder or name")
+    hf_tokenizer_name: PathText | None = Field(None, description="its tokenizer, where that is another folder or name")
     hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")
     hf_proj_type: str | None = Field(None, description="linear or mlp")
     context_length: Count | None = Field(None, description="tokens of a caption; longer ones are cut")
@@ -137,7 +142,7 @@ class Model(Section):
     """The dual encoder: an open_clip config by name, or two towers."""
 
     name: str | None = Field(None, description="an open_clip config such as ViT-B-32 or RN50")
-    pretrained: str | None = Field(None, description="weights for all of it: an open_clip tag or a file")
+    pretrained: PathText | None = Field(None, description="weights for all of it: an open_clip tag or a file")
     image_size: Count | None = Field(None, description="side of the square input in pixels; needed with towers")
     embed_dim: Count | None = Field(None, description="width of the shared space (with towers)")
     vision: VisionTower | None = Field(None, description="image tower, where no name is given")
@@ -261,8 +266,8 @@ class ISogCLR(TableSection):
     tau_optimizer: Literal["momentum", "adam"] = Field(
         "momentum", description="of the temperatures (FastCLIP-v2: adam)"
     )
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="adam: weight of the old mean gradient")
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = Field(0.999, description="adam: weight of the old mean square")
+    adam_beta1: BelowOne = Field(0.9, description="adam: weight of the old mean gradient")
+    adam_beta2: BelowOne = Field(0.999, description="adam: weight of the old mean square")
     adam_eps: Positive = Field(1e-8, description="adam: added to the denominator")
 
 
@@ -295,8 +300,8 @@ class Optim(Section):
     )
     warmup_steps: CountOrZero = Field(100, description="steps of linear warm-up")
     weight_decay: NotNegative = Field(0.1, description="of matrices; norms, biases and temperatures have none")
-    beta1: Fraction = Field(0.9, description="AdamW")
-    beta2: Fraction = Field(0.98, description="AdamW")
+    beta1: BelowOne = Field(0.9, description="AdamW")
+    beta2: BelowOne = Field(0.98, description="AdamW")
     eps: Positive = Field(1e-6, description="AdamW")
     max_grad_norm: Positive | None = Field(1.0, description="clip the gradient to this norm; null: do not")
 
@@ -332,8 +337,10 @@ class Checkpoint(Section):
 class Config(Section):
     """A training run."""
 
-    output: str = Field(description="the run's folder")
-    seed: CountOrZero = Field(0, description="of initialization, sample order, augmentation and dropout")
+    output: PathText = Field(description="the run's folder")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="of initialization, sample order, augmentation and dropout"
+    )
     data: Data
     model: Model
     loss: Loss

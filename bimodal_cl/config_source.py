@@ -7,6 +7,7 @@ it came from. (tyro, made for this, needs the choice among losses to be made bef
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +19,11 @@ from pydantic.fields import FieldInfo
 
 from bimodal_cl.command_line import Parser
 from bimodal_cl.config import Config
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.config_names import find_meant, find_value, in_steps, is_known, why_no_key
+from bimodal_cl.errors import UserError, did_you_mean, nearest
 
 Keys = tuple[str, ...]
+_CHOICE = re.compile(r"constrained-\w+|literal\[.*\]|int|list\[.*\]")  # pydantic's names for the types of a field
 REPLACED_WHOLE = ("loss",)  # which keys it has depends on its name
 
 
@@ -124,6 +127,28 @@ def flags_given(arguments: Any) -> dict[Keys, Any]:
 def dotted_keys() -> list[str]:
     """All keys of the schema, ``loss.rho`` for example, without repeats."""
     return [".".join(keys) for keys, _ in _fields(Config)]
+
+
+def suggest_flag(flag: str, flags: Iterable[str]) -> str:
+    """Say which flag of :func:`add_flags` (or of the others in ``flags``) is meant by one that nobody knows."""
+    near = nearest(flag, [other for other in flags if "." not in other], similarity=0.85)
+    if near is not None:
+        return f"; did you mean '{near}'?"
+    given, keys = flag.lstrip("-"), dotted_keys()
+    section, _, name = given.rpartition(".")
+    beside = [key.rpartition(".")[2] for key in keys if section and key.rpartition(".")[0] == section]
+    return _suggest(given, keys, "--") or (did_you_mean(name, beside) if beside else did_you_mean(flag, flags))
+
+
+def _suggest(given: str, keys: Sequence[str], dashes: str = "") -> str:
+    """Say which key is meant, or why there is none; ``""`` where nothing is known or like it."""
+    name = given.rpartition(".")[2]
+    meant = find_meant(given, keys)
+    why = why_no_key(name)
+    if why is not None and not any(key.rpartition(".")[2] == name for key in meant):
+        return f": {why}"
+    names = [f"'{dashes}{key}'{in_steps(name, key)}" for key in meant]
+    return f"; did you mean {' or '.join(filter(None, [', '.join(names[:-1]), *names[-1:]]))}?" if names else ""
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -238,9 +263,9 @@ def _type_name(field: FieldInfo) -> str:
 
 def _describe(error: ValidationError, files: _MergedFiles, flags: dict[Keys, Any]) -> str:
     """One line for the first mistake, naming its source, its key and, for an unknown key, the nearest one."""
-    problems = error.errors(include_url=False)
+    problems = _join_choices(error.errors(include_url=False))
     problem = problems[0]
-    tags = {name for section in _sections_of(Config.model_fields["loss"].annotation) for name in _names_of(section)}
+    tags = _losses()
     location = [str(part) for part in problem["loc"]]
     tag = location.pop(1) if len(location) > 1 and location[0] == "loss" and location[1] in tags else ""
     keys = tuple(location)
@@ -251,21 +276,64 @@ def _describe(error: ValidationError, files: _MergedFiles, flags: dict[Keys, Any
     if flag:
         inside = keys[len(flag) :]  # a value that is a list or mapping; a number alone is said by the value
         source = "--" + ".".join(flag) + (f": {'.'.join(inside)}" if len(inside) > 1 else "")
-    more = f" (and {len(problems) - 1} more mistakes)" if len(problems) > 1 else ""
+    more = f" (and {len(problems) - 1} more mistake{'s' * (len(problems) > 2)})" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
         where = f" of loss '{tag}'" if tag else ""
-        return f"{source}: unknown key{where}{did_you_mean(keys[-1], _valid_keys(keys[:-1], tag))}{more}"
+        return f"{source}: unknown key{where}{_suggest_key(keys, tag)}{more}"
     if problem["type"] == "union_tag_invalid":
         name = str(problem["ctx"]["tag"])
         source = "--loss.name" if ("loss", "name") in flags else f"{path}: loss.name"
-        return f"{source}: unknown loss '{name}'{did_you_mean(name, sorted(tags))}"
+        meant = find_value(name, sorted(tags))
+        return f"{source}: unknown loss '{name}'{did_you_mean(meant or name, sorted(tags))}"
     if problem["type"] == "union_tag_not_found":
         return f"{path}: loss.name is missing; valid: {', '.join(sorted(tags))}"
     if problem["type"] == "missing":
         return f"{path}: {dotted} is missing{more}"
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        inner = {"data": "train", "model": "name", "loss": "name"}.get(dotted)
+        example = f", such as {dotted}.{inner}: {problem['input']}" if inner else ""
+        return f"{source}: should be a mapping of keys{example}, got {problem['input']!r}{more}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        meant = find_value(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+        more = (f"; did you mean '{meant}'?" if meant else "") + more
     given = "" if isinstance(problem["input"], dict | BaseModel) else f", got {problem['input']!r}"
     return f"{source}: {message[0].lower()}{message[1:]}{given}{more}"
+
+
+def _join_choices(problems: Sequence[Any]) -> list[Any]:
+    """Problems of a field that takes several types, one for each type, as one."""
+    joined: dict[Any, Any] = {}
+    for problem in problems:
+        *field, last = problem["loc"] or ("",)
+        if isinstance(last, str) and _CHOICE.fullmatch(last):
+            problem = {**problem, "loc": tuple(field), "type": "choices"}
+            if tuple(field) in joined:
+                problem["msg"] = f"{joined[tuple(field)]['msg']}, or {problem['msg'].removeprefix('Input should be ')}"
+        joined[problem["loc"]] = problem
+    return sorted(
+        joined.values(), key=lambda problem: problem["type"] != "extra_forbidden"
+    )  # it explains a missing one
+
+
+def _suggest_key(keys: Keys, tag: str) -> str:
+    """Say which key is meant by one of a file, by its own name alone where it is a near miss in the same section."""
+    beside = _valid_keys(keys[:-1], tag)
+    given = ".".join(key for key in keys if not key.isdigit())  # a number is a place in a list
+    section = given.rpartition(".")[0]
+    losses = [name for name in sorted(_losses()) if tag and keys[-1] in _valid_keys(("loss",), name)]
+    if losses:
+        return f", a key of {', '.join(losses)}; valid: {', '.join(sorted(beside))}"
+    known = [key for key in dotted_keys() if not (tag and key.startswith("loss."))]
+    known += [f"{section}.{name}" if section else name for name in beside]
+    near = nearest(keys[-1], beside, similarity=0.6 if section == "" or not is_known(keys[-1], known) else 0.85)
+    if near is not None:
+        return f"; did you mean '{near}'?"
+    return _suggest(given, list(dict.fromkeys(known))) or did_you_mean(keys[-1], beside)
+
+
+def _losses() -> set[str]:
+    return {name for section in _sections_of(Config.model_fields["loss"].annotation) for name in _names_of(section)}
 
 
 def _valid_keys(parent: Keys, tag: str) -> list[str]:

@@ -12,7 +12,7 @@ import yaml
 
 from bimodal_cl.command_line import Parser, run_command
 from bimodal_cl.config import Config
-from bimodal_cl.config_source import add_flags, changed_keys, flags_given, load_config, save_config
+from bimodal_cl.config_source import add_flags, changed_keys, flags_given, load_config, save_config, suggest_flag
 from bimodal_cl.errors import UserError
 
 CONFIG_FILE = "config.yaml"
@@ -53,6 +53,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     add_flags(parser)
+    parser.suggest = lambda flag: suggest_flag(flag, parser._option_string_actions)
     return parser
 
 

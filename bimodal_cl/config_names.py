@@ -1,0 +1,188 @@
+"""What other programs and papers call our keys and values, and which of ours somebody means by a name we do not have.
+
+The names are those of open_clip's trainer, of the papers' code (SogCLR, iSogCLR, FastCLIP, MACL) and of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bimodal_cl.errors import nearest
+
+# key: its other names, without section, in lower case with "_"
+_OTHER_NAMES = {
+    "output": "name logs log_dir out output_dir output_folder outdir out_dir save_dir run_dir run_name exp_name",
+    "seed": "random_seed manual_seed",
+    "data.train": "train_data train_file train_image_root train_shards train_dir train_path training_data dataset data "
+    "data_dir data_path dataset_path shards folder root webdataset cc3m_ann_path cc3m_img_root",
+    "data.train.folder": "path dir directory url shards root name location train",
+    "data.train.repeat": "repeats times epochs upsampling upsampling_factor",
+    "data.train.weight": "ratio share prob probability proportion sampling_weight",
+    "data.val": "val_data validation val_file val_dir val_path valid validation_data eval_data test_data test_file "
+    "val_coco_file val_flickr_file retrieval_data",
+    "data.zero_shot": "imagenet_val imagenet_v2 imagenet zeroshot zero_shot_data zs_dataset zs_datafolder zs_data",
+    "data.num_workers": "workers n_workers dataloader_workers loader_workers num_proc num_threads",
+    "data.crop_scale": "scale aug_cfg random_resized_crop rrc_scale crop crop_min",
+    "data.flip": "hflip horizontal_flip random_flip",
+    "data.shuffle_window": "shuffle shuffle_buffer shuffle_size shuffle_buffer_size buffer_size shuffle_initial",
+    "data.cache_gb": "cache_size cache_size_gb max_cache",
+    "model.name": "model arch architecture model_name backbone",
+    "model.pretrained": "weights init_model pretrained_model init_from init_checkpoint from_pretrained pretrained_path",
+    "model.image_size": "image_res img_size imgsz input_size resolution force_image_size image_resolution",
+    "model.embed_dim": "embedding_dim dim feature_dim proj_dim projection_dim out_dim",
+    "model.vision.timm_model_name": "image_encoder vision_model image_model timm_model vision_encoder visual_encoder",
+    "model.vision.timm_model_pretrained": "pretrained_image timm_pretrained",
+    "model.vision.patch_dropout": "force_patch_dropout",
+    "model.vision.layers": "depth num_layers num_hidden_layers",
+    "model.vision.width": "vision_width hidden_size",
+    "model.text.hf_model_name": "text_encoder text_model hf_model",
+    "model.text.hf_tokenizer_name": "tokenizer tokenizer_name hf_tokenizer",
+    "model.text.hf_pooler_type": "pooler_type pooler hf_pooler",
+    "model.text.hf_proj_type": "proj_type",
+    "model.text.context_length": "max_length max_words max_txt_l max_seq_length max_text_length force_context_length",
+    "model.text.heads": "num_heads num_attention_heads",
+    "loss.name": "loss ita_type loss_function loss_fn loss_type criterion objective method siglip fastclip",
+    "loss.tau_init": "tau temp temperature init_temperature temperature_init t_init tau_base tau_0 tau0 logit_scale",
+    "loss.tau": "tau_init temp temperature tau_base tau_0 tau0",
+    "loss.tau_base": "tau_init tau temp temperature tau_0 tau0 temp0 t0",
+    "loss.tau_min": "temp_min min_temp temperature_min min_tau tau_lower clamp_min logit_scale_max",
+    "loss.tau_max": "temp_max max_temp temperature_max max_tau tau_upper",
+    "loss.gamma": "sogclr_gamma gamma_u",
+    "loss.gamma_schedule": "gamma_sched gamma_scheduler",
+    "loss.rho": "rho_i rho_t rho_init kl_radius",
+    "loss.beta": "beta_u beta_tau",
+    "loss.eta": "eta_init eta_tau",
+    "loss.eta_schedule": "eta_sched eta_scheduler",
+    "loss.eta_decay": "eta_exp_gamma",
+    "loss.alignment_base": "a0 a_0 base_alignment alignment_0",
+    "loss.bias_init": "init_logit_bias logit_bias bias",
+    "loss.lambda_in_modal": "cylambda1 lambda_inmodal inmodal_weight cyclip_in_modal",
+    "loss.lambda_cross_modal": "cylambda2 lambda_crossmodal crossmodal_weight cyclip_cross_modal",
+    "loss.tile_size": "chunk_size block_size tile chunks",
+    "optim.learning_rate": "lr base_lr blr max_lr peak_lr learning_rate_init init_lr",
+    "optim.min_learning_rate": "min_lr lr_min eta_min_lr end_lr final_lr lr_end lr_cooldown_end",
+    "optim.schedule": "sched scheduler lr_scheduler lr_schedule lr_sched lr_scheduler_type decay_type",
+    "optim.temperature_learning_rate": "lr_tau tau_lr temperature_lr lr_temperature temp_lr lr_temp",
+    "optim.warmup_steps": "warmup warmup_epochs num_warmup_steps warmup_iters warmup_length warmup_ratio",
+    "optim.weight_decay": "wd decay l2",
+    "optim.beta1": "betas opt_betas adam_beta1 momentum",
+    "optim.beta2": "betas opt_betas adam_beta2",
+    "optim.eps": "epsilon opt_eps adam_eps adam_epsilon",
+    "optim.max_grad_norm": "grad_clip_norm clip_grad grad_clip max_norm clip_grad_norm gradient_clipping "
+    "gradient_clip_val",
+    "train.num_epochs": "epochs epoch num_train_epochs max_epochs n_epochs total_epochs",
+    "train.num_steps": "steps max_steps num_train_steps total_steps num_iterations max_iterations iterations iters",
+    "train.global_batch_size": "batch_size bs batch batchsize batch_size_train train_batch_size total_batch_size "
+    "per_gpu_batch_size per_device_train_batch_size local_batch_size micro_batch_size",
+    "train.precision": "amp mixed_precision use_amp dtype fp16 bf16 autocast",
+    "train.device": "gpu cuda cpu use_cpu accelerator",
+    "train.log_every": "log_every_n_steps log_freq print_freq log_interval logging_steps log_steps log_frequency",
+    "train.evaluate_every": "val_frequency zeroshot_frequency eval_frequency val_freq eval_freq eval_every "
+    "eval_steps val_every val_interval evaluation_interval",
+    "checkpoint.every": "save_frequency save_freq save_every save_interval save_steps checkpoint_every ckpt_every "
+    "checkpoint_interval",
+    "checkpoint.keep_last": "save_total_limit max_checkpoints keep save_most_recent delete_previous_checkpoint",
+    "checkpoint.best": "monitor metric_for_best_model load_best_model_at_end save_best best_metric",
+}
+_IN_STEPS = ("optim.warmup_steps", "train.evaluate_every", "checkpoint.every", "train.log_every")
+
+# names without a key: why
+_NO_KEY = {
+    "local_loss gather_with_grad": "the loss is always that of the global batch, with its whole gradient; leave it out",
+    "accum_freq accum_steps gradient_accumulation_steps grad_accum accumulation_steps accumulate_grad_batches": "there "
+    "is no accumulation of gradients: a step is one train.global_batch_size",
+    "dataset_type dataset_resampled train_num_samples val_num_samples train_data_upsampling_factors train_frac": "the "
+    "manifest.json that bimodal-prep writes says format and size; parts and shares of data sets: data.train",
+    "csv_separator csv_img_key csv_caption_key": "bimodal-prep write csv makes shards of a table first",
+    "world_size dist_url dist_backend distributed no_distributed local_rank rank num_processes num_gpus n_gpus gpus "
+    "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch starts them",
+    "opt optimizer optimizer_name": "the optimizer is AdamW: optim.beta1, optim.beta2, optim.eps, optim.weight_decay",
+    "report_to wandb wandb_project_name wandb_notes wandb_project tensorboard debug copy_codebase log_local": "a run "
+    "writes metrics.jsonl, and bimodal-eval report shows it",
+    "checkpoint ckpt resume_from resume_from_checkpoint ckpt_path auto_resume": "--resume latest, best or PATH "
+    "continues a run, and model.pretrained starts from weights",
+    "learnable_temp personalized_tau temperature_scheme": "loss.name says it: sogclr has a fixed temperature, clip and "
+    "rgcl_g learn one, isogclr learns one for each image and text",
+    "evaluate eval eval_only zs_only": "bimodal-eval scores a run",
+}
+
+# value: its other spellings
+_OTHER_VALUES = {
+    "float32": "fp32 f32 32 32_true full single no float tf32",
+    "bf16": "bfloat16 amp_bf16 amp_bfloat16 pure_bf16 bf16_mixed bf16_true fp_bf16",
+    "fp16": "float16 half f16 16 16_mixed amp amp_fp16 pure_fp16",
+    "auto": "cuda gpu mps cuda:0 xpu npu",
+    "constant": "const none fixed flat",
+    "clip": "infonce info_nce nce ntxent nt_xent contrastive clip_loss softmax",
+    "siglip": "sigmoid siglip_loss",
+    "isogclr": "isogclr_new isogclr_new_v1 isogclr_new_v2 fastclip_v2 fastclipv2",
+    "sogclr": "fastclip_v1 fastclipv1 sogclr_dro gcl",
+    "rgcl_g": "fastclip_v3 fastclipv3 fastclip rgcl rgclg",
+    "momentum": "sgd",
+    "adam": "adamw",
+    "replicated": "replicate full",
+    "sharded": "shard fsdp",
+}
+
+
+def why_no_key(name: str) -> str | None:
+    """Return why we have no key of a name that others have, or None where nothing is known about it."""
+    return next((why for names, why in _NO_KEY.items() if _plain(name) in names.split()), None)
+
+
+def is_known(name: str, keys: Iterable[str]) -> bool:
+    """Whether a name is one of the keys', in whatever section, or another name of one."""
+    name = _plain(name)
+    return any(name in names.split() for names in _OTHER_NAMES.values()) or any(
+        key.rpartition(".")[2] == name for key in keys
+    )
+
+
+def find_meant(given: str, keys: Sequence[str]) -> list[str]:
+    """Find the keys that somebody may mean by one that does not exist; none, one, or several that are alike.
+
+    A near miss within its section comes first, then another name of a key (one in its section, if there is one), then
+    the same name in another section, then what is only similar.
+
+    Args:
+        given: dotted, such as ``optim.lr`` or ``lr``.
+        keys: all that exist, dotted.
+    """
+    section, _, name = given.rpartition(".")
+    name = _plain(name)
+    last_names = {key: key.rpartition(".")[2] for key in keys}
+    beside = {last: key for key, last in last_names.items() if key.rpartition(".")[0] == section}
+    near = nearest(name, beside, similarity=0.85)
+    if near is not None:
+        return [beside[near]]
+    named = [key for key in keys if name in _OTHER_NAMES.get(key, "").split()]
+    same = [key for key, last in last_names.items() if last == name and key != given]
+    for found in ([key for key in named if key in beside.values()], named if not same else [], same):
+        if found:
+            return found
+    near = nearest(name, beside)
+    if near is not None:
+        return [beside[near]]
+    near = nearest(name, (other for names in _OTHER_NAMES.values() for other in names.split()), similarity=0.85)
+    if near is not None and near != name:
+        return find_meant(f"{section}.{near}" if section else near, keys)
+    near = nearest(name, last_names.values(), similarity=0.8)
+    return [key for key, last in last_names.items() if last == near]
+
+
+def find_value(given: str, choices: Iterable[str]) -> str | None:
+    """Find the choice that somebody means by a value that is none of them, or None."""
+    choices = list(choices)
+    plain = _plain(given)
+    named = [choice for choice in choices if plain in _OTHER_VALUES.get(choice, "").split()]
+    joined = [choice for choice in choices if choice.replace("_", "") == plain.replace("_", "")]
+    return next(iter(joined + named), None) or nearest(given, choices)
+
+
+def in_steps(given: str, key: str) -> str:
+    """Return the remark that a key counts steps, where others count epochs under the name that was given."""
+    return " (in steps)" if key in _IN_STEPS and not key.endswith(given) and "step" not in given else ""
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "_")
