@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
 from bimodal_cl.config import Config
+from bimodal_cl.config_checks import World, check_best, check_run
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.labelled import LabelledImages, open_labelled
+from bimodal_cl.data.locations import is_pipe, is_remote
 from bimodal_cl.data.mixture import Mixture
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.data.stream import Stream, open_stream
 from bimodal_cl.errors import UserError
+from bimodal_cl.launch_checks import check_process_count
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
 from bimodal_cl.trainer import Plan, Trainer
-from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot
+from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot, score_classification, score_retrieval
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -38,12 +43,9 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
     """
     accelerator = build_accelerator(config)
     mixture = build_mixture(config)
-    batch_size, rest = divmod(config.train.global_batch_size, accelerator.num_processes)
-    if rest:
-        raise UserError(
-            f"train.global_batch_size={config.train.global_batch_size} cannot be shared by "
-            f"{accelerator.num_processes} processes"
-        )
+    plan = build_plan(config, mixture)
+    check_run(config, describe_world(config, accelerator, mixture, plan))
+    batch_size = config.train.global_batch_size // accelerator.num_processes
     torch.manual_seed(config.seed)
     model = build_model(**config.model.model_dump(mode="json"))
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
@@ -52,7 +54,8 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         raise UserError(
             f"optim.temperature_learning_rate has no effect: loss '{config.loss.name}' learns nothing by the optimizer"
         )
-    plan = build_plan(config, mixture)
+    evaluate = build_evaluation(config, model.image_size)
+    check_best(config.checkpoint.best, evaluate.scores)
     optim = config.optim.model_dump(mode="json")
     schedule = {key: optim.pop(key) for key in ("min_learning_rate", "warmup_steps", "schedule")}
     optim.pop("max_grad_norm", None)
@@ -65,7 +68,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         learning_rate_at=partial(
             compute_learning_rate, num_steps=plan.num_steps, learning_rate=config.optim.learning_rate, **schedule
         ),
-        evaluate=build_evaluation(config, model.image_size),
+        evaluate=evaluate,
         plan=plan,
         folder=folder,
         identity=build_identity(config, mixture),
@@ -96,12 +99,31 @@ def build_accelerator(config: Config) -> Accelerator:
     """Build the accelerator: device, precision, data parallelism.
 
     Raises:
-        UserError: the precision is not available on this device.
+        UserError: the precision is not available on this device, or the processes do not find one another.
     """
     try:
-        return Accelerator(cpu=config.train.device == "cpu", mixed_precision=_MIXED_PRECISION[config.train.precision])
+        accelerator = Accelerator(
+            cpu=config.train.device == "cpu", mixed_precision=_MIXED_PRECISION[config.train.precision]
+        )
     except ValueError as error:
         raise UserError(f"train.precision={config.train.precision}: {error}") from None
+    check_process_count(accelerator.num_processes, os.environ)
+    return accelerator
+
+
+def describe_world(config: Config, accelerator: Accelerator, mixture: Mixture, plan: Plan) -> World:
+    """Collect what the config's settings are held against."""
+    manifests = [*mixture.manifests, *([Manifest.load(config.data.val)] if config.data.val is not None else [])]
+    shards = [shard.name for manifest in manifests for shard in manifest.shards]
+    return World(
+        device=accelerator.device.type,
+        num_processes=accelerator.num_processes,
+        num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        num_steps=plan.num_steps,
+        num_remote_shards=sum(map(is_remote, shards)),
+        num_pipe_shards=sum(map(is_pipe, shards)),
+    )
 
 
 def build_loss_of(config: Config, mixture: Mixture) -> ContrastiveLoss:
@@ -170,6 +192,17 @@ class Evaluation:
 
     def __init__(self, open_pairs: Any, labelled: LabelledImages | None) -> None:
         self._open_pairs, self._labelled = open_pairs, labelled
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the scores that every evaluation gives, from what the scoring itself makes of the least data."""
+        names = []
+        if self._open_pairs is not None:
+            names += [f"retrieval/{name}" for name in score_retrieval(np.ones(1, int), np.ones(1, int))]
+        if self._labelled is not None:
+            logits = torch.zeros(1, len(self._labelled.classnames))
+            names += [f"zero_shot/{name}" for name in score_classification(logits, torch.zeros(1, dtype=torch.int64))]
+        return names
 
     def __call__(self, model: DualEncoder) -> dict[str, float]:
         """Return scores by name, ``retrieval/...`` and ``zero_shot/...``, as fractions.

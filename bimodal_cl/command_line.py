@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import RunStopped, ServerFailed, UserError, did_you_mean
@@ -135,14 +135,21 @@ def path_argument(text: str) -> Path:
 def warnings_as_lines() -> Iterator[None]:
     """Show a warning meant for users as one line, ``warning: ...``, on stderr, by the main one of several processes."""
 
-    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if category is not UserWarning:
-            before(message, category, filename, lineno, *rest)
+            before(message, category, filename, lineno, file, line)
         elif os.environ.get("RANK", "0") == "0":
             print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        before: Callable[..., None] = warnings.showwarning
+        before = warnings.showwarning
         warnings.showwarning = show
         yield
 

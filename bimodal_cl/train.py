@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
-from bimodal_cl.command_line import Parser, run_command
+from bimodal_cl.command_line import EXIT_USER_ERROR, Parser, path_text, run_command
 from bimodal_cl.config import Config
+from bimodal_cl.config_checks import SettingRefused, check_config
 from bimodal_cl.config_source import add_flags, changed_keys, flags_given, load_config, save_config, suggest_flag
 from bimodal_cl.errors import UserError
+from bimodal_cl.launch_checks import check_launch, read_launcher_flags
 
 CONFIG_FILE = "config.yaml"
 
@@ -36,12 +40,14 @@ def build_parser() -> Parser:
         "--config",
         required=True,
         action="append",
+        type=path_text,
         metavar="FILE",
         help="the run as YAML; see configs/train. Further files are laid over it from left to right; a loss section "
         "replaces the whole one, see configs/loss",
     )
     parser.add_argument(
         "--resume",
+        type=path_text,
         metavar="latest|best|PATH",
         help="continue from a checkpoint; latest starts anew where there is none yet",
     )
@@ -58,8 +64,15 @@ def build_parser() -> Parser:
 
 
 def _train(argv: Sequence[str]) -> None:
-    arguments = build_parser().parse_args(argv)
-    config = load_config(arguments.config, flags_given(arguments))
+    with _said_once_per_machine():
+        arguments = build_parser().parse_args(argv)
+        config = load_config(arguments.config, flags_given(arguments))
+        if arguments.profile_data is not None and arguments.resume is not None:
+            raise UserError("--resume has no effect with --profile-data, which trains nothing: leave one of them out")
+        check_launch(config, os.environ, read_launcher_flags())
+        check_config(config)
+    # config_checks says it of the key, in fewer words.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     if arguments.print_config:
         print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
         return
@@ -67,11 +80,13 @@ def _train(argv: Sequence[str]) -> None:
     if arguments.profile_data is not None:
         _profile_data(config, folder, arguments.profile_data)
         return
-    checkpoint = _prepare_folder(folder, config, arguments.resume)
+    with _said_once_per_machine():
+        checkpoint = _prepare_folder(folder, config, arguments.resume)
 
     from bimodal_cl.build import build_trainer  # torch is imported only now: --help and mistakes answer at once
 
-    trainer = build_trainer(config, folder)
+    with _said_once_per_machine(SettingRefused):
+        trainer = build_trainer(config, folder)
     if checkpoint is not None:
         trainer.resume(checkpoint)
     if trainer.accelerator.is_main_process:
@@ -84,6 +99,17 @@ def _train(argv: Sequence[str]) -> None:
     trainer.run()
     trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
     trainer.accelerator.end_training()
+
+
+@contextmanager
+def _said_once_per_machine(mistake: type[UserError] = UserError) -> Iterator[None]:
+    """Leave it to a machine's first process to say what all of them find wrong with flags, settings and folders."""
+    try:
+        yield
+    except mistake:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            raise SystemExit(EXIT_USER_ERROR) from None
+        raise
 
 
 def _profile_data(config: Config, folder: Path, num_batches: int) -> None:

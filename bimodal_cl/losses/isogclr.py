@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal
 
 from jaxtyping import Float
@@ -102,6 +103,12 @@ class ISogCLRLoss(MovingAverageLoss):
         if tau_min > tau_max:
             raise ValueError(f"tau_min={tau_min} must not exceed tau_max={tau_max}")
         require_between("tau_init", tau_init, tau_min, tau_max)
+        if tau_min == tau_max:
+            warnings.warn(
+                f"tau_min=tau_max={tau_min}: no temperature can move, so eta, rho and beta have no effect on them; "
+                "widen the bounds, or take sogclr",
+                stacklevel=3,
+            )
         self.tau_min, self.tau_max, self.descent = tau_min, tau_max, descent
         self.rho = KLRadius(rho, 6.0, rho_fraction)
         self.eta = StepSize(eta, eta_schedule, eta_min, eta_decay)

@@ -86,6 +86,12 @@ class MACLLoss(MarginLoss):
                 alignment_base if text_alignment_base is None else text_alignment_base,
             ),
         }
+        if alignment == "anchor" and self._rule["image"].alpha == self._rule["text"].alpha == 0:
+            warnings.warn(
+                "alpha=0: the temperatures are fixed, so alignment='anchor' with its tables has no effect; raise alpha "
+                "or take 'batch'",
+                stacklevel=3,
+            )
         if alignment == "batch" and (tables != "replicated" or table_device is not None):
             raise ValueError(
                 f"macl with alignment='batch' has no tables: drop tables='{tables}' and table_device={table_device!r}"
@@ -130,6 +136,12 @@ class TemperatureRule:
         require_between(f"{prefix}tau_base", tau_base, 0, math.inf, low_open=True)
         require_between(f"{prefix}alpha", alpha, 0, math.inf)
         require_between(f"{prefix}alignment_base", alignment_base, -1, 1)
+        if alpha == 0 and alignment_base != 0:
+            warnings.warn(
+                f"{prefix}alpha=0: the temperature is {prefix}tau_base={tau_base} at any alignment, so "
+                f"{prefix}alignment_base={alignment_base} has no effect; raise {prefix}alpha or leave it out",
+                stacklevel=4,
+            )
         lowest = 1 + alpha * (-1 - alignment_base)
         self.formula = f"{tau_base} * (1 + {alpha} * (A - {alignment_base}))"
         if alpha > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal
 
 import torch
@@ -55,6 +56,11 @@ class MovingAverageLoss(MarginLoss):
         super().__init__(num_images, num_texts, tile_size, mask_repeats, products)
         require_between("gamma", gamma, 0, 1, low_open=True)
         require_choice("gamma_schedule", gamma_schedule, ("constant", "cosine"))
+        if gamma == 1 and gamma_schedule == "cosine":
+            warnings.warn(
+                "gamma=1: gamma_schedule='cosine', from 1 to gamma, has no effect; lower gamma, or take 'constant'",
+                stacklevel=4,
+            )
         self._gamma, self._gamma_schedule = gamma, gamma_schedule
         self.image_anchors = AnchorTable(num_images, tables, table_device, log_u=UNVISITED, **columns)
         self.text_anchors = AnchorTable(num_texts, tables, table_device, log_u=UNVISITED, **columns)

@@ -6,6 +6,7 @@ A rule reads and returns columns of the anchors' table; the caller takes the ste
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal
 
@@ -140,6 +141,11 @@ class StepSize:
         if schedule == "cosine":
             refuse_unused("eta_schedule='cosine'", eta_decay=(eta_decay, 0.00124))
         require_between("eta_decay", eta_decay, 0, 1, low_open=True)
+        idle = f"eta_min={eta_min} is eta" if eta_min == eta else "eta_decay=1"
+        if schedule != "constant" and (eta_min == eta or (schedule == "exp" and eta_decay == 1)):
+            warnings.warn(
+                f"{idle}: eta_schedule={schedule!r} has no effect; lower it, or take 'constant'", stacklevel=4
+            )
         self.eta, self.schedule, self.eta_min, self.eta_decay = eta, schedule, eta_min, eta_decay
 
     def __call__(self, progress: Callable[[str], float]) -> float:
