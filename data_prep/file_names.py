@@ -30,7 +30,7 @@ class FileFinder:
 
     def locate(self, name: str) -> Path:
         """Return the file, or the path that the name says where there is none."""
-        if name.isascii() and "\\" not in name and "#" not in name:
+        if name.isascii() and not _is_of_windows(name) and "#" not in name:
             return self.root / name  # has one spelling, so that nobody needs to look
         return self.find(name) or self.root / name
 
@@ -39,16 +39,19 @@ class FileFinder:
         if _is_true((self.root / name).is_file):
             return self.root / name
         for spelling in dict.fromkeys((name, _CAPTION_NUMBER.sub("", name))):
-            found = self._in_any_form(PurePosixPath(spelling)) or (self._on_windows(spelling) if "\\" in name else None)
+            found = self._in_any_form(PurePosixPath(spelling)) or self._on_windows(spelling)
             if found is not None:
                 return found
         return None
 
     def _on_windows(self, name: str) -> Path | None:
+        if not _is_of_windows(name):
+            return None
         path = PureWindowsPath(name)
         parts = path.parts
-        if not path.anchor:
-            return self._in_any_form(PurePosixPath(*parts))
+        found = self._in_any_form(PurePosixPath(name.replace("\\", "/")))
+        if found is not None or not path.anchor:
+            return found
         if self._drive is not None:
             begins = tuple(part.casefold() for part in parts[: len(self._drive)]) == self._drive
             return self._in_any_form(PurePosixPath(*parts[len(self._drive) :])) if begins else None
@@ -87,6 +90,10 @@ def name_without_ending(root: Path, path: Path) -> str:
     """Return a file's path from ``root`` without its extension: the same for all spellings that led to the file."""
     relative = path.relative_to(root) if path.is_relative_to(root) else path
     return compose((relative.parent / relative.stem).as_posix())
+
+
+def _is_of_windows(name: str) -> bool:
+    return "\\" in name or (name[1:2] == ":" and name[0].isalpha())
 
 
 def _is_true(look: Callable[[], bool]) -> bool:

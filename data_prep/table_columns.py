@@ -106,8 +106,8 @@ def find_header(path: Path, lines: Iterator[str], options: TableOptions) -> Head
     widest = max(parsed.values(), key=len)
     if any(looks_like_image(cell) for cell in widest):
         raise UserError(
-            f"{path} has no header: its first row is {_shorten(', '.join(map(repr, widest)))}; name the columns, "
-            f"{options.advise('--columns image,caption')}, or as they stand"
+            f"{path} has no header: its first row is {_shorten(', '.join(map(repr, widest)))}; "
+            f"{options.advise('--columns image,caption')}, or whatever its columns are in their order"
         )
     raise UserError(max(problems, key=lambda problem: problem[0])[1])
 

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from pyarrow import parquet
 
 from bimodal_cl.errors import RunStopped, UserError
+from data_prep.file_names import FileFinder
 from data_prep.image_bytes import BadImage
 from data_prep.sources import hf
 from tests.test_data_prep.raw_material import (
@@ -216,9 +217,9 @@ def test_a_stream_that_does_not_know_its_columns(tmp_path):
 
 def test_a_member_of_a_remote_archive_is_fetched_where_it_is_encoded(tmp_path):
     write_files(tmp_path, {"1.jpg": photo(1)})
-    fetch = hf._image({"bytes": None, "path": f"file://{tmp_path / '1.jpg'}"}, tmp_path)
+    fetch = hf._image({"bytes": None, "path": f"file://{tmp_path / '1.jpg'}"}, FileFinder(tmp_path))
     assert fetch() == photo(1)
-    missing = hf._image({"bytes": None, "path": f"file://{tmp_path / '2.jpg'}"}, tmp_path)
+    missing = hf._image({"bytes": None, "path": f"file://{tmp_path / '2.jpg'}"}, FileFinder(tmp_path))
     with pytest.raises(BadImage, match=r"cannot be read: .*2\.jpg"):
         missing()
 
