@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
@@ -218,7 +219,8 @@ def _items(
         where = f"{split} row {number}".strip()
         captions = [caption for column in caption_columns for caption in _captions(row[column])]
         if not all(isinstance(caption, str) for caption in captions):
-            yield BadItem(where, f"{', '.join(caption_columns)}: neither text nor a list of texts")
+            found = shorten(", ".join(repr(caption) for caption in captions if not isinstance(caption, str)), 60)
+            yield BadItem(where, f"{', '.join(caption_columns)}: neither text nor a list of texts ({found})")
             continue
         image = _image(row[image_column], files)
         if image is None:
