@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from textwrap import shorten
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.image_formats import IMAGE_EXTENSIONS
@@ -22,6 +23,7 @@ CAPTION_NAMES = (
     "caption",
     *("captions", "text", "title", "sentence", "sentences", "description", "comment", "caption_text", "image_caption"),
 )
+URLS = "images are URLs in it: download them with img2dataset, then 'bimodal-prep write img2dataset DIR'"
 _SEPARATOR_LINE = re.compile(r'"?sep=(\\t|.)"?[,;\s]*', re.IGNORECASE)  # Excel's, before the header
 
 
@@ -105,8 +107,11 @@ def find_header(path: Path, lines: Iterator[str], options: TableOptions) -> Head
         problems.append((len(columns), found))
     widest = max(parsed.values(), key=len)
     if any(looks_like_image(cell) for cell in widest):
+        first = shorten(", ".join(map(repr, widest)), 120)
+        if any("://" in cell for cell in widest):
+            raise UserError(f"{path} has no header: its first row is {first}; {URLS}")
         raise UserError(
-            f"{path} has no header: its first row is {_shorten(', '.join(map(repr, widest)))}; "
+            f"{path} has no header: its first row is {first}; "
             f"{options.advise('--columns image,caption')}, or whatever its columns are in their order"
         )
     raise UserError(max(problems, key=lambda problem: problem[0])[1])
@@ -150,8 +155,8 @@ def _choose(columns: list[str], wanted: str | None, usual: tuple[str, ...], flag
         return likely[0]
     if likely:
         return f"{where} has no column '{name}': is it {' or '.join(repr(columns[n]) for n in likely)}? Give {flag}"
-    if wanted is None and flag == "--image-column" and any(_plain(column) in ("url", "imageurl") for column in columns):
-        return f"{where} has URLs, no paths of images: download them with img2dataset, then 'write img2dataset DIR'"
+    if wanted is None and flag == "--image-column" and any(map(names_urls, columns)):
+        return f"{where} has no column '{name}'; {URLS}"
     return f"{where} has no column '{name}' ({flag}){did_you_mean(name, filter(None, columns))}"
 
 
@@ -191,9 +196,10 @@ def _split_header(line: str, separator: str) -> list[str]:
     return cells
 
 
+def names_urls(column: str) -> bool:
+    """Whether a column is called as those of URLs are."""
+    return _plain(column) in ("url", "imageurl", "urls", "imgurl")
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name.casefold())
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:120]} ..."

@@ -15,6 +15,7 @@ from ..file_names import FileFinder
 from ..image_bytes import BadImage
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
+from ..table_columns import URLS, names_urls
 from .hf_tables import find_tables, plan_tables, text_options
 
 SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
@@ -166,6 +167,8 @@ def find_columns(args: argparse.Namespace, features: Mapping[str, Any]) -> tuple
     else:
         typed = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
         named = [name for name in IMAGE_COLUMNS if name in features]
+        if len(typed) != 1 and not named and any(map(names_urls, features)):
+            raise UserError(f"--dataset {args.dataset}: no column holds images ({', '.join(features)}); {URLS}")
         if len(typed) != 1 and not named:
             raise UserError(
                 f"--dataset {args.dataset}: which column holds the images? Give --image-column; "

@@ -171,6 +171,9 @@ def test_wrong_columns_name_those_there_are(prep, typed, tmp_path):
     two = write_parquet(tmp_path / "two.parquet", left=[photo(0)], right=[photo(1)], caption=["x"])
     message = prep("write", "hf", "--dataset", two, "--to", tmp_path / "to").error
     assert "which column holds the images? Give --image-column; the columns are left, right, caption" in message
+    laion = write_parquet(tmp_path / "laion.parquet", URL=["http://host/a"], TEXT=["x"])
+    message = prep("write", "hf", "--dataset", laion, "--to", tmp_path / "to").error
+    assert "no column holds images (URL, TEXT); images are URLs in it: download them with img2dataset" in message
     assert not (tmp_path / "to").exists()
 
 
