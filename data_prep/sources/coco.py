@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -31,12 +33,15 @@ def read(args: argparse.Namespace) -> SourcePlan:
     images, bad = _list_images(content["images"], args.json.name)
     captions: dict[str, list[str]] = {image_id: [] for image_id in images}
     bad += _collect_captions(content["annotations"], captions, args.json.name)
-    items: list[Item | BadItem] = [*bad]
+    items = chain(bad, _items(args.json.name, files, images, captions))
+    return SourcePlan([Split("", items, len(bad) + len(images))])
+
+
+def _items(file: str, files: FileFinder, images: dict[str, str], captions: dict[str, list[str]]) -> Iterator[Item]:
     for image_id, file_name in images.items():
         path = locate_image(files, file_name)
-        where = f"{args.json.name}: image {image_id}: {path}"
-        items.append(Item(name_without_ending(files.root, path), path, tuple(captions[image_id]), where=where))
-    return SourcePlan([Split("", items, len(items))])
+        where = f"{file}: image {image_id}: {path}"
+        yield Item(name_without_ending(files.root, path), path, tuple(captions[image_id]), where=where)
 
 
 def locate_image(files: FileFinder, name: str) -> Path:

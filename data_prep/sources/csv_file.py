@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from bimodal_cl.progress import note
@@ -106,8 +107,8 @@ def read(args: argparse.Namespace) -> SourcePlan:
             image.captions.append(row.cells[column])
     if table.joined:
         note(table.joined_note())
-    items: list[Item | BadItem] = [*bad, *(_item(args.csv.name, files.root, image) for image in images.values())]
-    return SourcePlan([Split("", items, len(items))])
+    items = (_item(args.csv.name, files.root, image) for image in images.values())
+    return SourcePlan([Split("", chain(bad, items), len(bad) + len(images))])
 
 
 def fault_of_path(name: str) -> str:
