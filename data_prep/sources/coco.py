@@ -33,7 +33,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
     images, bad = _list_images(content["images"], args.json.name)
     captions: dict[str, list[str]] = {image_id: [] for image_id in images}
     bad += _collect_captions(content["annotations"], captions, args.json.name)
-    items = chain(bad, _items(args.json.name, files, images, captions))
+    items: Iterator[Item | BadItem] = chain(bad, _items(args.json.name, files, images, captions))
     return SourcePlan([Split("", items, len(bad) + len(images))])
 
 
