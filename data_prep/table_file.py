@@ -90,9 +90,7 @@ class Table:
                 yield self._fit(first, cells)
 
     def joined_note(self) -> str:
-        """One line on rows whose caption was put together over separators, or ""."""
-        if not self.joined:
-            return ""
+        """One line on the rows of ``joined``."""
         lines = ", ".join(map(str, self.joined[:10])) + (", ..." if len(self.joined) > 10 else "")
         name = self.columns[self.choice.captions[-1]]
         return (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -65,13 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=None, help="folder that paths start from; None: the file's own")
 
 
-@dataclass
-class _Image:
-    """An image of the table: its path, the line that names it first, and the captions of all its rows."""
+@dataclass(frozen=True)
+class Pair:
+    """A row: where it stands, its image's file and its captions."""
 
+    where: str
     path: Path
-    line: int
-    captions: list[str] = field(default_factory=list)
+    captions: list[str]
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
@@ -87,37 +88,56 @@ def read(args: argparse.Namespace) -> SourcePlan:
     options = TableOptions(
         args.image_column, args.caption_column, args.separator, args.quoting, args.encoding, args.columns
     )
-    table = Table(args.csv, options, files)
-    if table.choice.guessed:
-        note(f"{args.csv.name}: {table.choice.guessed}")
-    images: dict[Path, _Image] = {}
+    images: dict[Path, Pair] = {}
     bad: list[BadItem] = []
-    for row in table.rows():
-        where = f"{args.csv.name}, line {row.line}"
-        name = "" if row.fault else row.cells[table.choice.image].strip()
-        fault = row.fault or fault_of_path(name)
-        if fault:
-            bad.append(BadItem(where, fault))
-            continue
-        path = files.locate(name)
-        image = images.setdefault(path, _Image(path, row.line))
-        for column in table.choice.captions:
-            if not row.cells[column].strip():
-                note(f"{where}: empty caption")
-            image.captions.append(row.cells[column])
-    if table.joined:
-        note(table.joined_note())
-    items = (_item(args.csv.name, files.root, image) for image in images.values())
+    for row in read_pairs(args.csv, options, files):
+        if isinstance(row, BadItem):
+            bad.append(row)
+        elif row.path in images:
+            images[row.path].captions.extend(row.captions)
+        else:
+            images[row.path] = row
+    items = (make_item(name_without_ending(files.root, path), row) for path, row in images.items())
     return SourcePlan([Split("", chain(bad, items), len(bad) + len(images))])
 
 
-def fault_of_path(name: str) -> str:
-    """Return why a cell cannot be the path of an image, or ""."""
+def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str = "") -> Iterator[Pair | BadItem]:
+    """Give the rows of a table; say on the way what was taken for what, and which captions are empty.
+
+    Args:
+        path: the table.
+        options: how it is written, and which columns are wanted.
+        files: finds the images.
+        split: stands before a row's place in messages.
+
+    Raises:
+        UserError: the table cannot be read, or a quotation mark swallows rows.
+    """
+    table = Table(path, options, files)
+    if table.choice.guessed:
+        note(f"{path.name}: {table.choice.guessed}")
+    for row in table.rows():
+        where = f"{split} {path.name}, line {row.line}".strip()
+        name = "" if row.fault else row.cells[table.choice.image].strip()
+        fault = row.fault or _fault_of_path(name)
+        if fault:
+            yield BadItem(where, fault)
+            continue
+        captions = [row.cells[column] for column in table.choice.captions]
+        if not all(caption.strip() for caption in captions):
+            note(f"{where}: empty caption")
+        yield Pair(where, files.locate(name), captions)
+    if table.joined:
+        note(table.joined_note())
+
+
+def make_item(name: str, row: Pair) -> Item:
+    """Return a row as an item; its messages name the line."""
+    return Item(name, row.path, tuple(row.captions), where=f"{row.where}: {row.path}")
+
+
+def _fault_of_path(name: str) -> str:
+    """Why a cell cannot be the path of an image, or ""."""
     if not name:
         return "no image path"
     return f"{name} is a URL, not a file; img2dataset downloads images" if "://" in name else ""
-
-
-def _item(table: str, root: Path, image: _Image) -> Item:
-    where = f"{table}, line {image.line}: {image.path}"
-    return Item(name_without_ending(root, image.path), image.path, tuple(image.captions), where=where)

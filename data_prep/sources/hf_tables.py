@@ -18,8 +18,7 @@ from bimodal_cl.progress import note
 from ..file_names import FileFinder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..table_columns import TableOptions
-from ..table_file import Table
-from .csv_file import fault_of_path
+from .csv_file import make_item, read_pairs
 
 METADATA = "metadata.csv"  # of a folder of images
 
@@ -100,22 +99,8 @@ def _read(args: argparse.Namespace, split: str, paths: Sequence[Path]) -> list[I
     items: list[Item | BadItem] = []
     options = TableOptions(args.image_column, args.caption_column, command="bimodal-prep write csv")
     for path in paths:
-        files = FileFinder(path.parent)
-        table = Table(path, options, files)
-        if table.choice.guessed:
-            note(f"{path.name}: {table.choice.guessed}")
-        for row in table.rows():
-            where = f"{split} {path.name}, line {row.line}".strip()
-            name = "" if row.fault else row.cells[table.choice.image].strip()
-            fault = row.fault or fault_of_path(name)
-            if fault:
-                items.append(BadItem(where, fault))
-                continue
-            image = files.locate(name)
-            captions = tuple(row.cells[column] for column in table.choice.captions)
-            items.append(Item(f"{len(items):09d}", image, captions, where=f"{where}: {image}"))
-        if table.joined:
-            note(table.joined_note())
+        for row in read_pairs(path, options, FileFinder(path.parent), split):
+            items.append(row if isinstance(row, BadItem) else make_item(f"{len(items):09d}", row))
     return items
 
 

@@ -154,6 +154,11 @@ def test_captions_that_hold_other_separators(write):
     assert write("caption\timage\na, b; c\t0.jpg\n")[1] == {0: ["a, b; c"]}
 
 
+@pytest.mark.parametrize("flags", [(), ("--encoding", "utf-8")])
+def test_a_byte_order_mark_before_a_quoted_header(write, flags):
+    assert write('\ufeff"image" , "caption"\n"0.jpg", "a"\n', *flags)[1] == {0: ["a"]}
+
+
 def test_line_ends(write):
     """Those of old Macs; and carriage returns within captions of files that have others."""
     done, captions = write('image,caption\r0.jpg,one\r1.jpg,"two\rlines"\r2.jpg\r')
