@@ -18,12 +18,14 @@ class Item:
             item, so it must pickle and depend on nothing else.
         captions: the captions; cleaned by the writer.
         metadata: the JSON text that goes beside them, or None.
+        where: where it stands (file, line, key), for messages; "" where the image's path or the name says it.
     """
 
     name: str
     image: Path | bytes | Callable[[], bytes]
     captions: tuple[str, ...]
     metadata: bytes | None = None
+    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from .file_names import compose
+
 MAX_KEY_LENGTH = 80  # with an extension this stays below the 100 bytes of a plain tar header
 
 
@@ -12,8 +14,10 @@ def safe_key(name: str) -> str:
     """Turn any name into a key of ``A-Z a-z 0-9 _ -``: WebDataset ends a key at its first dot.
 
     A name that has to change carries a hash of the original, so that different names keep different keys
-    (``a.b`` and ``a_b``) whatever else the data set holds.
+    (``a.b`` and ``a_b``) whatever else the data set holds. Spellings of a name that only differ in the code points of
+    accented letters are one name: systems change one into the other when files are copied.
     """
+    name = compose(name)
     replaced = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
     if replaced == name and len(name) <= MAX_KEY_LENGTH:
         return name

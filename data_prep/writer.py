@@ -193,7 +193,7 @@ def _prepare(item: Item | BadItem, max_side: int | None, quality: int) -> Prepar
     """Read and encode one item. Runs in any process, so it depends on nothing but its arguments."""
     if isinstance(item, BadItem):
         return Prepared(bad=item)
-    where = str(item.image) if isinstance(item.image, Path) else item.name
+    where = item.where or (str(item.image) if isinstance(item.image, Path) else item.name)
     captions, empty = clean_captions(item.captions)
     if not captions:
         return Prepared(empty_captions=empty, bad=BadItem(where, "no caption"))

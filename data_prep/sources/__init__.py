@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..items import SourcePlan
 from ..synthetic import source as synthetic
-from . import csv_file, folder, hf, img2dataset, karpathy
+from . import coco, csv_file, folder, hf, img2dataset, karpathy
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Source:
 SOURCES: dict[str, Source] = {
     "synthetic": Source(synthetic.SUMMARY, synthetic.add_arguments, synthetic.read),
     "karpathy": Source(karpathy.SUMMARY, karpathy.add_arguments, karpathy.read),
+    "coco": Source(coco.SUMMARY, coco.add_arguments, coco.read),
     "csv": Source(csv_file.SUMMARY, csv_file.add_arguments, csv_file.read),
     "folder": Source(folder.SUMMARY, folder.add_arguments, folder.read),
     "hf": Source(hf.SUMMARY, hf.add_arguments, hf.read),

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.progress import note
 
+from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
+from ..table_columns import SEPARATORS, TableOptions
+from ..table_file import Table
 
 SUMMARY = "CSV or TSV with a column of image paths and one of captions: shards in TO itself"
-SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
+RULES = r"""
+A cell is text as it stands: NA, null and 007 are captions. A row with another number of columns than the header,
+without an image path or with a quotation mark inside a quoted field is skipped and named by its line; commas in an
+unquoted last column are part of the caption where spaces show them to be punctuation. A quotation mark that swallows
+rows ends the run (--quoting none). A line 'sep=;' before the header is read. Where there is no such file, backslashes
+in a path are folders, C:\...\ stands for --root, and accented letters may be one code point or two; one image under
+several spellings is one image with the captions of all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the source's own flags."""
+    parser.epilog = RULES
     parser.add_argument(
         "--csv", type=Path, required=True, metavar="FILE", help="the table; its first row names columns"
     )
-    parser.add_argument("--image-column", default="image", help="column with the image's path")
-    parser.add_argument("--caption-column", default="caption", help="column with the caption")
+    parser.add_argument(
+        "--image-column",
+        default=None,
+        metavar="NAME",
+        help="column with the image's path; None: image, else the only one of file_name, filepath, path, ...",
+    )
+    parser.add_argument(
+        "--caption-column",
+        default=None,
+        metavar="NAME[,NAME...]",
+        help="columns with captions; None: caption, else the only one of text, title, ..., else caption_0, ...",
+    )
     parser.add_argument(
         "--separator",
         choices=("detect", *SEPARATORS),
         default="detect",
-        help="detect: the one that makes the first row hold both columns",
+        help="detect: as a line 'sep=' says, else the one that makes the first row hold both columns",
     )
     parser.add_argument(
         "--quoting",
@@ -35,8 +56,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="standard",
         help="none: quotation marks are ordinary characters, as in many TSV files",
     )
+    parser.add_argument(
+        "--columns",
+        default=None,
+        metavar="NAME,NAME...",
+        help="names of all columns of a file whose first row is not a header, such as caption,image",
+    )
     parser.add_argument("--encoding", default="utf-8-sig", help="of the file")
     parser.add_argument("--root", type=Path, default=None, help="folder that paths start from; None: the file's own")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row: where it stands, its image's file and its captions."""
+
+    where: str
+    path: Path
+    captions: list[str]
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
@@ -45,72 +81,63 @@ def read(args: argparse.Namespace) -> SourcePlan:
     The table is read at once, since rows of one image need not stand together.
 
     Raises:
-        UserError: missing file or column, an unreadable line, or an unknown encoding.
+        UserError: missing file or column, a quotation mark that swallows rows, or an unknown encoding.
     """
     require_file(args.csv, "--csv")
-    root = args.csv.parent if args.root is None else require_folder(args.root, "--root")
-    captions: dict[str, list[str]] = {}
+    files = FileFinder(args.csv.parent if args.root is None else require_folder(args.root, "--root"))
+    options = TableOptions(
+        args.image_column, args.caption_column, args.separator, args.quoting, args.encoding, args.columns
+    )
+    images: dict[Path, Pair] = {}
     bad: list[BadItem] = []
-    try:
-        with args.csv.open(encoding=args.encoding, newline="") as file:
-            for where, image, caption in _rows(file, args):
-                if not image or caption is None:
-                    bad.append(BadItem(where, "no image path" if not image else "too few columns"))
-                else:
-                    captions.setdefault(image, []).append(caption)
-    except OSError as error:
-        raise UserError(f"cannot read {args.csv}: {error.strerror}") from None
-    except (UnicodeError, LookupError) as error:
-        raise UserError(f"{args.csv} is not {args.encoding} ({error}); give --encoding") from None
-    items: list[Item | BadItem] = [*bad, *(_item(root, image, texts) for image, texts in captions.items())]
-    return SourcePlan([Split("", items, len(items))])
+    for row in read_pairs(args.csv, options, files):
+        if isinstance(row, BadItem):
+            bad.append(row)
+        elif row.path in images:
+            images[row.path].captions.extend(row.captions)
+        else:
+            images[row.path] = row
+    items = (make_item(name_without_ending(files.root, path), row) for path, row in images.items())
+    return SourcePlan([Split("", chain(bad, items), len(bad) + len(images))])
 
 
-def _item(root: Path, image: str, captions: list[str]) -> Item:
-    path = PurePosixPath(image)
-    return Item(str(path.parent / path.stem), root / image, tuple(captions))
+def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str = "") -> Iterator[Pair | BadItem]:
+    """Give the rows of a table; say on the way what was taken for what, and which captions are empty.
 
-
-def _rows(file: Iterator[str], args: argparse.Namespace) -> Iterator[tuple[str, str, str | None]]:
-    """Where it stands, image path and caption of every row; the caption is None in a row that is too short."""
-    header = next(file, "")
-    separator = find_separator(header, args)
-    dialect = _PlainQuotes if args.quoting == "none" else csv.excel
-    columns = _columns(header, separator)
-    image_column, caption_column = columns.index(args.image_column), columns.index(args.caption_column)
-    table = csv.reader(file, dialect, delimiter=separator, skipinitialspace=separator == "|")
-    try:
-        for row in table:
-            if not row:
-                continue
-            where = f"{args.csv.name}, line {table.line_num + 1}"
-            image = row[image_column].strip() if image_column < len(row) else ""
-            yield where, image, row[caption_column] if caption_column < len(row) else None
-    except csv.Error as error:
-        hint = "; try --quoting none" if args.quoting == "standard" else ""
-        raise UserError(f"{args.csv}, line {table.line_num + 1}: {error}{hint}") from None
-
-
-class _PlainQuotes(csv.excel):
-    quoting = csv.QUOTE_NONE
-
-
-def find_separator(header: str, args: argparse.Namespace) -> str:
-    """Return the separator: as told, or the one that makes the first row hold both columns.
+    Args:
+        path: the table.
+        options: how it is written, and which columns are wanted.
+        files: finds the images.
+        split: stands before a row's place in messages.
 
     Raises:
-        UserError: with it, a column is missing; names the columns there are.
+        UserError: the table cannot be read, or a quotation mark swallows rows.
     """
-    wanted = (args.image_column, args.caption_column)
-    candidates = SEPARATORS.values() if args.separator == "detect" else [SEPARATORS[args.separator]]
-    for separator in candidates:
-        if set(wanted) <= set(_columns(header, separator)):
-            return separator
-    found = max((_columns(header, separator) for separator in candidates), key=len)
-    missing = next(name for name in wanted if name not in found)
-    flag = "--image-column" if missing == args.image_column else "--caption-column"
-    raise UserError(f"{args.csv} has no column '{missing}' ({flag}){did_you_mean(missing, found)}")
+    table = Table(path, options, files)
+    if table.choice.guessed:
+        note(f"{path.name}: {table.choice.guessed}")
+    for row in table.rows():
+        where = f"{split} {path.name}, line {row.line}".strip()
+        name = "" if row.fault else row.cells[table.choice.image].strip()
+        fault = row.fault or _fault_of_path(name)
+        if fault:
+            yield BadItem(where, fault)
+            continue
+        captions = [row.cells[column] for column in table.choice.captions]
+        if not all(caption.strip() for caption in captions):
+            note(f"{where}: empty caption")
+        yield Pair(where, files.locate(name), captions)
+    if table.joined:
+        note(table.joined_note())
 
 
-def _columns(header: str, separator: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
+def make_item(name: str, row: Pair) -> Item:
+    """Return a row as an item; its messages name the line."""
+    return Item(name, row.path, tuple(row.captions), where=f"{row.where}: {row.path}")
+
+
+def _fault_of_path(name: str) -> str:
+    """Why a cell cannot be the path of an image, or ""."""
+    if not name:
+        return "no image path"
+    return f"{name} is a URL, not a file; img2dataset downloads images" if "://" in name else ""

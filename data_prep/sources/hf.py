@@ -6,14 +6,18 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from bimodal_cl.command_line import path_text
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
 
+from ..file_names import FileFinder
 from ..image_bytes import BadImage
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
+from ..table_columns import URLS, names_urls
+from .hf_tables import find_tables, plan_tables, text_options
 
 SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
 BUILDER_OF = {
@@ -22,6 +26,7 @@ BUILDER_OF = {
     ".json": "json",
     ".jsonl": "json",
     ".csv": "csv",
+    ".tsv": "csv",
     ".tar": "webdataset",
 }
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img")
@@ -67,6 +72,8 @@ def read(args: argparse.Namespace) -> SourcePlan:
     disable_progress_bars()
     set_verbosity_error()
     loaded, folder = _load(args)
+    if isinstance(loaded, SourcePlan):
+        return loaded
     if not isinstance(loaded, dict):
         return SourcePlan([_plan_split(args, "", args.split or "", loaded, folder)])
     single = args.split is None and Path(args.dataset).is_file() and len(loaded) == 1
@@ -74,24 +81,34 @@ def read(args: argparse.Namespace) -> SourcePlan:
 
 
 def _load(args: argparse.Namespace) -> tuple[Any, Path]:
-    """The data set (one split, or a dict of all) and the folder that relative paths in it start from."""
+    """The data set (one split, a dict of all, or the plan of tables) and the folder that relative paths start from."""
     from datasets import load_dataset, load_from_disk
 
     path = Path(args.dataset)
+    if path.exists() and args.revision is not None:
+        raise UserError(f"--revision is for data sets on the hub; {path} is here")
     try:
         if path.is_dir():
             if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                 return _pick_split(args, load_from_disk(str(path))), path
+            tables = find_tables(str(path), args.config)
+            if tables:
+                return plan_tables(args, tables), path
             return load_dataset(str(path), args.config, split=args.split, streaming=args.streaming), path
         if path.is_file():
+            if args.config is not None:
+                raise UserError(f"--config: a file has no configurations, and {path} is one")
             builder = BUILDER_OF.get(path.suffix.lower())
             if builder is None:
                 raise UserError(f"--dataset {path}: files of '{path.suffix}' are not read{_known_files(path)}")
+            if builder == "csv":
+                return plan_tables(args, {"train": [path]}, single=True), path.parent
             found = load_dataset(builder, data_files=str(path), split=args.split, streaming=args.streaming)
             return found, path.parent
         _refuse_missing_path(args.dataset)
+        cells = text_options(args.dataset, args.config, args.revision)
         loaded = load_dataset(
-            args.dataset, args.config, split=args.split, revision=args.revision, streaming=args.streaming
+            args.dataset, args.config, split=args.split, revision=args.revision, streaming=args.streaming, **cells
         )
         return loaded, Path()
     except UserError:
@@ -152,6 +169,8 @@ def find_columns(args: argparse.Namespace, features: Mapping[str, Any]) -> tuple
     else:
         typed = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
         named = [name for name in IMAGE_COLUMNS if name in features]
+        if len(typed) != 1 and not named and any(map(names_urls, features)):
+            raise UserError(f"--dataset {args.dataset}: no column holds images ({', '.join(features)}); {URLS}")
         if len(typed) != 1 and not named:
             raise UserError(
                 f"--dataset {args.dataset}: which column holds the images? Give --image-column; "
@@ -200,13 +219,15 @@ def _rows(dataset: Any, name: str) -> Iterator[dict[str, Any]]:
 def _items(
     rows: Iterator[dict[str, Any]], split: str, image_column: str, caption_columns: Sequence[str], folder: Path
 ) -> Iterator[Item | BadItem]:
+    files = FileFinder(folder)
     for number, row in enumerate(rows):
         where = f"{split} row {number}".strip()
         captions = [caption for column in caption_columns for caption in _captions(row[column])]
         if not all(isinstance(caption, str) for caption in captions):
-            yield BadItem(where, f"{', '.join(caption_columns)}: neither text nor a list of texts")
+            found = shorten(", ".join(repr(caption) for caption in captions if not isinstance(caption, str)), 60)
+            yield BadItem(where, f"{', '.join(caption_columns)}: neither text nor a list of texts ({found})")
             continue
-        image = _image(row[image_column], folder)
+        image = _image(row[image_column], files)
         if image is None:
             yield BadItem(where, f"{image_column}: no image (a missing value, a URL, or of another type)")
             continue
@@ -219,8 +240,8 @@ def _captions(cell: Any) -> list[Any]:
     return ["" if caption is None else caption for caption in cells]
 
 
-def _image(cell: Any, folder: Path) -> Path | bytes | partial[bytes] | None:
-    """The image of a cell: ``datasets``' struct of bytes and path, plain bytes, or a path from ``folder``."""
+def _image(cell: Any, files: FileFinder) -> Path | bytes | partial[bytes] | None:
+    """The image of a cell: ``datasets``' struct of bytes and path, plain bytes, or the name of a file."""
     if isinstance(cell, dict):
         if isinstance(cell.get("bytes"), bytes):
             return bytes(cell["bytes"])
@@ -231,7 +252,7 @@ def _image(cell: Any, folder: Path) -> Path | bytes | partial[bytes] | None:
         path = cell
     if isinstance(path, bytes):
         return path
-    return folder / path if isinstance(path, str) and path and "://" not in path else None
+    return files.locate(path) if isinstance(path, str) and path and "://" not in path else None
 
 
 def _fetch(location: str) -> bytes:

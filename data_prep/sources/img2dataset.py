@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
@@ -134,7 +136,12 @@ def _read_parquet(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]
                 yield BadItem(where, f"{column} is empty")
             else:
                 caption = next((row[name] for name in ("caption", "txt", "text") if row.get(name) is not None), None)
-                text = None if caption is None else str(caption).encode("utf-8", "surrogatepass")
+                if isinstance(caption, float) and math.isnan(caption):  # what pandas makes of a missing text
+                    caption = None
+                if caption is not None and not isinstance(caption, str):
+                    yield BadItem(where, f"its caption is no text ({shorten(repr(caption), 60)})")
+                    continue
+                text = None if caption is None else caption.encode("utf-8", "surrogatepass")
                 yield _item(where, key, image, text, json.dumps(row, default=str).encode())
     except UnreadableTable as error:
         yield BadItem(path.name, str(error))

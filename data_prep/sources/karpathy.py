@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean
 
-from ..input_paths import require_file, require_folder
+from ..file_names import FileFinder, compose
+from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
+from .annotation_file import KARPATHY, load_annotations
+from .coco import locate_image
 
 SUMMARY = "Karpathy's JSON and an image folder (COCO, Flickr8k, Flickr30k): TO/train, TO/val, TO/test"
 SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
@@ -30,7 +32,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
     Raises:
         UserError: the file is not Karpathy's JSON, the image folder is missing, or the split is not in the file.
     """
-    records = load_records(args.json)
+    records = load_annotations(args.json, KARPATHY)["images"]
     require_folder(args.images, "--images")
     by_split: dict[str, list[dict[str, Any]]] = {}
     for position, record in enumerate(records):
@@ -46,40 +48,23 @@ def read(args: argparse.Namespace) -> SourcePlan:
     return SourcePlan([Split(name, _items(by_split[name], args), len(by_split[name])) for name in wanted])
 
 
-def load_records(path: Path) -> list[Any]:
-    """Return the list under ``images``.
-
-    Raises:
-        UserError: missing, not JSON, or of another shape.
-    """
-    require_file(path, "--json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        records = content["images"]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    except (KeyError, TypeError):
-        raise UserError(f"{path} has no list 'images', so it is not in Karpathy's format") from None
-    if not isinstance(records, list) or not records:
-        raise UserError(f"{path}: 'images' must be a list that is not empty")
-    return records
-
-
 def _items(records: list[dict[str, Any]], args: argparse.Namespace) -> Iterator[Item | BadItem]:
+    files = FileFinder(args.images)
     for record in records:
         filename = record.get("filename")
-        sentences = record.get("sentences")
-        if not isinstance(filename, str):
-            yield BadItem(f"{args.json.name}: image {record.get('imgid', '?')}", "no 'filename'")
+        sentences = record.get("sentences") or []
+        where = f"{args.json.name}: image {record.get('imgid', '?')}"
+        if not isinstance(filename, str) or not filename:
+            yield BadItem(where, "no 'filename'")
             continue
-        try:
-            captions = tuple(str(sentence["raw"]) for sentence in sentences or ())
-        except (KeyError, TypeError):
-            yield BadItem(filename, "a sentence without 'raw'")
+        if not isinstance(sentences, list):
+            yield BadItem(filename, "'sentences' is no list")
             continue
-        # COCO names a folder (val2014) beside the file; people keep the images with it or all in one folder.
-        nested = args.images / str(record.get("filepath", "")) / filename
-        image = nested if nested.exists() else args.images / filename
-        yield Item(PurePosixPath(filename).stem, image, captions)
+        raw = (sentence.get("raw") for sentence in sentences if isinstance(sentence, dict))
+        captions = [caption for caption in raw if isinstance(caption, str)]
+        if len(captions) < len(sentences):
+            yield BadItem(filename, "a sentence without 'raw', or whose 'raw' is no text")
+            continue
+        folder = record.get("filepath")
+        path = locate_image(files, f"{folder}/{filename}" if isinstance(folder, str) and folder else filename)
+        yield Item(compose(path.stem), path, tuple(captions))

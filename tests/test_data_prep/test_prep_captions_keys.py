@@ -55,7 +55,6 @@ def test_safe_keys():
         "猫",
         "犬",
         "é",
-        "e\u0301",
         "x" * 200,
         "x" * 201,
         "dir/a",
@@ -65,9 +64,10 @@ def test_safe_keys():
         "\udce9",
     ]
     keys = [safe_key(name) for name in names]
-    assert keys[0] == "a" and keys[2] == "a_b" and keys[13] == "a-b_C9"
+    assert keys[0] == "a" and keys[2] == "a_b" and keys[12] == "a-b_C9"
     assert len(set(keys)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,80}", key) for key in keys)
+    assert safe_key("e\u0301") == safe_key("\u00e9")  # one name to whoever copies files between systems
     assert safe_key("a.b").startswith("a_b-") and safe_key("猫") == hashlib.sha256("猫".encode()).hexdigest()[:10]
 
 

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from pyarrow import parquet
 
 from bimodal_cl.errors import RunStopped, UserError
+from data_prep.file_names import FileFinder
 from data_prep.image_bytes import BadImage
 from data_prep.sources import hf
 from tests.test_data_prep.raw_material import (
@@ -170,6 +171,9 @@ def test_wrong_columns_name_those_there_are(prep, typed, tmp_path):
     two = write_parquet(tmp_path / "two.parquet", left=[photo(0)], right=[photo(1)], caption=["x"])
     message = prep("write", "hf", "--dataset", two, "--to", tmp_path / "to").error
     assert "which column holds the images? Give --image-column; the columns are left, right, caption" in message
+    laion = write_parquet(tmp_path / "laion.parquet", URL=["http://host/a"], TEXT=["x"])
+    message = prep("write", "hf", "--dataset", laion, "--to", tmp_path / "to").error
+    assert "no column holds images (URL, TEXT); images are URLs in it: download them with img2dataset" in message
     assert not (tmp_path / "to").exists()
 
 
@@ -216,9 +220,9 @@ def test_a_stream_that_does_not_know_its_columns(tmp_path):
 
 def test_a_member_of_a_remote_archive_is_fetched_where_it_is_encoded(tmp_path):
     write_files(tmp_path, {"1.jpg": photo(1)})
-    fetch = hf._image({"bytes": None, "path": f"file://{tmp_path / '1.jpg'}"}, tmp_path)
+    fetch = hf._image({"bytes": None, "path": f"file://{tmp_path / '1.jpg'}"}, FileFinder(tmp_path))
     assert fetch() == photo(1)
-    missing = hf._image({"bytes": None, "path": f"file://{tmp_path / '2.jpg'}"}, tmp_path)
+    missing = hf._image({"bytes": None, "path": f"file://{tmp_path / '2.jpg'}"}, FileFinder(tmp_path))
     with pytest.raises(BadImage, match=r"cannot be read: .*2\.jpg"):
         missing()
 

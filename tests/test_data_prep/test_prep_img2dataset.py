@@ -168,3 +168,25 @@ def test_an_unfinished_table_is_named(prep, tmp_path):
     done = prep("write", "img2dataset", tmp_path / "tables", "--to", tmp_path / "to")
     assert done.status == 0 and "skipped 00001.parquet: cannot be read as parquet" in done.err
     assert [key for key, _ in read_folder(tmp_path / "to")] == [f"{n:09d}" for n in GOOD if n < 6]
+
+
+@pytest.mark.parametrize(
+    ("captions", "kept", "reason"),
+    [
+        (["None", None, "NA", "nan"], ["None", "NA", "nan"], "skipped 1: no caption"),
+        ([float("nan"), float("nan")], [], "skipped 1: no caption"),  # a column without any text, by pandas
+        ([["a", "b"], ["c"]], [], "00000.parquet 1: its caption is no text (['c'])"),
+        ([1, 2], [], "00000.parquet 1: its caption is no text (2)"),
+    ],
+)
+def test_captions_in_parquet_are_text(prep, tmp_path, captions, kept, reason):
+    """A missing one was once the word "nan", and a list its own notation."""
+    rows = {"key": [str(n) for n in range(len(captions))], "jpg": [photo(n) for n in range(len(captions))]}
+    (tmp_path / "got").mkdir()
+    parquet.write_table(pyarrow.table({**rows, "caption": captions}), tmp_path / "got" / "00000.parquet")
+    done = prep("write", "img2dataset", tmp_path / "got", "--to", tmp_path / "to")
+    assert reason in done.err
+    if kept:
+        assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [[text] for text in kept]
+    else:
+        assert "no item that can be written" in done.error

@@ -112,3 +112,24 @@ def test_missing_inputs_name_the_nearest(prep, tmp_path):
     assert "is a file, not a folder" in error
     error = prep("write", "karpathy", "--json", source, "--images", source, "--to", to).error
     assert "is a folder, not a file" in error
+
+
+def test_captions_are_text(prep, tmp_path):
+    """``None`` and ``NA`` are; a missing or a numeric 'raw' is none, and was once written as the word "None"."""
+    source = write_karpathy(tmp_path / "raw", ["train"] * 4, captions=1)
+
+    def spoil(images):
+        images[0]["sentences"][0]["raw"] = "None"
+        images[1]["sentences"][0]["raw"] = None
+        images[2]["sentences"][0]["raw"] = 7
+        images[3]["sentences"] = 7
+
+    change(source, spoil)
+    text = (source / "data.json").read_text()
+    (source / "data.json").write_text("\ufeff" + text, encoding="utf-8")
+    done = prep(
+        "write", "karpathy", "--json", source / "data.json", "--images", source / "images", "--to", tmp_path / "to"
+    )
+    assert [captions_of(sample) for sample in read_folder(tmp_path / "to" / "train")] == [["None"]]
+    for line in ("1.jpg: a sentence without 'raw'", "2.jpg: a sentence without 'raw'", "3.jpg: 'sentences' is no list"):
+        assert f"skipped {line}" in done.err

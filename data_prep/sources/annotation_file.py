@@ -1,0 +1,63 @@
+"""JSON files of annotations: which of COCO's kinds or Karpathy's one is, and the source that reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bimodal_cl.errors import UserError
+
+from ..input_paths import require_file
+
+CAPTIONS, KARPATHY = "coco", "karpathy"  # the sources
+
+
+def load_annotations(path: Path, source: str) -> dict[str, Any]:
+    """Return the content of a file that ``source`` reads.
+
+    Args:
+        path: the file.
+        source: ``CAPTIONS`` (COCO's ``captions_*.json``) or ``KARPATHY`` (``dataset_*.json``).
+
+    Raises:
+        UserError: it is missing, not JSON, without a list ``images``, or of the other kind: names the right source.
+    """
+    require_file(path, "--json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
+    wanted = "COCO's captions" if source == CAPTIONS else "Karpathy's"
+    if not isinstance(content, dict) or "images" not in content:
+        raise UserError(f"{path} has no list 'images', so it is not in {wanted} format")
+    images = content["images"]
+    if not isinstance(images, list) or not images:
+        raise UserError(f"{path}: 'images' must be a list that is not empty")
+    first = images[0] if isinstance(images[0], dict) else {}
+    is_karpathy = "sentences" in first
+    if source == CAPTIONS:
+        if is_karpathy:
+            raise UserError(f"{path} is Karpathy's JSON; use 'bimodal-prep write karpathy'")
+        _require_captions(path, content)
+    elif not is_karpathy and ("annotations" in content or "file_name" in first):
+        _require_captions(path, content)
+        raise UserError(f"{path} is COCO's own JSON of captions, not Karpathy's; use 'bimodal-prep write coco'")
+    return content
+
+
+def _require_captions(path: Path, content: dict[str, Any]) -> None:
+    """Refuse COCO's files that hold other things than captions."""
+    hint = "captions are in captions_train2017.json and the like, which 'bimodal-prep write coco' reads"
+    annotations = content.get("annotations")
+    if annotations is None:
+        raise UserError(f"{path} lists images without annotations, as COCO's image_info_*.json does; {hint}")
+    if not isinstance(annotations, list) or not annotations:
+        raise UserError(f"{path}: 'annotations' must be a list that is not empty")
+    if not any(isinstance(each, dict) and "caption" in each for each in annotations):
+        first = annotations[0]
+        keys = ", ".join(map(repr, list(first)[:8])) if isinstance(first, dict) else type(first).__name__
+        what = "instances_*.json or person_keypoints_*.json" if "'bbox'" in keys else "a file without captions"
+        raise UserError(f"{path} has annotations of {keys}, no 'caption', as {what}; {hint}")
