@@ -46,7 +46,7 @@ def dataset_name(path: Path) -> str:
     """What a folder's data are called: its name, after its parent's where its own is only that of a split."""
     resolved = path.resolve()
     if resolved.name.lower() in SPLITS and resolved.parent.name:
-        return f"{resolved.parent.name}_{resolved.name}"
+        return f"{resolved.parent.name.removeprefix('wds_')}_{resolved.name}"
     return resolved.name or "data"
 
 

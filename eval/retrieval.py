@@ -21,9 +21,11 @@ from .encode import (
     resolve_device,
     result_folder,
 )
+from .pair_shards import open_pairs
 from .results import build_result, format_table, make_folder, percent, write_result
 
 if TYPE_CHECKING:
+    from bimodal_cl.data import Manifest
     from bimodal_cl.data.faults import FaultCounts
     from bimodal_cl.validation import PairFeatures
 
@@ -33,7 +35,14 @@ _TOP = 5  # images shown for a caption
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``bimodal-eval retrieval`` takes."""
     add_model_arguments(parser)
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="shards with their manifest.json")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="shards with their manifest.json, a folder of splits of them, or CLIP_benchmark's wds_ layout",
+    )
+    parser.add_argument("--split", default="test", help="which split of them, where DIR itself has no manifest.json")
     parser.add_argument(
         "--examples", type=natural_number, default=12, help="captions whose nearest images the results keep"
     )
@@ -42,10 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Score every model, write a result for each, print a table."""
     require_folder(arguments.data)
-
-    from bimodal_cl.data import Manifest
-
-    Manifest.load(arguments.data)  # refuses data that do not fit before a model is loaded
+    data = open_pairs(arguments.data, arguments.split)  # refuses data that do not fit before a model is loaded
     device = resolve_device(arguments.device)
     rows, written = [], []
     chance: dict[str, float] = {}
@@ -53,8 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
         model = open_model(given, device)
         folder = result_folder(model, given, arguments.to, len(arguments.models))
         make_folder(folder)
-        pairs, faults = encode_shards(model, arguments)
-        result = score_pairs(model, pairs, faults, arguments)
+        pairs, faults = encode_shards(model, data, arguments)
+        result = score_pairs(model, pairs, faults, data.folder, arguments)
         chance = chance_level(pairs)
         written.append(write_result(folder, result))
         rows.extend(_rows(given, result["metrics"]))
@@ -65,19 +71,22 @@ def run(arguments: argparse.Namespace) -> None:
     print(*written, sep="\n")
 
 
-def encode_shards(model: ScoredModel, arguments: argparse.Namespace) -> tuple[PairFeatures, FaultCounts]:
+def encode_shards(
+    model: ScoredModel, data: Manifest, arguments: argparse.Namespace
+) -> tuple[PairFeatures, FaultCounts]:
     """Encode every image and caption of the shards, and count what could not be used.
 
     Args:
         model: whose features they are.
-        arguments: ``data``, ``batch_size``, ``workers``, ``precision``.
+        data: the shards.
+        arguments: ``batch_size``, ``workers``, ``precision``.
     """
     from bimodal_cl.data import open_stream
     from bimodal_cl.progress import progress
     from bimodal_cl.validation import encode_pairs
 
     stream = open_stream(
-        arguments.data,
+        data,
         batch_size=arguments.batch_size,
         image_size=model.encoder.image_size,
         num_workers=arguments.workers,
@@ -90,7 +99,7 @@ def encode_shards(model: ScoredModel, arguments: argparse.Namespace) -> tuple[Pa
 
 
 def score_pairs(
-    model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, arguments: argparse.Namespace
+    model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A model's result on encoded pairs, ready to be written.
 
@@ -98,17 +107,18 @@ def score_pairs(
         model: what is scored.
         pairs: its features.
         faults: what was left out.
-        arguments: ``data``, ``name``, ``precision``, ``examples``.
+        folder: of the shards that were read.
+        arguments: ``name``, ``precision``, ``examples``.
     """
     from bimodal_cl.validation import ranks_of_pairs, score_retrieval
 
     image_ranks, text_ranks = ranks_of_pairs(pairs)
     return build_result(
         task="zeroshot_retrieval",
-        dataset=arguments.name or dataset_name(arguments.data),
+        dataset=arguments.name or dataset_name(folder),
         model=model,
         metrics=score_retrieval(image_ranks, text_ranks),
-        data=str(arguments.data),
+        data=str(folder),
         counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
         provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
         examples=collect_examples(pairs, image_ranks, arguments.examples),

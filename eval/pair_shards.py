@@ -1,0 +1,65 @@
+"""The image-text pairs that a command scores on: a folder of shards, one of its splits, or CLIP_benchmark's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bimodal_cl.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from bimodal_cl.data import Manifest
+
+_NUM_SHARDS = "nshards.txt"  # CLIP_benchmark writes it beside its shards
+
+
+def open_pairs(path: Path, split: str) -> Manifest:
+    """Open shards of image-text pairs.
+
+    Taken, in this order: ``PATH`` with its ``manifest.json``; ``PATH/SPLIT`` with one, as ``bimodal-prep write`` makes
+    of a source with splits; ``PATH/SPLIT`` or ``PATH`` in the layout of CLIP_benchmark (``0.tar ...`` with
+    ``nshards.txt`` beside them, a caption a line), whose manifest is made in memory: nothing is written.
+
+    Args:
+        path: an existing folder.
+        split: name of the part.
+
+    Raises:
+        UserError: none of them is there, or manifest and shards do not fit.
+    """
+    from bimodal_cl.data import Manifest
+    from bimodal_cl.data.manifest import MANIFEST_NAME
+
+    for folder in (path, path / split):
+        if (folder / MANIFEST_NAME).exists():
+            return Manifest.load(folder)
+    for folder in (path / split, path):
+        if (folder / _NUM_SHARDS).exists():
+            return _index(folder)
+    splits = sorted(each.parent.name for name in (MANIFEST_NAME, _NUM_SHARDS) for each in path.glob(f"*/{name}"))
+    if splits:
+        raise UserError(f"--split {split}: not in {path}{did_you_mean(split, splits)}")
+    return Manifest.load(path)  # says what is missing, and which command makes it
+
+
+def _index(folder: Path) -> Manifest:
+    """Make the manifest of CLIP_benchmark's shards from the headers of the tars that ``nshards.txt`` counts."""
+    from bimodal_cl.data import Manifest, Shard, index_shard
+
+    path = folder / _NUM_SHARDS
+    try:
+        count = int(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: must hold the number of tars: {error}") from None
+    shards = []
+    for name in (f"{number}.tar" for number in range(count)):
+        if not (folder / name).is_file():
+            raise UserError(f"shard {folder / name}: missing, though {_NUM_SHARDS} says {count}")
+        index = index_shard(folder / name, "lines")
+        texts = int(index.caption_count.sum())
+        shards.append(Shard(name, len(index), texts, (folder / name).stat().st_size))
+    if not sum(shard.num_texts for shard in shards):
+        raise UserError(
+            f"{folder}: its tars hold no captions; images with labels are scored by `bimodal-eval zero-shot`"
+        )
+    return Manifest(folder=folder, captions="lines", shards=tuple(shards))
