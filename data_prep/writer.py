@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from bimodal_cl.data.decode import BadImage
 from bimodal_cl.data.manifest import Manifest, Shard
 from bimodal_cl.data.row_table import save_row_table
 from bimodal_cl.data.shard import index_shard
@@ -16,7 +17,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.progress import note, progress
 
 from .captions import clean_captions
-from .image_bytes import BadImage, store_image
+from .image_bytes import store_image
 from .items import BadItem, Item, SourcePlan, Split
 from .keys import KeyMaker
 from .ordered_work import map_in_order, require_num_proc

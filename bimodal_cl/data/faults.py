@@ -18,12 +18,13 @@ from bimodal_cl.errors import UserError
 logger = logging.getLogger(__name__)
 
 REPLACED_KINDS = {
-    "no_caption": "the image has no .txt",
+    "no_caption": "the image has no .txt, .caption or .text",
     "empty_caption": "its .txt is blank",
     "not_adjacent": "its .txt does not stand next to the image in the shard",
     "zero_bytes": "the image has no bytes",
     "undecodable": "the image's bytes are not one, or are incomplete",
     "too_many_pixels": "the header promises more pixels than max_pixels: a decompression bomb",
+    "undefined_range": "integers or floats of 32 bits of which nobody knows which are white",
     "unreadable": "the disk or the server failed",
 }
 USED_KINDS = {
@@ -31,7 +32,7 @@ USED_KINDS = {
     "cmyk": "converted to RGB",
     "palette": "converted to RGB",
     "alpha": "transparency is laid on white",
-    "sixteen_bit": "16 bits become 8",
+    "sixteen_bit": "16 bits (or floats) become 8; where none is above 255 they are taken as 8",
     "animated": "the first frame is used",
     "exif_rotated": "turned upright as its EXIF says",
     "extreme_aspect": "one side is more than 20 times the other; cropped like any other",

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bimodal_cl.data.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
 
-from ..image_bytes import BadImage
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 
@@ -239,7 +239,7 @@ def _fetch(location: str) -> bytes:
         with fsspec.open(location, "rb") as file:
             return bytes(file.read())
     except Exception as error:  # of whatever file system the location names
-        raise BadImage(f"cannot be read: {_one_line(error)}") from None
+        raise BadImage("unreadable", f"cannot be read: {_one_line(error)}") from None
 
 
 def _one_line(error: Exception) -> str:
