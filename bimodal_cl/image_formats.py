@@ -1,4 +1,4 @@
-"""The image formats that are read: plain raster formats that Pillow decodes by itself, and their files' extensions.
+"""What is read, by extension: captions, and images of the plain raster formats that Pillow decodes by itself.
 
 Left out of Pillow's list are formats that start other programs (EPS), that are drawings, videos or containers for which
 it has no decoder (WMF, MPEG, IPTC, GRIB, BUFR, HDF5), measurements without a defined brightness (FITS), PCD, whose
@@ -54,6 +54,10 @@ IMAGE_EXTENSIONS = (
     *_FIRST,
     *(each for name in _NUMBERED for each in EXTENSIONS_OF_FORMAT[name] if each not in _FIRST),
 )
+
+# The names of a caption beside an image; where a sample has several, the first of these is read.
+TEXT_EXTENSIONS = (".txt", ".caption", ".text")
+TEXT_EXTENSION = TEXT_EXTENSIONS[0]  # which is written
 
 # What else stands where images should, by how it begins: to say so beats "not an image".
 _OTHER_CONTENT = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bimodal_cl.data.locations import is_remote, name_of
 from bimodal_cl.data.manifest import CaptionsMode, DamagedRule, Shard
-from bimodal_cl.data.row_table import load_table_header, save_row_table
+from bimodal_cl.data.row_table import RULES, load_table_header, save_row_table
 from bimodal_cl.data.shard import index_shard
 from bimodal_cl.errors import UserError
 
@@ -124,7 +124,7 @@ def _reuse(
 ) -> Description | None:
     """What the row table of an earlier index tells, if the shard, of which ``info`` is said now, is still the same."""
     header = load_table_header(folder, name)
-    if header is None or header.captions != captions:
+    if header is None or header.captions != captions or header.rules != RULES:
         return None
     if info is not None:
         if not info.version or (header.shard.bytes, header.version) != (info.size, info.version):

@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 REPLACED_KINDS = {
     "no_caption": "the image has no .txt, .caption or .text",
-    "empty_caption": "its .txt is blank",
-    "not_adjacent": "its .txt does not stand next to the image in the shard",
+    "empty_caption": "its text is blank",
+    "not_adjacent": "its text does not stand next to the image in the shard",
     "zero_bytes": "the image has no bytes",
     "undecodable": "the image's bytes are not one, or are incomplete",
     "too_many_pixels": "the header promises more pixels than max_pixels: a decompression bomb",
@@ -44,8 +44,12 @@ SHARD_KINDS = {
     "duplicate_key": "samples that have the key of an earlier one of their shard; each is a sample of its own",
     "no_image": "texts without an image beside them; they are no samples",
     "dotted_key": "a key with dots in it; it ends at the last dot",
+    "second_image": "images beside the first one of their sample, which is used",
+    "second_text": "texts beside the one of their sample that is read: .txt before .caption before .text",
 }
-NOTED_KINDS = frozenset((*USED_KINDS, "dotted_key"))  # oddities, not faults: all of such a sample is used
+NOTED_KINDS = frozenset(
+    (*USED_KINDS, "dotted_key", "second_image", "second_text")
+)  # oddities, not faults: all of such a sample is used
 MAX_EXAMPLES = 20
 
 
