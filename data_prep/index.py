@@ -17,7 +17,7 @@ from bimodal_cl.data.locations import count_other_shards, expand_locations, is_p
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.row_table import ROWS_FOLDER, row_table_path
 from bimodal_cl.data.samples import count_members
-from bimodal_cl.data.shard import LEFT_OUT, NAME_KINDS, index_shard
+from bimodal_cl.data.shard import NAME_KINDS, index_shard
 from bimodal_cl.errors import UserError
 from bimodal_cl.image_files import describe_endings
 from bimodal_cl.image_formats import TEXT_EXTENSIONS
@@ -44,6 +44,7 @@ class IndexReport:
         layout: of the first shard; None where it has no name.
         num_reused: shards that an earlier index had read and that have not changed since.
         counts: what the headers tell, by kind.
+        left_out: members that belong to no sample with an image, by ending.
     """
 
     manifest: Manifest
@@ -51,6 +52,7 @@ class IndexReport:
     layout: Layout | None
     num_reused: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> Iterator[str]:
         """The summary, for people."""
@@ -67,9 +69,8 @@ class IndexReport:
             for kind, meaning in kinds.items():
                 if self.counts[kind]:
                     yield f"  {self.counts[kind]:,} {kind} ({rule}): {meaning}"
-        left_out = {kind.removeprefix(LEFT_OUT): n for kind, n in self.counts.items() if kind.startswith(LEFT_OUT)}
-        if left_out:
-            yield f"  members of no sample: {describe_endings(left_out)}"
+        if self.left_out:
+            yield f"  members of no sample: {describe_endings(self.left_out)}"
 
 
 def index_shards(
@@ -130,9 +131,11 @@ def index_shards(
             elif not shard.num_images:
                 note(f"{name}: holds no image")
         counts = sum((Counter(description.counts) for description in found), Counter())
+        left_out = sum((Counter(description.left_out) for description in found), Counter())
         manifest, is_new = _save(folder, mode, found, {k: n for k, n in counts.items() if k in SHARD_KINDS}, overwrite)
         _remove_stale_tables(manifest)
-    return IndexReport(manifest, is_new, layout, sum(description.reused for description in found), counts)
+    reused = sum(description.reused for description in found)
+    return IndexReport(manifest, is_new, layout, reused, counts, left_out)
 
 
 def _describe_all(

@@ -213,7 +213,7 @@ class _SampleChecks:
             is_clear = num_strays[sample.key] == num_images[sample.key] == 1
             self._check(sample, stray, is_clear)
         if self.tar.damage is not None:
-            cut = f"; {self.tar.cut} is cut off" if self.tar.cut else ""
+            cut = f"; {self.tar.cut.key} is cut off" if self.tar.cut is not None else ""
             reason = self.tar.damage.reason.removeprefix(f"{self.tar.damage.kind}: ")
             self.result.findings.append(Finding(self.tar.damage.kind, self.shard, "", reason + cut))
         self.result.in_no_sample = self.tar.left_out
@@ -266,12 +266,12 @@ class _SampleChecks:
         assert sample.image is not None
         try:
             encoded = open_encoded(data, self.max_pixels, sample.image)
-            for note in encoded.notes:
-                self._found(note, sample, _describe(note, sample.image, encoded))
             encoded.decode()
         except BadImage as error:
             self._found(error.kind, sample, f"image {sample.image}: {error}")
             return None
+        for note in encoded.notes:
+            self._found(note, sample, _describe(note, sample.image, encoded))
         return encoded.format
 
     def _check_text(self, sample: Sample, text: bytes) -> list[str]:

@@ -246,7 +246,7 @@ def _as_bad_image(data: bytes = b"") -> Iterator[None]:
         raise BadImage("undecodable", f"not an image (its bytes {what})") from None
     except Exception as error:  # Pillow's decoders raise whatever their format's parser met
         text = " ".join(str(error).split())
-        raise BadImage("undecodable", f"{type(error).__name__}: {text}" if text else type(error).__name__) from None
+        raise BadImage("undecodable", text or type(error).__name__) from None
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def expand_locations(patterns: Iterable[str], allow_pipe: bool = False) -> list[
     """List the shards that some patterns name, each once, in natural order, however they were named.
 
     A pattern is a tar, a folder (see :func:`list_tars`), a glob, a URL of any of these, or a ``pipe:COMMAND``; each may
-    have braces: ``{00000..00099}``, ``{0..90..10}``, ``{train,val}``. A folder of a URL ends with ``/`` or is found to be
-    one by asking its server. What exists on this machine under a name with braces or stars is taken as it is.
+    have braces: ``{00000..00099}``, ``{0..90..10}``, ``{train,val}``. A folder of a URL ends with ``/`` or is found to
+    be one by asking its server. What exists on this machine under a name with braces or stars is taken as it is.
 
     Args:
         patterns: at least one.

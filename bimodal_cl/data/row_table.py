@@ -81,6 +81,7 @@ class TableHeader:
         shard: the manifest's entry, without a hash.
         captions: how texts were split.
         counts: what was found while it was indexed, as :attr:`ShardIndex.counts`.
+        left_out: members that belong to no sample, as :attr:`ShardIndex.left_out`.
         version: of a remote shard, as its server calls it; "" where it does not say.
         rules: by which its rows were found; those of ``RULES`` are what an index finds today.
     """
@@ -88,6 +89,7 @@ class TableHeader:
     shard: Shard
     captions: CaptionsMode
     counts: Mapping[str, int]
+    left_out: Mapping[str, int]
     version: str = ""
     rules: int = RULES
 
@@ -157,6 +159,7 @@ def save_row_table(folder: Path, shard: Shard, index: ShardIndex, version: str =
         "num_images": shard.num_images,
         "num_texts": shard.num_texts,
         "counts": dict(index.counts),
+        "left_out": dict(index.left_out),
         "source": version,
         "crc32": zlib.crc32(data),
     }
@@ -226,8 +229,9 @@ def _read(folder: Path, name: str) -> tuple[TableHeader, np.ndarray] | None:
         if content["version"] != VERSION or content["shard"] != name or content["crc32"] != zlib.crc32(data):
             return None
         shard = Shard(name, content["num_images"], content["num_texts"], content["bytes"])
-        counts, rules = _parse_counts(content["counts"]), int(content.get("rules", 1))
-        header = TableHeader(shard, content["captions"], counts, content["source"], rules)
+        counts, left_out = (_parse_counts(content.get(name, {})) for name in ("counts", "left_out"))
+        rules = int(content.get("rules", 1))
+        header = TableHeader(shard, content["captions"], counts, left_out, content["source"], rules)
         rows = np.frombuffer(data, dtype=ROW_TYPE)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -30,39 +30,36 @@ class Groups:
         images: the first image of each sample, -1 where it has none, int64 ``[samples]``.
         texts: the text of each sample that is read, the first of ``TEXT_EXTENSIONS`` that it has, or -1.
         first: the first member of each sample, int64 ``[samples]``.
-        cut: the key of a last sample that damage has taken the image or the text of, so that it is none; else "".
+        cut: the first member of a last sample of which damage has taken the image or the text, so that it is none; the
+            number of named members where there is no such thing.
     """
 
     named: MemberNames
     images: np.ndarray
     texts: np.ndarray
     first: np.ndarray
-    cut: str = ""
+    cut: int
 
     def count_left_out(self) -> Counter[str]:
         """Count the members that belong to no sample with an image, by ending."""
         counts = Counter(self.named.others)
-        lengths = np.diff(np.append(self.first, self._end))
-        without = np.repeat(self.images < 0, lengths)
-        numbers = np.bincount(self.named.extension[: self._end][without], minlength=1)
+        without = np.repeat(self.images < 0, self._lengths)
+        numbers = np.bincount(self.named.extension[: self.cut][without], minlength=1)
         counts.update({self.named.endings[n]: int(numbers[n]) for n in np.flatnonzero(numbers).tolist()})
         return counts
 
     def count_second(self) -> tuple[int, int]:
         """Count the images beside another one of their sample, and the texts beside another, which are not read."""
-        lengths = np.diff(np.append(self.first, self._end))
-        extension = self.named.extension[: self._end][np.repeat(self.images >= 0, lengths)]
+        extension = self.named.extension[: self.cut][np.repeat(self.images >= 0, self._lengths)]
         num_images, num_texts = np.count_nonzero(extension < TEXT), np.count_nonzero(extension < OTHER)
         used_images = np.count_nonzero(self.images >= 0)
         used_texts = np.count_nonzero((self.images >= 0) & (self.texts >= 0))
         return int(num_images - used_images), int(num_texts - num_images - used_texts)
 
     @property
-    def _end(self) -> int:
-        """The place after the last member of a sample that is not cut."""
-        if not self.cut:
-            return len(self.named)
-        return len(self.named) - 1 - int(np.argmax(self.named.begins[::-1]))
+    def _lengths(self) -> np.ndarray:
+        """Members of each sample, int64 ``[samples]``."""
+        return np.diff(np.append(self.first, self.cut))
 
 
 @dataclass(frozen=True)
@@ -99,16 +96,19 @@ class TarSamples:
         samples: in order, as the index of a shard groups them, those without an image too.
         left_out: members that belong to no sample with an image, by ending.
         damage: what ends the tar early; None where nothing does.
-        cut: the key of a sample that the damage may have taken a part of; "" where it is whole.
+        cut: the sample that the damage may have taken a part of: it has no image or no text. It is not in ``samples``.
     """
 
     def __init__(self, descriptor: int, members: TarMembers) -> None:
         self._descriptor = descriptor
         groups = group_members(members)
-        self.samples = list(_list_samples(members, groups))
+        starts = [*groups.first.tolist(), groups.cut]
+        self.samples = list(_list_samples(members, groups.named, starts))
         self.left_out = groups.count_left_out()
         self.damage: Damage | None = members.damage
-        self.cut = groups.cut
+        end = len(groups.named)
+        cut = _list_samples(members, groups.named, [groups.cut, end]) if groups.cut < end else iter(())
+        self.cut: Sample | None = next(cut, None)
 
     def read(self, sample: Sample, extension: str) -> bytes:
         """Read one member of a sample.
@@ -167,9 +167,9 @@ def group_members(members: TarMembers) -> Groups:
     for number in range(OTHER - 1, TEXT - 1, -1):
         of_text = np.flatnonzero(named.extension == number)
         texts[run[of_text]] = of_text
-    cut = ""
+    cut = len(named)
     if members.damage is not None and len(first) and (images[-1] < 0 or texts[-1] < 0):
-        cut = decode_key(named.keys[first[-1]])
+        cut = int(first[-1])
         images, texts, first = images[:-1], texts[:-1], first[:-1]
     return Groups(named, images, texts, first, cut)
 
@@ -196,11 +196,9 @@ def _split_runs(named: MemberNames) -> None:
         seen.add(extension)
 
 
-def _list_samples(members: TarMembers, groups: Groups) -> Iterator[Sample]:
-    named = groups.named
+def _list_samples(members: TarMembers, named: MemberNames, starts: list[int]) -> Iterator[Sample]:
     places = np.stack([members.offset[named.member], members.size[named.member]], axis=1).tolist()
     endings = [named.endings[number] for number in named.extension.tolist()]
-    starts = [*groups.first.tolist(), groups._end]
     for begin, end in pairwise(starts):
         found = {endings[number]: (places[number][0], places[number][1]) for number in range(begin, end)}
         yield Sample(decode_key(named.keys[begin]), found)

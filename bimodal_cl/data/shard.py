@@ -18,7 +18,6 @@ from bimodal_cl.errors import UserError, did_you_mean
 NAME_KINDS = {
     "name_not_utf8": "bytes of a key that are not UTF-8 are shown as \\xNN",
 }
-LEFT_OUT = "left_out "  # before an ending, in the counts of an index: members that belong to no sample
 NO_TEXT, TEXT_ELSEWHERE = -1, -2  # in place of an offset
 
 
@@ -34,8 +33,8 @@ class ShardIndex:
         text_offset, text_size: bytes, int64 ``[rows]``; offset -1 where the row has no text, -2 where its text stands
             elsewhere in the shard.
         caption_count: captions of each row, int64 ``[rows]``; 0 where there is no text beside it or it is blank.
-        counts: what the headers tell, by kind: faults of :mod:`bimodal_cl.data.faults` and ``NAME_KINDS``, and
-            ``LEFT_OUT`` with an ending.
+        counts: what the headers tell, by kind: faults of :mod:`bimodal_cl.data.faults` and ``NAME_KINDS``.
+        left_out: members that belong to no sample with an image, by ending.
         damage: what ends the tar before its end, for people; "" where nothing does.
     """
 
@@ -48,6 +47,7 @@ class ShardIndex:
     text_size: np.ndarray
     caption_count: np.ndarray
     counts: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
     damage: str = ""
 
     def __len__(self) -> int:
@@ -126,7 +126,6 @@ def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMo
         ("second_text", second_texts),
     ):
         counts[kind] = int(found)
-    counts.update({f"{LEFT_OUT}{ending}": count for ending, count in groups.count_left_out().items()})
     return ShardIndex(
         captions=captions,
         keys=keys,
@@ -137,6 +136,7 @@ def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMo
         text_size=text_size,
         caption_count=caption_count,
         counts={kind: count for kind, count in sorted(counts.items()) if count},
+        left_out=groups.count_left_out(),
         damage=members.damage.reason if members.damage is not None else "",
     )
 
