@@ -163,14 +163,18 @@ def _require_samples(
     has_image = any(description.shard.num_images for description in found)
     if has_image and (layout is not None or any(description.shard.num_texts for description in found)):
         return
-    names = [description.shard.name for description in found if not is_pipe(description.shard.name)]
     endings: Counter[str] = Counter()
-    for name in names:
-        path = storage.local_copy(name) if storage is not None and is_remote(name) else folder / name
-        endings += count_members(path)
+    for name in (description.shard.name for description in found):
+        if not is_pipe(name):
+            endings += count_members(storage.local_copy(name) if storage and is_remote(name) else folder / name)
+        if not (folder / MANIFEST_NAME).exists():
+            row_table_path(folder, name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds the tables of an older index
+        (folder / ROWS_FOLDER).rmdir()
+    first = found[0].shard.name
     damage = next((description.damage for description in found if description.damage), "")
     raise UserError(
-        f"{name_of(found[0].shard.name)}{', ...' if len(found) > 1 else ''}: no "
+        f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}: no "
         f"{'captions' if has_image else 'images'} in {len(found):,} shard{'s' if len(found) > 1 else ''}; they hold "
         f"{describe_endings(endings) or 'nothing'}{f' ({damage})' if damage else ''}; a sample is an image "
         f"(.jpg, .png, .webp, .tif, ...) and a {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]} beside it"

@@ -20,8 +20,9 @@ from bimodal_cl.image_modes import WITH_ALPHA, UndefinedRange, is_deep, to_rgb
 MAX_PIXELS = 89_478_485
 # One side this many times the other is an extreme aspect.
 EXTREME_ASPECT = 20
-# Pillow calls a JPEG with an embedded preview MPO.
-_EXTENSIONS = {**EXTENSIONS_OF_FORMAT, "MPO": (*EXTENSIONS_OF_FORMAT["JPEG"], *EXTENSIONS_OF_FORMAT["MPO"])}
+# Pillow calls a JPEG with an embedded preview MPO, and reads no further than the first image of either.
+_JPEG = (*EXTENSIONS_OF_FORMAT["JPEG"], *EXTENSIONS_OF_FORMAT["MPO"])
+_EXTENSIONS = {**EXTENSIONS_OF_FORMAT, "JPEG": _JPEG, "MPO": _JPEG}
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")  # where a PNG may say its orientation
 _PNG_BIT_DEPTH = 24  # offset of the byte
 

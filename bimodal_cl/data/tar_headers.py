@@ -118,7 +118,8 @@ def _refuse_compressed(data: mmap.mmap, called: str | Path) -> None:
     """Refuse what is compressed: a row in the middle of it cannot be reached without all that stands before."""
     for mark, kind in _COMPRESSED.items():
         if data[: len(mark)] == mark and data[_MAGIC:_MAGIC_END] != b"ustar":
-            how = "unzip it and pack it as a tar" if kind == "zip" else f"`{kind} -dc < IT > PLAIN.tar` unpacks it"
+            file = str(called).rpartition("/")[2]
+            how = "unzip it and pack it as a tar" if kind == "zip" else f"`{kind} -dc < {file} > plain.tar` unpacks it"
             raise UserError(
                 f"shard {called}: is compressed ({kind}); shards must be plain tars, since rows are read in any order: "
                 f"{how}"
