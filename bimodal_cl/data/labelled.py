@@ -142,8 +142,10 @@ def _open_folders(root: Path, beside: list[Path], name: str, split: str) -> Labe
         labels += [label] * len(files)
     if not paths:
         hint = did_you_mean(split, [folder.name for folder in folders])
-        left_out += count_other_shards(root)
+        shards = count_other_shards(root)
+        left_out += shards
         found = f", only {describe_endings(left_out)}" if left_out else ""
+        hint = f"; shards must be plain tars: unpack them{hint}" if shards else hint
         raise UserError(f"{root}: neither class folders with images nor {split}/*.tar{found}{hint}")
     loose = count_endings([path for path in root.iterdir() if ending_of(path.name) in IMAGE_EXTENSIONS], root)
     left_out.update({f"{ending} outside the class folders": count for ending, count in loose.items()})
