@@ -61,6 +61,11 @@ TEXT_EXTENSION = TEXT_EXTENSIONS[0]  # which is written
 
 # What else stands where images should, by how it begins: to say so beats "not an image".
 _OTHER_CONTENT = {
+    b"II*\0": "a TIFF that Pillow cannot read",
+    b"MM\0*": "a TIFF that Pillow cannot read",
+    b"\xff\xd8\xff": "a damaged JPEG",
+    b"\x89PNG": "a damaged PNG",
+    b"GIF8": "a damaged GIF",
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip",
     b"%PDF": "PDF",

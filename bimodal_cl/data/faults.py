@@ -25,7 +25,7 @@ REPLACED_KINDS = {
     "undecodable": "the image's bytes are not one, or are incomplete",
     "too_many_pixels": "the header promises more pixels than max_pixels: a decompression bomb",
     "undefined_range": "integers or floats of 32 bits of which nobody knows which are white",
-    "unreadable": "the disk or the server failed",
+    "unreadable": "the disk or the server failed, or the shard is compressed",
 }
 USED_KINDS = {
     "wrong_extension": "the image is of another format than its name says; the bytes count",

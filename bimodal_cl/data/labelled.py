@@ -111,6 +111,8 @@ def open_labelled(path: str | Path, split: str = "test") -> LabelledImages:
     - ``PATH/SPLIT/CLASS/...`` or ``PATH/CLASS/...``: folders sorted by name are the classes. Their names, underscores
       as spaces, go into prompts, unless a ``classnames.txt`` stands beside them.
 
+    Images are those of ``IMAGE_EXTENSIONS``; what else is there is counted by ending in a warning.
+
     Either may bring ``zeroshot_classification_templates.txt``, a prompt a line with ``{c}`` for the class name.
 
     Args:

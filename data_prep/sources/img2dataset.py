@@ -12,7 +12,7 @@ from typing import Any
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.data.samples import Sample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
-from bimodal_cl.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, list_images
+from bimodal_cl.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
 from bimodal_cl.progress import note
 
@@ -59,9 +59,19 @@ def read(args: argparse.Namespace) -> SourcePlan:
     elif any(map(_holds_images, parquets)):
         kind, parts = _read_parquet, parquets
     else:
+        others = Counter("folders" if path.is_dir() else "".join(path.suffixes[-2:]) or NO_ENDING for path in paths)
         raise UserError(
             f"{folder} is not what img2dataset writes: no .tar, no numbered folder, no .parquet with a column of images"
+            f"{f'; it holds {describe_endings(others)}' if others else ''}"
         )
+    expected = {*parts, *(part.with_suffix(".parquet") for part in parts)}
+    others = Counter(
+        "folders" if path.is_dir() else ending_of(path.name)
+        for path in paths
+        if path not in expected and not path.name.endswith("_stats.json")
+    )
+    if others:
+        note(f"{folder}: left out: {describe_endings(others)}")
     lacking: Counter[str] = Counter()
     total = sum(filter(None, map(_count_successes, parts))) or None
     return SourcePlan([Split("", _items(parts, kind, lacking), total, lacking)])
