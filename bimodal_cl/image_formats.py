@@ -1,39 +1,89 @@
-"""The image formats that are read: plain raster formats that Pillow decodes by itself, and their files' extensions.
+"""What is read, by extension: captions, and images of the plain raster formats that Pillow decodes by itself.
 
-Left out of Pillow's list are formats that start other programs (EPS), that are drawings or containers for which Pillow
-has no decoder (WMF, GRIB, HDF5, ...), and those of video.
+Left out of Pillow's list are formats that start other programs (EPS), that are drawings, videos or containers for which
+it has no decoder (WMF, MPEG, IPTC, GRIB, BUFR, HDF5), measurements without a defined brightness (FITS), PCD, whose
+extension is that of point clouds today, and three whose files have no extension (MCIDAS, SPIDER, XVTHUMB).
 """
 
 from __future__ import annotations
 
-# By Pillow's name; the first extension of a format is the usual one. A row table stores an extension by its place in
-# IMAGE_EXTENSIONS, so new ones go to the end.
-EXTENSIONS_OF_FORMAT = {
+# By Pillow's name, in the order in which content is tried; TGA has no mark of its own, so it comes last. The first
+# extension of a format is the usual one. A row table stores an extension by its place in IMAGE_EXTENSIONS, so new
+# formats go to the end of _LATER.
+_TGA = {"TGA": (".tga", ".icb", ".vda", ".vst")}
+_LATER: dict[str, tuple[str, ...]] = {
+    "BLP": (".blp",),
+    "CUR": (".cur",),
+    "DCX": (".dcx",),
+    "FLI": (".fli", ".flc"),
+    "FTEX": (".ftc", ".ftu"),
+    "GBR": (".gbr",),
+    "IM": (".im",),
+    "MSP": (".msp",),
+    "PIXAR": (".pxr",),
+    "SUN": (".ras",),
+}
+EXTENSIONS_OF_FORMAT: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "GIF": (".gif",),
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif",),
+    "AVIF": (".avif", ".avifs"),
     "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
-    "TGA": (".tga",),
     "ICO": (".ico",),
     "PCX": (".pcx",),
     "DIB": (".dib",),
     "DDS": (".dds",),
     "QOI": (".qoi",),
-    "SGI": (".sgi",),
+    "SGI": (".sgi", ".rgb", ".rgba", ".bw"),
     "MPO": (".mpo",),
     "ICNS": (".icns",),
     "PSD": (".psd",),
     "XBM": (".xbm",),
     "XPM": (".xpm",),
+    **_LATER,
+    **_TGA,
 }
-IMAGE_FORMATS = tuple(EXTENSIONS_OF_FORMAT)
+IMAGE_FORMATS = tuple(name for name in EXTENSIONS_OF_FORMAT if name != "MPO")  # which Pillow opens as JPEG
 _FIRST = (".jpg", ".jpeg", ".png", ".webp")
+_NUMBERED = [*(name for name in EXTENSIONS_OF_FORMAT if name not in (*_LATER, *_TGA)), *_TGA, *_LATER]
 IMAGE_EXTENSIONS = (
     *_FIRST,
-    *(each for extensions in EXTENSIONS_OF_FORMAT.values() for each in extensions if each not in _FIRST),
+    *(each for name in _NUMBERED for each in EXTENSIONS_OF_FORMAT[name] if each not in _FIRST),
 )
+
+# The names of a caption beside an image; where a sample has several, the first of these is read.
+TEXT_EXTENSIONS = (".txt", ".caption", ".text")
+TEXT_EXTENSION = TEXT_EXTENSIONS[0]  # which is written
+
+# What else stands where images should, by how it begins: to say so beats "not an image".
+_OTHER_CONTENT = {
+    b"II*\0": "a TIFF that Pillow cannot read",
+    b"MM\0*": "a TIFF that Pillow cannot read",
+    b"\xff\xd8\xff": "a damaged JPEG",
+    b"\x89PNG": "a damaged PNG",
+    b"GIF8": "a damaged GIF",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"%PDF": "PDF",
+    b"%!PS": "PostScript",
+    b"<svg": "SVG",
+    b"<?xml": "XML or SVG",
+    b"<!doctype html": "HTML",
+    b"<html": "HTML",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+}
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def name_other_content(data: bytes) -> str:
+    """Say what bytes that are no image of ``IMAGE_FORMATS`` are, as far as their beginning tells; else ``""``."""
+    if data[4:8] == b"ftyp":
+        return "HEIC" if data[8:12] in _HEIF_BRANDS else "a video (MP4)"
+    if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
+        return "JPEG XL"
+    begin = data[:64].lstrip().lower()
+    return next((name for mark, name in _OTHER_CONTENT.items() if begin.startswith(mark.lower())), "")

@@ -6,17 +6,60 @@ import numpy as np
 from PIL import Image
 
 WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag
+
+
+class UndefinedRange(ValueError):
+    """An image whose values have no defined brightness: which of them is white is not known."""
+
+
+def is_deep(mode: str) -> bool:
+    """Whether a mode is a grey of more than 8 bits: integers of 16 (``I;16...``) or 32 (``I``), or floats (``F``)."""
+    return mode in ("I", "F") or mode.startswith("I;16")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a decoded image of any mode to RGB, transparency laid on white, 16 bits scaled to 8."""
-    if image.mode == "RGB" and "transparency" not in image.info:
+    """Convert a decoded image of any mode to RGB.
+
+    - Transparency is laid on white.
+    - Integers from 0 to 65535 are taken as 16 bits, whose high byte remains. Where none is above 255 they are taken as
+      8 bits that were stored in more: viewers show such a file all but black.
+    - Floats from 0 to 1 are multiplied by 255; those from 0 to 255 are rounded.
+    - Everything else as Pillow converts it: 1 bit to 0 or 255, palettes by their colours, CMYK as ``(1 - C)(1 - K)``,
+      L*a*b* from D50 to sRGB. An embedded ICC profile is not applied.
+
+    Raises:
+        UndefinedRange: other integers or floats: black and white are not defined for them.
+    """
+    transparent = "transparency" in image.info
+    if image.mode == "RGB" and not transparent:
         return image
-    if image.mode in WITH_ALPHA or "transparency" in image.info:
+    if is_deep(image.mode):
+        return Image.fromarray(_to_eight_bits(image)).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")  # the only one that Pillow converts it to
+    if image.mode in WITH_ALPHA or transparent:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey; a plain conversion would clip at 255
-        grey = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> np.ndarray:
+    """Grey of more than 8 bits as uint8 ``[height, width]``, with a transparent value as white."""
+    values = np.asarray(image)
+    low, high = values.min(initial=0), values.max(initial=0)
+    if not (low >= 0 and high <= (255 if image.mode == "F" else 65535)):  # NaN fails as well
+        raise UndefinedRange(
+            f"mode {image.mode} with values from {low:g} to {high:g}: which of them is white is not known; "
+            "save it as 8 or 16 bits"
+        )
+    if image.mode == "F":
+        grey = np.rint(values * 255 if high <= 1 else values).astype(np.uint8)
+    else:
+        grey = (values >> 8 if high > 255 else values).astype(np.uint8)
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow heeds it where there are 8 bits
+        grey = 255 - grey
+    transparent = image.info.get("transparency")
+    return grey if transparent is None else np.where(values == transparent, np.uint8(255), grey)

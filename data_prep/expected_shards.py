@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimodal_cl.data.locations import is_remote
+from bimodal_cl.data.locations import is_remote, list_tars
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
 from bimodal_cl.errors import UserError
 
-from .index import find_tars
+from .input_paths import require_folder
 from .shard_check import MANIFEST_KIND, Finding
 
 
@@ -41,11 +41,14 @@ def expect_shards(folder: Path, captions: CaptionsMode) -> Expected:
         UserError: no such folder, or neither a manifest nor a tar in it.
     """
     shards, mode, findings = _read_manifest(folder)
-    names = list(shards) or [path.name for path in find_tars(folder)]
+    if not shards:
+        require_folder(folder)
+        names = [path.relative_to(folder).as_posix() for path in list_tars(folder)]
+        return Expected(names, shards, mode or captions, findings)
     for path in sorted(folder.glob("*.tar")):
-        if path.name not in names:
+        if path.name not in shards:
             findings.append(Finding(MANIFEST_KIND, path.name, "", f"is not in {MANIFEST_NAME}"))
-    return Expected(names, shards, mode or captions, findings)
+    return Expected(list(shards), shards, mode or captions, findings)
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Shard], CaptionsMode | None, list[Finding]]:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from bimodal_cl.data.decode import MAX_PIXELS
-from bimodal_cl.image_modes import to_rgb
+from bimodal_cl.data.decode import MAX_PIXELS, BadImage, decode_picture, load_picture, open_picture
 
-# Sources may hold more formats than shards do, but only plain raster ones: some of Pillow's others start programs.
-SOURCE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-# Content decides, not the file's name. Pillow calls a JPEG with an embedded preview MPO.
+# What other programs read from shards; content decides, not the file's name. Pillow calls a JPEG with an embedded
+# preview MPO.
 EXTENSION_OF_FORMAT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-
-
-class BadImage(ValueError):
-    """An image that cannot be read or decoded; the message says why."""
+MAX_SOURCE_PIXELS = 2 * MAX_PIXELS  # of an image that is scaled down, which is where Pillow's own limit lies
 
 
 @dataclass(frozen=True)
@@ -43,25 +37,25 @@ def store_image(image: Path | bytes, max_side: int | None = None, quality: int =
         quality: JPEG quality of images that are encoded again, 1 to 100.
 
     Raises:
-        BadImage: no such file, not an image, truncated, or too many pixels.
+        BadImage: no such file, not an image, truncated, too many pixels, or values of no defined brightness.
     """
     data = _read(image)
-    picture = open_image(data)
+    picture = open_picture(data, MAX_SOURCE_PIXELS)
     extension = EXTENSION_OF_FORMAT.get(picture.format or "")
     too_large = max_side is not None and max(picture.size) > max_side
     if not too_large and picture.width * picture.height > MAX_PIXELS:
-        raise BadImage(f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}; --max-side shrinks it")
+        reason = f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}; --max-side shrinks it"
+        raise BadImage("too_many_pixels", reason)
     if extension and not too_large:
         # Decoding at an eighth of the size still reads every byte, which is what finds a truncated file.
         picture.draft(None, (1, 1))
-        _decode(picture)
+        load_picture(picture)
         return StoredImage(data, extension)
     reason = "resized" if too_large else f"{picture.format} as JPEG"
     if too_large:
         assert max_side is not None
         picture.draft(None, (2 * max_side, 2 * max_side))
-    _decode(picture)
-    upright = to_rgb(_upright(picture))
+    upright = decode_picture(picture)
     if too_large:
         assert max_side is not None
         upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
@@ -70,60 +64,15 @@ def store_image(image: Path | bytes, max_side: int | None = None, quality: int =
     return StoredImage(buffer.getvalue(), ".jpg", reason)
 
 
-def stored_extension(data: bytes) -> str | None:
-    """The extension that a shard's member of these bytes has; None where shards do not hold the format.
-
-    Raises:
-        BadImage: as :func:`open_image`.
-    """
-    return EXTENSION_OF_FORMAT.get(open_image(data).format or "")
-
-
-def open_image(data: bytes) -> Image.Image:
-    """Open an image from its bytes, header only.
-
-    Raises:
-        BadImage: empty, not an image of ``SOURCE_FORMATS``, or more pixels than Pillow allows.
-    """
-    if not data:
-        raise BadImage("zero bytes")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's advice on many pixels, which have a limit of their own here
-            return Image.open(io.BytesIO(data), formats=SOURCE_FORMATS)
-    except Image.UnidentifiedImageError:
-        raise BadImage(f"not an image (its bytes are not {', '.join(SOURCE_FORMATS)})") from None
-    except Exception as error:  # a broken file can make a decoder raise nearly anything
-        raise BadImage(_one_line(error)) from None
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ImageOps.exif_transpose(picture)
-    except Exception:  # damaged EXIF says nothing about the pixels, which did decode
-        return picture
-
-
 def _read(image: Path | bytes) -> bytes:
     if isinstance(image, bytes):
         return image
     try:
         return image.read_bytes()
     except FileNotFoundError:
-        raise BadImage("no such file") from None
+        raise BadImage("unreadable", "no such file") from None
     except (OSError, ValueError) as error:
-        raise BadImage(f"cannot be read: {_one_line(error)}") from None
-
-
-def _decode(picture: Image.Image) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on odd metadata
-            picture.load()
-    except Exception as error:  # as above
-        raise BadImage(_one_line(error)) from None
+        raise BadImage("unreadable", f"cannot be read: {_one_line(error)}") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS
-from bimodal_cl.data.locations import expand_locations, is_pipe, is_remote, name_of
+from bimodal_cl.data.locations import count_other_shards, expand_locations, is_pipe, is_remote, name_of
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
-from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.data.row_table import ROWS_FOLDER, row_table_path
+from bimodal_cl.data.samples import count_members
 from bimodal_cl.data.shard import NAME_KINDS, index_shard
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_files import describe_endings
+from bimodal_cl.image_formats import TEXT_EXTENSIONS
 from bimodal_cl.progress import note, progress
 
-from .input_paths import require_folder
 from .layouts import Layout, recognise_layout
 from .ordered_work import map_shards, require_num_proc
 from .shard_description import Description, NamedShard, describe_shard, writing_to
@@ -43,6 +44,7 @@ class IndexReport:
         layout: of the first shard; None where it has no name.
         num_reused: shards that an earlier index had read and that have not changed since.
         counts: what the headers tell, by kind.
+        left_out: members that belong to no sample with an image, by ending.
     """
 
     manifest: Manifest
@@ -50,6 +52,7 @@ class IndexReport:
     layout: Layout | None
     num_reused: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> Iterator[str]:
         """The summary, for people."""
@@ -66,6 +69,8 @@ class IndexReport:
             for kind, meaning in kinds.items():
                 if self.counts[kind]:
                     yield f"  {self.counts[kind]:,} {kind} ({rule}): {meaning}"
+        if self.left_out:
+            yield f"  members of no sample: {describe_endings(self.left_out)}"
 
 
 def index_shards(
@@ -99,7 +104,11 @@ def index_shards(
     """
     require_num_proc(workers, "--workers")
     locations = expand_locations(patterns, storage is not None and storage.allow_pipe)
-    folder = _folder_of(locations) if to is None else to
+    for pattern in patterns:
+        others = count_other_shards(Path(pattern)) if not is_remote(pattern) and Path(pattern).is_dir() else {}
+        if others:
+            note(f"{pattern}: left out: {describe_endings(others)}")
+    folder = _folder_of(locations, patterns) if to is None else to
     first = _first_shard(locations[0], storage)
     layout = None if first is None else recognise_layout(first, locations[0], _beside(locations[0], storage))
     old_mode = _old_captions(folder)
@@ -114,14 +123,19 @@ def index_shards(
     with locked(folder):
         _remove_temporary_files(folder)
         found = _describe_all(locations, folder, mode, workers, damaged, storage)
+        _require_samples(found, layout, folder, storage)
         for description in found:
+            shard, name = description.shard, name_of(description.shard.name)
             if description.damage:
-                shard = description.shard
-                note(f"{name_of(shard.name)}: {description.damage}; {shard.num_images:,} samples kept")
+                note(f"{name}: {description.damage}; {shard.num_images:,} samples kept")
+            elif not shard.num_images:
+                note(f"{name}: holds no image")
         counts = sum((Counter(description.counts) for description in found), Counter())
+        left_out = sum((Counter(description.left_out) for description in found), Counter())
         manifest, is_new = _save(folder, mode, found, {k: n for k, n in counts.items() if k in SHARD_KINDS}, overwrite)
         _remove_stale_tables(manifest)
-    return IndexReport(manifest, is_new, layout, sum(description.reused for description in found), counts)
+    reused = sum(description.reused for description in found)
+    return IndexReport(manifest, is_new, layout, reused, counts, left_out)
 
 
 def _describe_all(
@@ -138,20 +152,38 @@ def _describe_all(
         return list(progress(described, len(jobs), "shards", "index"))
 
 
-def find_tars(folder: Path) -> list[Path]:
-    """Return the tars of a folder in natural order.
+def _require_samples(
+    found: Sequence[Description], layout: Layout | None, folder: Path, storage: Storage | None
+) -> None:
+    """Refuse shards of which not one sample can be used, and say what they hold.
 
     Raises:
-        UserError: no such folder, or no tar in it.
+        UserError: there is no image, or no caption and no layout that tells why.
     """
-    require_folder(folder)
-    paths = sorted(folder.glob("*.tar"), key=lambda path: natural_order(path.name))
-    if not paths:
-        raise UserError(f"no .tar in {folder}")
-    return paths
+    has_image = any(description.shard.num_images for description in found)
+    if has_image and (layout is not None or any(description.shard.num_texts for description in found)):
+        return
+    endings: Counter[str] = Counter()
+    for name in (description.shard.name for description in found):
+        if not is_pipe(name):
+            endings += count_members(storage.local_copy(name) if storage and is_remote(name) else folder / name)
+        if not (folder / MANIFEST_NAME).exists():
+            row_table_path(folder, name).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds the tables of an older index
+        (folder / ROWS_FOLDER).rmdir()
+    first = found[0].shard.name
+    damage = next((description.damage for description in found if description.damage), "")
+    raise UserError(
+        f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}: no "
+        f"{'captions' if has_image else 'images'} in {len(found):,} shard{'s' if len(found) > 1 else ''}; they hold "
+        f"{describe_endings(endings) or 'nothing'}{f' ({damage})' if damage else ''}; a sample is an image "
+        f"(.jpg, .png, .webp, .tif, ...) and a {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]} beside it"
+    )
 
 
-def _folder_of(locations: Sequence[str]) -> Path:
+def _folder_of(locations: Sequence[str], patterns: Sequence[str]) -> Path:
+    if len(patterns) == 1 and not is_remote(patterns[0]) and Path(patterns[0]).is_dir():
+        return Path(patterns[0])
     folders = {"" if is_remote(location) else os.path.dirname(location) for location in locations}  # noqa: PTH120
     if len(folders) > 1 or is_remote(locations[0]):
         where = "not on this machine" if is_remote(locations[0]) else "in several folders"

@@ -45,12 +45,14 @@ class Split:
         items: gives the items, in the order of their image ids.
         total: how many items that will be, for the progress bar; None where nobody knows.
         lacking: by reason, how many images the source lists without holding them; filled in while items are taken.
+        left_out: by ending, how many files of the source are not read.
     """
 
     name: str
     items: Iterable[Item | BadItem]
     total: int | None
     lacking: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bimodal_cl.data.locations import is_pipe
 from bimodal_cl.data.manifest import CaptionsMode
-from bimodal_cl.data.shard import TEXT_EXTENSION
+from bimodal_cl.image_formats import TEXT_EXTENSIONS
 
 NUM_SHARDS = "nshards.txt"  # CLIP_benchmark writes it beside its shards
 _MEMBERS = 16  # members that are looked at
@@ -55,11 +55,12 @@ def recognise_layout(path: Path, location: str, has_beside: Callable[[str], bool
     begin = _look(path)
     if begin is None:
         return None
-    if ".cls" in begin.extensions and TEXT_EXTENSION not in begin.extensions:
+    has_text = any(extension in begin.extensions for extension in TEXT_EXTENSIONS)
+    if ".cls" in begin.extensions and not has_text:
         return Layout(
             "CLIP_benchmark classification", None, "it has labels and no captions; `bimodal-eval zero-shot` scores it"
         )
-    if TEXT_EXTENSION not in begin.extensions:
+    if not has_text:
         return _without_text(begin)
     if ".json" not in begin.extensions and has_beside(NUM_SHARDS):
         return Layout("CLIP_benchmark retrieval", "lines", "a .txt holds a caption a line")
@@ -91,7 +92,7 @@ def _without_text(begin: _Beginning) -> Layout | None:
     return Layout(
         "captions in .json only",
         None,
-        f"its captions ('{key}') are not read, only those of a .txt beside the image; "
+        f"its captions ('{key}') are not read, only those of a .txt, .caption or .text beside the image; "
         "`bimodal-prep write img2dataset` writes shards that have one",
     )
 

@@ -8,21 +8,21 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bimodal_cl.data.decode import BadImage, open_encoded
+from bimodal_cl.data.decode import BadImage, EncodedImage, open_encoded
 from bimodal_cl.data.faults import NOTED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.locations import is_remote, name_of
 from bimodal_cl.data.manifest import CaptionsMode, Shard
-from bimodal_cl.data.member_names import IMAGE_EXTENSIONS, TEXT_EXTENSION
 from bimodal_cl.data.row_table import save_row_table
+from bimodal_cl.data.samples import Sample, TarSamples, open_samples
 from bimodal_cl.data.shard import index_shard, split_captions
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTENSIONS
 
 from .captions import clean_captions
-from .image_bytes import open_image, stored_extension
+from .image_bytes import EXTENSION_OF_FORMAT
 from .keys import KeyMaker
 from .tar_file import MAX_NAME, TarWriter, fits_header
-from .tar_samples import Sample, TarSamples, open_samples
 
 MANIFEST_KIND = "manifest"
 
@@ -61,7 +61,7 @@ class ShardJob:
 class ShardCheck:
     """What a shard holds (rows and captions, as an index counts them), its findings, and its clean copy if made.
 
-    ``left_out`` says which members the copy has no room for.
+    ``left_out`` says which members the copy has no room for, ``in_no_sample`` counts those of no sample by ending.
     """
 
     num_images: int = 0
@@ -69,6 +69,7 @@ class ShardCheck:
     findings: list[Finding] = field(default_factory=list)
     clean: Shard | None = None
     left_out: list[str] = field(default_factory=list)
+    in_no_sample: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -190,8 +191,8 @@ class _SampleChecks:
     def run(self) -> None:
         """Add all findings to the result, and what is good to the copy."""
         samples = self.tar.samples
-        without_text = {sample.key for sample in samples if sample.image and not sample.has_text}
-        strays = [sample for sample in samples if not sample.image and sample.has_text]
+        without_text = {sample.key for sample in samples if sample.image and not sample.text}
+        strays = [sample for sample in samples if not sample.image and sample.text]
         stray_of = {sample.key: sample for sample in strays if sample.key in without_text}
         # A text goes back to its image where it is clear which belongs to which.
         num_strays = Counter(sample.key for sample in strays)
@@ -199,7 +200,7 @@ class _SampleChecks:
         seen: set[str] = set()
         for sample in samples:
             if sample.image is None:
-                if sample.has_text and sample.key not in stray_of:
+                if sample.text and sample.key not in stray_of:
                     self._found("no_image", sample, f"only {', '.join(sample.members)}")
                 continue
             if sample.key in seen:
@@ -207,40 +208,52 @@ class _SampleChecks:
             seen.add(sample.key)
             if "." in sample.key.rpartition("/")[2]:
                 self._found("dotted_key", sample, SHARD_KINDS["dotted_key"])
-            stray = None if sample.has_text else stray_of.get(sample.key)
+            stray = None if sample.text else stray_of.get(sample.key)
+            self._check_members(sample)
             is_clear = num_strays[sample.key] == num_images[sample.key] == 1
             self._check(sample, stray, is_clear)
         if self.tar.damage is not None:
             cut = f"; {self.tar.cut.key} is cut off" if self.tar.cut is not None else ""
             reason = self.tar.damage.reason.removeprefix(f"{self.tar.damage.kind}: ")
             self.result.findings.append(Finding(self.tar.damage.kind, self.shard, "", reason + cut))
+        self.result.in_no_sample = self.tar.left_out
 
     def _found(self, kind: str, sample: Sample, reason: str) -> None:
         self.result.findings.append(Finding(kind, self.shard, sample.key, reason))
+
+    def _check_members(self, sample: Sample) -> None:
+        """Name the images and texts of a sample that are not used."""
+        for kind, used, known in (
+            ("second_image", sample.image, IMAGE_EXTENSIONS),
+            ("second_text", sample.text, TEXT_EXTENSIONS),
+        ):
+            for extension in sample.members:
+                if extension in known and extension != used:
+                    self._found(kind, sample, f"{extension} is not used, {used} is")
 
     def _check(self, sample: Sample, stray: Sample | None, is_clear: bool) -> None:
         """Check a sample that has an image. ``stray`` holds its text where that stands elsewhere."""
         assert sample.image is not None
         if stray is not None:
-            self._found("not_adjacent", sample, "its .txt does not stand next to its image")
-        elif not sample.has_text:
-            self._found("no_caption", sample, "has no .txt")
-        owner = sample if sample.has_text else stray if is_clear else None
+            self._found("not_adjacent", sample, f"its {stray.text} does not stand next to its image")
+        elif not sample.text:
+            self._found("no_caption", sample, f"has no {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]}")
+        owner = sample if sample.text else stray if is_clear else None
         try:
             image = self.tar.read(sample, sample.image)
-            text = None if owner is None else self.tar.read(owner, TEXT_EXTENSION)
+            text = None if owner is None or owner.text is None else self.tar.read(owner, owner.text)
             others = {
                 extension: self.tar.read(sample, extension)
                 for extension in (sample.members if self.copy is not None else ())
-                if extension not in (*IMAGE_EXTENSIONS, TEXT_EXTENSION)
+                if extension not in (*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS)
             }
         except OSError as error:
             self._found("unreadable", sample, str(error.strerror or error))
             return
-        is_good = self._check_image(sample, image)
+        format = self._check_image(sample, image)
         kept = [] if text is None else self._check_text(sample, text)
-        if self.copy is not None and is_good and kept:
-            extension = stored_extension(image) or sample.image
+        if self.copy is not None and format is not None and kept:
+            extension = EXTENSION_OF_FORMAT.get(format) or EXTENSIONS_OF_FORMAT[format][0]
             members = {**others, extension: image, TEXT_EXTENSION: "\n".join(kept).encode()}
             for left_out in self.copy.write(sample.key, members, len(kept)):
                 self.result.left_out.append(
@@ -248,17 +261,18 @@ class _SampleChecks:
                     f"{MAX_NAME} bytes of a header"
                 )
 
-    def _check_image(self, sample: Sample, data: bytes) -> bool:
+    def _check_image(self, sample: Sample, data: bytes) -> str | None:
+        """Return the image's format; None where it is bad."""
         assert sample.image is not None
         try:
             encoded = open_encoded(data, self.max_pixels, sample.image)
-            for note in encoded.notes:
-                self._found(note, sample, _describe(note, sample.image, encoded.size, data))
             encoded.decode()
         except BadImage as error:
             self._found(error.kind, sample, f"image {sample.image}: {error}")
-            return False
-        return True
+            return None
+        for note in encoded.notes:
+            self._found(note, sample, _describe(note, sample.image, encoded))
+        return encoded.format
 
     def _check_text(self, sample: Sample, text: bytes) -> list[str]:
         """Return the captions of the clean copy."""
@@ -268,14 +282,14 @@ class _SampleChecks:
             self._found("not_utf8", sample, f"caption is not UTF-8 (byte {error.start})")
         captions = split_captions(text, self.captions)
         if not captions:
-            self._found("empty_caption", sample, "its .txt is blank")
+            self._found("empty_caption", sample, "its text is blank")
         return clean_captions(captions)[0]
 
 
-def _describe(note: str, extension: str, size: tuple[int, int], data: bytes) -> str:
+def _describe(note: str, extension: str, encoded: EncodedImage) -> str:
     """What was found, where the kind alone does not say it; else the rule."""
     if note == "wrong_extension":
-        return f"is {open_image(data).format}, not {extension}"
+        return f"is {encoded.format}, not {extension}"
     if note == "extreme_aspect":
-        return f"{size[0]} x {size[1]} pixels"
+        return f"{encoded.size[0]} x {encoded.size[1]} pixels"
     return USED_KINDS[note]

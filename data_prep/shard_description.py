@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bimodal_cl.data.locations import is_remote, name_of
 from bimodal_cl.data.manifest import CaptionsMode, DamagedRule, Shard
-from bimodal_cl.data.row_table import load_table_header, save_row_table
+from bimodal_cl.data.row_table import RULES, load_table_header, save_row_table
 from bimodal_cl.data.shard import index_shard
 from bimodal_cl.errors import UserError
 
@@ -43,12 +43,14 @@ class Description:
     Args:
         shard: its entry.
         counts: what the headers tell, by kind.
+        left_out: members that belong to no sample, by ending.
         damage: why not all of it is used, for people; "" where it is whole.
         reused: whether an earlier index had read it.
     """
 
     shard: Shard
     counts: Mapping[str, int]
+    left_out: Mapping[str, int]
     damage: str = ""
     reused: bool = False
 
@@ -93,7 +95,7 @@ def describe_shard(
             if table is not None:
                 table.unlink()
             raise UserError(f"shard {named.location}: changed while it was read; index it again when it is complete")
-    return Description(shard, index.counts, index.damage)
+    return Description(shard, index.counts, index.left_out, index.damage)
 
 
 def _stat(path: Path, named: NamedShard) -> os.stat_result:
@@ -124,7 +126,7 @@ def _reuse(
 ) -> Description | None:
     """What the row table of an earlier index tells, if the shard, of which ``info`` is said now, is still the same."""
     header = load_table_header(folder, name)
-    if header is None or header.captions != captions:
+    if header is None or header.captions != captions or header.rules != RULES:
         return None
     if info is not None:
         if not info.version or (header.shard.bytes, header.version) != (info.size, info.version):
@@ -134,4 +136,5 @@ def _reuse(
     broken = _DAMAGE & set(header.counts)
     if broken and damaged == "refuse":
         return None  # reading it again says where it is broken
-    return Description(header.shard, header.counts, "only what stands before the damage" if broken else "", True)
+    damage = "only what stands before the damage" if broken else ""
+    return Description(header.shard, header.counts, header.left_out, damage, True)

@@ -15,6 +15,7 @@ from bimodal_cl.data.locations import is_remote
 from bimodal_cl.data.manifest import CaptionsMode, Manifest
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_files import describe_endings
 from bimodal_cl.progress import note, progress
 
 from .expected_shards import Expected, expect_shards
@@ -38,12 +39,14 @@ class VerifyReport:
         num_images: rows of all shards, good or not.
         counts: findings by kind: faults, and oddities that are used as they are.
         num_copied: images of the clean copy.
+        in_no_sample: members that belong to no sample with an image, by ending.
         num_left_out: members of those samples that are not in it, since their names are too long.
     """
 
     num_images: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     num_copied: int = 0
+    in_no_sample: Counter[str] = field(default_factory=Counter)
     num_left_out: int = 0
 
     @property
@@ -61,6 +64,8 @@ class VerifyReport:
         for kind, meaning in MEANING_OF.items():
             if self.counts[kind]:
                 yield f"  {self.counts[kind]:,} {kind} ({RULE_OF[kind]}): {meaning}"
+        if self.in_no_sample:
+            yield f"  members of no sample: {describe_endings(self.in_no_sample)}"
 
 
 def verify_folder(
@@ -134,6 +139,7 @@ def _collect(
     with closing(map_shards(check, jobs, workers, PRELOADED)) as checks:
         for done in progress(checks, len(jobs), "shards", what):
             report.num_images += done.num_images
+            report.in_no_sample += done.in_no_sample
             for finding in done.findings:
                 report.counts[finding.kind] += 1
                 say(finding)

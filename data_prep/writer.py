@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from bimodal_cl.data.decode import BadImage
 from bimodal_cl.data.manifest import Manifest, Shard
 from bimodal_cl.data.row_table import save_row_table
 from bimodal_cl.data.shard import index_shard
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_files import describe_endings
 from bimodal_cl.progress import note, progress
 
 from .captions import clean_captions
-from .image_bytes import BadImage, store_image
+from .image_bytes import store_image
 from .items import BadItem, Item, SourcePlan, Split
 from .keys import KeyMaker
 from .ordered_work import map_in_order, require_num_proc
@@ -78,7 +80,7 @@ class WriteReport:
     """What became of a split's items.
 
     ``reencoded`` counts images by reason, ``skipped`` items that were left out, ``empty_captions`` dropped captions,
-    ``lacking`` by reason what the source lists and does not hold.
+    ``lacking`` by reason what the source lists and does not hold, ``left_out`` by ending the files that are not read.
     """
 
     split: str
@@ -87,6 +89,7 @@ class WriteReport:
     empty_captions: int = 0
     reencoded: Counter[str] = field(default_factory=Counter)
     lacking: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -112,6 +115,8 @@ class WriteReport:
             yield f"  {self.skipped:,} items skipped (named above)"
         for reason, count in sorted(self.lacking.items()):
             yield f"  {count:,} images that the source lists and does not hold: {reason}"
+        if self.left_out:
+            yield f"  files left out: {describe_endings(self.left_out)}"
 
 
 def write(
@@ -146,7 +151,7 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
         UserError: no item could be used, or ``options.strict`` and one could not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = WriteReport(split.name, lacking=split.lacking)
+    report = WriteReport(split.name, lacking=split.lacking, left_out=split.left_out)
     prepare = partial(_prepare, max_side=options.max_side, quality=options.quality)
     with contextlib.closing(map_in_order(prepare, split.items, options.num_proc)) as prepared:
         items = progress(prepared, split.total, "items", f"write {split.name}".strip())
@@ -165,7 +170,8 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
             save_row_table(folder, report.shards[-1], index_shard(folder / name, "lines"))
     if not report.shards:
         what = f"split '{split.name}'" if split.name else "the source"
-        raise UserError(f"{what} has no item that can be written ({report.skipped} skipped)")
+        left_out = f"; files left out: {describe_endings(report.left_out)}" if report.left_out else ""
+        raise UserError(f"{what} has no item that can be written ({report.skipped} skipped{left_out})")
     Manifest(folder=folder, captions="lines", shards=tuple(report.shards)).save()
     return report
 

@@ -159,6 +159,8 @@ def _faulty_images() -> Iterator[Group]:
     for tags, orientation in zip(exif, (3, 6, 8), strict=True):
         tags[0x0112] = orientation
     grey16 = Image.fromarray((np.asarray(picture(6, mode="L")).astype(np.uint16) << 8) + 77)
+    deep = Image.fromarray(np.arange(1200, dtype=np.int32).reshape(30, 40) - 600)
+    bright = np.linspace(0, 1000, 1200, dtype=np.float32).reshape(30, 40)
     images = {
         "zero_bytes": [("jpg", b""), ("png", b"")],
         "undecodable": [("jpg", b"<html>not found</html>"), ("jpg", jpeg[: len(jpeg) // 2]), ("png", png[:-400])],
@@ -167,11 +169,13 @@ def _faulty_images() -> Iterator[Group]:
             ("png", bomb_png(10_000, 9_000)),
             ("jpg", bomb_jpeg(60_000, 60_000)),
         ],
+        "undefined_range": [("tif", encode(deep, "TIFF")), ("pfm", encode(Image.fromarray(bright), "PPM"))],
         "wrong_extension": [
             ("jpg", encode(picture(7), "PNG")),
             ("png", encode(picture(8), "JPEG")),
             ("jpeg", encode(picture(9), "WEBP")),
             ("jpg", encode(picture(10), "BMP")),
+            ("webp", encode(picture(10), "TIFF")),
         ],
         "cmyk": [("jpg", encode(picture(11, mode="CMYK"), "JPEG")), ("jpg", encode(picture(12, mode="CMYK"), "JPEG"))],
         "palette": [("png", encode(picture(13, mode="P"), "PNG")), ("png", encode(picture(14, mode="P"), "PNG"))],
@@ -225,9 +229,20 @@ def _faulty_structure() -> Iterator[Group]:
     planted = [("duplicate_key", "duplicate_key1")] * 2
     yield Group([*again[0], *between, *again[1], *again[2]], 4, 4, planted)
 
+    for number, (first, second) in enumerate((("jpg", "png"), ("png", "webp"))):
+        key = f"second_image{number}"
+        images = [
+            (f"{key}.{ending}", encode(picture(70), "JPEG" if ending == "jpg" else ending))
+            for ending in (first, second)
+        ]
+        yield Group([*images, (f"{key}.txt", _caption(70))], planted=[("second_image", key)])
+    texts = [("second_text0.caption", b"not this one"), ("second_text0.txt", _caption(71))]
+    yield Group([("second_text0.jpg", encode(picture(71), "JPEG")), *texts], planted=[("second_text", "second_text0")])
+
     for number in range(2):
         key = f"no_image{number}"
         yield Group([(f"{key}.txt", b"a text without an image"), (f"{key}.json", b"{}")], 0, 0, [("no_image", key)])
+    yield Group([("photo.heic", b"...."), ("README", b"read me"), ("._photo.jpg", b"resource fork")], 0, 0)
 
 
 def _write_damaged(folder: Path) -> None:

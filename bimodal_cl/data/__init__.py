@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bimodal_cl.data.labelled import LabelledImages, open_labelled
     from bimodal_cl.data.manifest import Manifest, Shard
+    from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
     from bimodal_cl.data.pairs import Pair, image_ids_of_texts, read_pairs
     from bimodal_cl.data.plan import EpochPlan
-    from bimodal_cl.data.shard import IMAGE_EXTENSIONS, ShardIndex, index_shard, split_captions
+    from bimodal_cl.data.shard import ShardIndex, index_shard, split_captions
     from bimodal_cl.data.stream import Batch, Stream, open_stream
     from bimodal_cl.data.transforms import EvalTransform, TrainTransform
 
@@ -22,7 +23,8 @@ _MODULES = {
     "manifest": ("Manifest", "Shard"),
     "pairs": ("Pair", "image_ids_of_texts", "read_pairs"),
     "plan": ("EpochPlan",),
-    "shard": ("IMAGE_EXTENSIONS", "ShardIndex", "index_shard", "split_captions"),
+    "member_names": ("IMAGE_EXTENSIONS",),
+    "shard": ("ShardIndex", "index_shard", "split_captions"),
     "stream": ("Batch", "Stream", "open_stream"),
     "transforms": ("EvalTransform", "TrainTransform"),
 }

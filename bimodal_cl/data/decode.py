@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bimodal_cl.data.jpeg import DIVISORS, JpegHeader, decode_scaled, read_header
-from bimodal_cl.image_modes import WITH_ALPHA, to_rgb
+from bimodal_cl.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_FORMATS, name_other_content
+from bimodal_cl.image_modes import WITH_ALPHA, UndefinedRange, is_deep, to_rgb
 
 # Pillow's own threshold for a suspected decompression bomb: 0.25 GiB of RGB.
 MAX_PIXELS = 89_478_485
 # One side this many times the other is an extreme aspect.
 EXTREME_ASPECT = 20
-# Web data is full of files whose extension lies. Only plain raster decoders: others start programs or have no limits.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-# Pillow calls a JPEG with an embedded preview MPO.
-_EXTENSIONS = {"JPEG": ("jpg", "jpeg"), "MPO": ("jpg", "jpeg")}
+# Pillow calls a JPEG with an embedded preview MPO, and reads no further than the first image of either.
+_JPEG = (*EXTENSIONS_OF_FORMAT["JPEG"], *EXTENSIONS_OF_FORMAT["MPO"])
+_EXTENSIONS = {**EXTENSIONS_OF_FORMAT, "JPEG": _JPEG, "MPO": _JPEG}
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")  # where a PNG may say its orientation
 _PNG_BIT_DEPTH = 24  # offset of the byte
 
 # Orientations, as EXIF numbers them, whose upright image begins at the far edge of what is stored, across and down.
 _FAR_ACROSS, _FAR_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PILLOW_LIMIT = threading.RLock()  # Pillow's own limit of pixels is one number for all threads
 
 Box = tuple[int, int, int, int]
 
@@ -33,7 +46,8 @@ class BadImage(Exception):
     """An image that cannot be used.
 
     Args:
-        kind: ``"zero_bytes"``, ``"undecodable"`` or ``"too_many_pixels"``.
+        kind: ``"zero_bytes"``, ``"undecodable"``, ``"too_many_pixels"``, ``"undefined_range"`` or ``"unreadable"``, of
+            :data:`~bimodal_cl.data.faults.REPLACED_KINDS`.
         reason: what was found.
     """
 
@@ -49,6 +63,7 @@ class EncodedImage:
     Args:
         data: the file's bytes.
         size: (width, height) of the upright image, pixels.
+        format: what its bytes are, as Pillow calls it.
         notes: kinds of ``USED_KINDS`` of :mod:`~bimodal_cl.data.faults` that the header shows, in that order.
         orientation: how it is stored, 1 to 8, as EXIF numbers it.
         jpeg: its header, where it can be decoded at a reduced scale.
@@ -57,6 +72,7 @@ class EncodedImage:
 
     data: bytes
     size: tuple[int, int]
+    format: str = ""
     notes: tuple[str, ...] = ()
     orientation: int = 1
     jpeg: JpegHeader | None = None
@@ -95,7 +111,8 @@ class EncodedImage:
             if pixels is not None:
                 left, top, right, bottom = (edge // divisor for edge in box)
                 return turn_upright(pixels, self.orientation)[top:bottom, left:right]
-        return np.array(self.decode().crop(box))
+        left, top, right, bottom = box
+        return np.array(np.asarray(self.decode())[top:bottom, left:right])
 
     def _largest_divisor(self) -> int:
         """The smallest scale whose whole pixels begin where the upright image does.
@@ -128,7 +145,7 @@ def align_box(box: Box, size: tuple[int, int], side: int) -> tuple[Box, int]:
 
 
 def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "") -> EncodedImage:
-    """Read the header of a JPEG, PNG, WebP, GIF or BMP; no pixel is decoded.
+    """Read the header of an image of ``IMAGE_FORMATS``; no pixel is decoded.
 
     Args:
         data: the file's bytes.
@@ -142,35 +159,50 @@ def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "")
     if jpeg is not None and not jpeg.metadata:
         size = jpeg.width, jpeg.height
         _require_few_pixels(size, max_pixels)
-        return EncodedImage(data, size, _find_notes("JPEG", size, extension), 1, jpeg, max_pixels)
-    picture = _open(data, max_pixels)
+        return EncodedImage(data, size, "JPEG", _find_notes("JPEG", size, extension), 1, jpeg, max_pixels)
+    picture = open_picture(data, max_pixels)
     # To look for a PNG's EXIF, Pillow decodes the image.
     may_turn = picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
     orientation = _read_orientation(picture) if may_turn else 1
-    size = picture.size if orientation < 5 else (picture.height, picture.width)
-    notes = _find_notes(picture.format or "", size, extension, picture, data, orientation)
-    return EncodedImage(data, size, notes, orientation, jpeg, max_pixels)
+    is_sideways = orientation >= 5 and picture.format != "TIFF"  # whose size Pillow gives upright
+    size = (picture.height, picture.width) if is_sideways else picture.size
+    format = picture.format or ""
+    notes = _find_notes(format, size, extension, picture, data, orientation)
+    return EncodedImage(data, size, format, notes, orientation, jpeg, max_pixels)
 
 
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode JPEG, PNG, WebP, GIF or BMP (the first frame) to an upright RGB image.
+    """Decode an image of ``IMAGE_FORMATS`` (the first frame) to an upright RGB image.
 
-    Transparency is laid on white, 16 bits become 8, CMYK and palettes become RGB, EXIF orientation is applied. The
-    header's size is checked before a pixel is decoded.
+    Its mode becomes RGB as :func:`~bimodal_cl.image_modes.to_rgb` says; EXIF orientation is applied. The header's size
+    is checked before a pixel is decoded.
 
     Raises:
-        BadImage: the bytes are no image, are incomplete, or have more than ``max_pixels`` pixels.
+        BadImage: the bytes are no image, are incomplete, have more than ``max_pixels`` pixels, or hold values whose
+            brightness is not defined.
     """
-    picture = _open(data, max_pixels)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture.load()
-            return to_rgb(ImageOps.exif_transpose(picture) if _read_orientation(picture) != 1 else picture)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever their format's parser met
-        raise BadImage("undecodable", f"{type(error).__name__}: {error}") from None
+    return decode_picture(open_picture(data, max_pixels))
+
+
+def decode_picture(picture: Image.Image) -> Image.Image:
+    """Decode what :func:`open_picture` opened, as :func:`decode_image` does.
+
+    Raises:
+        BadImage: as there.
+    """
+    load_picture(picture)
+    with _as_bad_image():
+        return _turn_picture(to_rgb(picture), _read_orientation(picture))
+
+
+def load_picture(picture: Image.Image) -> None:
+    """Decode the pixels of what :func:`open_picture` opened; a TIFF becomes upright by that.
+
+    Raises:
+        BadImage: the bytes are damaged or incomplete.
+    """
+    with _as_bad_image(), _pixels_allowed(picture.width * picture.height):
+        picture.load()
 
 
 def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -182,29 +214,63 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels[::-1] if orientation in _FAR_DOWN else pixels
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Open with Pillow, which reads the header only."""
+def open_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open an image of ``IMAGE_FORMATS`` with Pillow, which reads the header only.
+
+    Raises:
+        BadImage: the bytes are no image, or have more than ``max_pixels`` pixels.
+    """
     if not data:
         raise BadImage("zero_bytes", "zero bytes")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's advice on bombs and odd EXIF; ours are counted faults
-            picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise BadImage("too_many_pixels", str(error)) from None
-    except MemoryError:
-        raise
-    except UnidentifiedImageError:
-        raise BadImage("undecodable", f"its bytes are not {', '.join(_FORMATS)}") from None
-    except Exception as error:
-        raise BadImage("undecodable", f"{type(error).__name__}: {error}") from None
+    with _as_bad_image(data), _pixels_allowed(max_pixels):
+        picture = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
     _require_few_pixels(picture.size, max_pixels)
     return picture
+
+
+@contextmanager
+def _as_bad_image(data: bytes = b"") -> Iterator[None]:
+    """Turn whatever Pillow raises into ``BadImage``, and keep its advice on bombs and odd metadata to itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (BadImage, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_many_pixels", str(error)) from None
+    except UndefinedRange as error:
+        raise BadImage("undefined_range", str(error)) from None
+    except UnidentifiedImageError:
+        found = name_other_content(data)
+        what = f"are {found}" if found else f"are not {', '.join(IMAGE_FORMATS[:8])} or another format that is read"
+        raise BadImage("undecodable", f"not an image (its bytes {what})") from None
+    except Exception as error:  # Pillow's decoders raise whatever their format's parser met
+        text = " ".join(str(error).split())
+        raise BadImage("undecodable", text or type(error).__name__) from None
+
+
+@contextmanager
+def _pixels_allowed(count: int) -> Iterator[None]:
+    """Lift Pillow's own limit of pixels where ours is higher."""
+    if Image.MAX_IMAGE_PIXELS is None or count <= 2 * Image.MAX_IMAGE_PIXELS:
+        yield
+        return
+    with _PILLOW_LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _require_few_pixels(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
         raise BadImage("too_many_pixels", f"{size[0]} x {size[1]} pixels, more than {max_pixels}")
+
+
+def _turn_picture(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(_TURN[orientation]) if orientation in _TURN else picture
 
 
 def _read_orientation(picture: Image.Image) -> int:
@@ -225,15 +291,15 @@ def _find_notes(
     data: bytes = b"",
     orientation: int = 1,
 ) -> tuple[str, ...]:
-    extension = extension.lower().removeprefix(".")
-    notes = {"wrong_extension": bool(extension) and extension not in _EXTENSIONS.get(format, (format.lower(),))}
+    extension = f".{extension.lower().removeprefix('.')}"
+    notes = {"wrong_extension": len(extension) > 1 and extension not in _EXTENSIONS.get(format, ())}
     if picture is not None:
         deep_png = format == "PNG" and data[_PNG_BIT_DEPTH] == 16
         notes["cmyk"] = picture.mode == "CMYK"
         notes["palette"] = picture.mode in ("P", "PA")
         notes["alpha"] = picture.mode in WITH_ALPHA or "transparency" in picture.info
-        notes["sixteen_bit"] = deep_png or picture.mode == "I" or picture.mode.startswith("I;16")
-        notes["animated"] = format != "MPO" and _is_animated(picture)
+        notes["sixteen_bit"] = deep_png or is_deep(picture.mode)
+        notes["animated"] = format not in ("MPO", "PSD") and _is_animated(picture)  # previews and layers
         notes["exif_rotated"] = orientation != 1
     notes["extreme_aspect"] = max(size) > EXTREME_ASPECT * min(size)
     return tuple(kind for kind, found in notes.items() if found)

@@ -18,20 +18,21 @@ from bimodal_cl.errors import UserError
 logger = logging.getLogger(__name__)
 
 REPLACED_KINDS = {
-    "no_caption": "the image has no .txt",
-    "empty_caption": "its .txt is blank",
-    "not_adjacent": "its .txt does not stand next to the image in the shard",
+    "no_caption": "the image has no .txt, .caption or .text",
+    "empty_caption": "its text is blank",
+    "not_adjacent": "its text does not stand next to the image in the shard",
     "zero_bytes": "the image has no bytes",
     "undecodable": "the image's bytes are not one, or are incomplete",
     "too_many_pixels": "the header promises more pixels than max_pixels: a decompression bomb",
-    "unreadable": "the disk or the server failed",
+    "undefined_range": "integers or floats of 32 bits of which nobody knows which are white",
+    "unreadable": "the disk or the server failed, or the shard is compressed",
 }
 USED_KINDS = {
     "wrong_extension": "the image is of another format than its name says; the bytes count",
     "cmyk": "converted to RGB",
     "palette": "converted to RGB",
     "alpha": "transparency is laid on white",
-    "sixteen_bit": "16 bits become 8",
+    "sixteen_bit": "16 bits (or floats) become 8; where none is above 255 they are taken as 8",
     "animated": "the first frame is used",
     "exif_rotated": "turned upright as its EXIF says",
     "extreme_aspect": "one side is more than 20 times the other; cropped like any other",
@@ -43,8 +44,12 @@ SHARD_KINDS = {
     "duplicate_key": "samples that have the key of an earlier one of their shard; each is a sample of its own",
     "no_image": "texts without an image beside them; they are no samples",
     "dotted_key": "a key with dots in it; it ends at the last dot",
+    "second_image": "images beside the first one of their sample, which is used",
+    "second_text": "texts beside the one of their sample that is read: .txt before .caption before .text",
 }
-NOTED_KINDS = frozenset((*USED_KINDS, "dotted_key"))  # oddities, not faults: all of such a sample is used
+NOTED_KINDS = frozenset(
+    (*USED_KINDS, "dotted_key", "second_image", "second_text")
+)  # oddities, not faults: all of such a sample is used
 MAX_EXAMPLES = 20
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
 
 from bimodal_cl.data.decode import BadImage, decode_image
-from bimodal_cl.data.shard import IMAGE_EXTENSIONS, list_members
+from bimodal_cl.data.locations import count_other_shards, list_tars
+from bimodal_cl.data.samples import open_samples
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.image_files import HIDDEN, count_endings, describe_endings, ending_of, list_images
+from bimodal_cl.image_formats import IMAGE_EXTENSIONS
+
+logger = logging.getLogger(__name__)
 
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
@@ -104,6 +111,8 @@ def open_labelled(path: str | Path, split: str = "test") -> LabelledImages:
     - ``PATH/SPLIT/CLASS/...`` or ``PATH/CLASS/...``: folders sorted by name are the classes. Their names, underscores
       as spaces, go into prompts, unless a ``classnames.txt`` stands beside them.
 
+    Images are those of ``IMAGE_EXTENSIONS``; what else is there is counted by ending in a warning.
+
     Either may bring ``zeroshot_classification_templates.txt``, a prompt a line with ``{c}`` for the class name.
 
     Args:
@@ -127,13 +136,22 @@ def _open_folders(root: Path, beside: list[Path], name: str, split: str) -> Labe
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     paths: list[Path] = []
     labels: list[int] = []
+    left_out: Counter[str] = Counter()
     for label, folder in enumerate(folders):
-        files = [f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_EXTENSIONS and not f.name.startswith(".")]
+        files, others = list_images(folder)
+        left_out += count_endings(others, folder)
         paths += sorted(files)
         labels += [label] * len(files)
     if not paths:
         hint = did_you_mean(split, [folder.name for folder in folders])
-        raise UserError(f"{root}: neither class folders with images nor {split}/*.tar{hint}")
+        shards = count_other_shards(root)
+        left_out += shards
+        found = f", only {describe_endings(left_out)}" if left_out else ""
+        hint = f"; shards must be plain tars: unpack them{hint}" if shards else hint
+        raise UserError(f"{root}: neither class folders with images nor {split}/*.tar{found}{hint}")
+    loose = count_endings([path for path in root.iterdir() if ending_of(path.name) in IMAGE_EXTENSIONS], root)
+    left_out.update({f"{ending} outside the class folders": count for ending, count in loose.items()})
+    _warn_of_left_out(root, left_out)
     classnames = _read_lines(beside, CLASSNAMES)
     if classnames is None:
         classnames = [folder.name.replace("_", " ") for folder in folders]
@@ -148,38 +166,48 @@ def _open_shards(path: Path, part: Path, name: str) -> LabelledImages:
         raise UserError(f"{path}: no {CLASSNAMES}, which the tars of {part} need")
     labels: list[int] = []
     places: list[tuple[Path, str, int, int]] = []
+    left_out: Counter[str] = Counter()
     for shard in _list_shards(part):
-        images: dict[str, tuple[int, int]] = {}
-        classes: dict[str, int] = {}
-        for member, offset, size in list_members(shard):
-            key, dot, extension = member.rpartition(".")
-            extension = dot + extension.lower()
-            if extension in IMAGE_EXTENSIONS:
-                images.setdefault(key, (offset, size))
-            elif extension == LABEL_EXTENSION:
-                classes[key] = _parse_label(shard, key, _read_member(shard, offset, size), len(classnames))
-        for key, (offset, size) in images.items():
-            if key not in classes:
-                raise UserError(f"shard {shard}, key {key}: no {LABEL_EXTENSION} beside its image")
-            labels.append(classes[key])
-            places.append((shard, key, offset, size))
+        with open_samples(shard) as tar:
+            if tar.damage is not None:
+                raise UserError(f"shard {shard}: {tar.damage.reason}")
+            left_out += tar.left_out
+            for sample in tar.samples:
+                if sample.image is None:
+                    continue
+                if LABEL_EXTENSION not in sample.members:
+                    raise UserError(f"shard {shard}, key {sample.key}: no {LABEL_EXTENSION} beside its image")
+                text = tar.read(sample, LABEL_EXTENSION)
+                labels.append(_parse_label(shard, sample.key, text, len(classnames)))
+                places.append((shard, sample.key, *sample.members[sample.image]))
     if not labels:
-        raise UserError(f"{part}: its tars hold no images")
+        raise UserError(f"{part}: its tars hold no images{f', only {describe_endings(left_out)}' if left_out else ''}")
+    _warn_of_left_out(part, left_out)
     return _LabelledShards(name, classnames, _read_templates([path, part]), labels, places)
+
+
+def _warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
+    """Name what is no image, by ending; what systems leave behind is not worth a line of its own."""
+    if set(left_out) - {HIDDEN}:
+        logger.warning("%s: left out, as no images: %s", folder, describe_endings(left_out))
 
 
 def _list_shards(part: Path) -> list[Path]:
     count = part / NUM_SHARDS
     if not count.exists():
-        numbered = [tar for tar in part.glob("*.tar") if tar.stem.isdigit()]
-        return sorted(numbered, key=lambda tar: int(tar.stem)) or sorted(part.glob("*.tar"))
+        return list_tars(part)
     try:
         shards = [part / f"{n}.tar" for n in range(int(count.read_text()))]
     except (OSError, ValueError) as error:
         raise UserError(f"{count}: must hold the number of tars: {error}") from None
     for shard in shards:
         if not shard.exists():
-            raise UserError(f"shard {shard}: missing, though {NUM_SHARDS} says {len(shards)}")
+            others = describe_endings(count_other_shards(part))
+            hint = f"; there are {others}: unpack them, shards must be plain tars" if others else ""
+            raise UserError(f"shard {shard}: missing, though {NUM_SHARDS} says {len(shards)}{hint}")
+    more = sum(tar not in shards for tar in part.glob("*.tar"))
+    if more:
+        logger.warning("%s: %d tars more than %s says are left out", part, more, NUM_SHARDS)
     return shards
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.image_files import describe_endings, ending_of
 
 PIPE = "pipe:"
 SHARD_EXTENSION = ".tar"
+COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(://|::)")
 _CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _FILE_SCHEMES = ("file://", "local://")
@@ -54,9 +57,9 @@ def _without_secrets(url: str) -> str:
 def expand_locations(patterns: Iterable[str], allow_pipe: bool = False) -> list[str]:
     """List the shards that some patterns name, each once, in natural order, however they were named.
 
-    A pattern is a tar, a folder (its ``*.tar``), a glob, a URL of any of these, or a ``pipe:COMMAND``; each may have
-    braces: ``{00000..00099}``, ``{0..90..10}``, ``{train,val}``. A folder of a URL ends with ``/`` or is found to be
-    one by asking its server. What exists on this machine under a name with braces or stars is taken as it is.
+    A pattern is a tar, a folder (see :func:`list_tars`), a glob, a URL of any of these, or a ``pipe:COMMAND``; each may
+    have braces: ``{00000..00099}``, ``{0..90..10}``, ``{train,val}``. A folder of a URL ends with ``/`` or is found to
+    be one by asking its server. What exists on this machine under a name with braces or stars is taken as it is.
 
     Args:
         patterns: at least one.
@@ -154,10 +157,7 @@ def _list_one(name: str) -> list[str]:
         return _list_remote(name)
     path = Path(name)
     if path.is_dir():
-        tars = [str(tar) for tar in path.glob(f"*{SHARD_EXTENSION}")]
-        if not tars:
-            raise UserError(f"no {SHARD_EXTENSION} in {name}")
-        return tars
+        return list(map(str, list_tars(path)))
     if path.exists():
         return [name]
     if not glob.has_magic(name):
@@ -168,6 +168,42 @@ def _list_one(name: str) -> list[str]:
     if not matches:
         raise UserError(f"{name}: matches no file")
     return matches
+
+
+def list_tars(folder: Path) -> list[Path]:
+    """List the tars of a folder in natural order: its own, or where it has none those of its sub-folders.
+
+    Raises:
+        UserError: there is none; says what there is instead, by ending.
+    """
+    tars = list(folder.glob(f"*{SHARD_EXTENSION}")) or _tars_below(folder)
+    if not tars:
+        there = Counter(_shard_ending(path.name) for path in folder.iterdir() if path.is_file())
+        zipped = sum(there[ending] for ending in COMPRESSED_EXTENSIONS)
+        hint = "; shards must be plain tars: unpack them (`gunzip`)" if zipped else ""
+        holds = f": it holds {describe_endings(there)}" if there else ""
+        raise UserError(f"no {SHARD_EXTENSION} in {folder}{holds}{hint}")
+    return sorted(tars, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
+
+
+def count_other_shards(folder: Path) -> Counter[str]:
+    """Count what may be shards of a folder too and is not among its :func:`list_tars`: compressed or in sub-folders."""
+    found = Counter(_shard_ending(path.name) for path in folder.iterdir() if path.is_file())
+    counts = Counter({ending: found[ending] for ending in COMPRESSED_EXTENSIONS if found[ending]})
+    own = any(folder.glob(f"*{SHARD_EXTENSION}"))
+    below = len(_tars_below(folder)) if own else 0
+    if below:
+        counts[f"{SHARD_EXTENSION} in sub-folders ({folder / '**' / f'*{SHARD_EXTENSION}'})"] = below
+    return counts
+
+
+def _tars_below(folder: Path) -> list[Path]:
+    tars = folder.glob(f"*/**/*{SHARD_EXTENSION}")
+    return [path for path in tars if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def _shard_ending(name: str) -> str:
+    return next((ending for ending in COMPRESSED_EXTENSIONS if name.lower().endswith(ending)), ending_of(name))
 
 
 def suggest_path(path: Path, folders: bool | None = None) -> str:

@@ -21,11 +21,13 @@ import numpy as np
 
 from bimodal_cl.data.locations import is_remote, name_of
 from bimodal_cl.data.manifest import CaptionsMode, Manifest, Shard
-from bimodal_cl.data.shard import IMAGE_EXTENSIONS, ShardIndex, index_shard
+from bimodal_cl.data.shard import ShardIndex, index_shard
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_formats import IMAGE_EXTENSIONS
 
 ROWS_FOLDER = "rows"
 VERSION = 1
+RULES = 2  # by which rows were found: 1 knew four image formats and ``.txt`` alone
 
 # A row of a shard; ``first_text`` is the number of captions before it in the shard.
 ROW_TYPE = np.dtype(
@@ -47,8 +49,8 @@ class RowTable:
 
     Args:
         image_offset, image_size: bytes, ``[rows]``.
-        text_offset: bytes, ``[rows]``; -1 where the row has no ``.txt``, -2 where its ``.txt`` stands elsewhere in the
-            shard, and so is not read.
+        text_offset: bytes, ``[rows]``; -1 where the row has no text, -2 where its text stands elsewhere in the shard,
+            and so is not read.
         text_size: bytes, ``[rows]``; 0 where there is no text.
         first_text_id: global ``text_id`` of each row's first caption, int64 ``[rows]``.
         image_ext: number of each image's extension in ``IMAGE_EXTENSIONS``, uint8 ``[rows]``.
@@ -79,13 +81,17 @@ class TableHeader:
         shard: the manifest's entry, without a hash.
         captions: how texts were split.
         counts: what was found while it was indexed, as :attr:`ShardIndex.counts`.
+        left_out: members that belong to no sample, as :attr:`ShardIndex.left_out`.
         version: of a remote shard, as its server calls it; "" where it does not say.
+        rules: by which its rows were found; those of ``RULES`` are what an index finds today.
     """
 
     shard: Shard
     captions: CaptionsMode
     counts: Mapping[str, int]
+    left_out: Mapping[str, int]
     version: str = ""
+    rules: int = RULES
 
 
 def load_row_table(manifest: Manifest, shard: int) -> RowTable | None:
@@ -146,12 +152,14 @@ def save_row_table(folder: Path, shard: Shard, index: ShardIndex, version: str =
     data = rows.tobytes()
     header = {
         "version": VERSION,
+        "rules": RULES,
         "shard": shard.name,
         "bytes": shard.bytes,
         "captions": index.captions,
         "num_images": shard.num_images,
         "num_texts": shard.num_texts,
         "counts": dict(index.counts),
+        "left_out": dict(index.left_out),
         "source": version,
         "crc32": zlib.crc32(data),
     }
@@ -221,7 +229,9 @@ def _read(folder: Path, name: str) -> tuple[TableHeader, np.ndarray] | None:
         if content["version"] != VERSION or content["shard"] != name or content["crc32"] != zlib.crc32(data):
             return None
         shard = Shard(name, content["num_images"], content["num_texts"], content["bytes"])
-        header = TableHeader(shard, content["captions"], _parse_counts(content["counts"]), content["source"])
+        counts, left_out = (_parse_counts(content.get(name, {})) for name in ("counts", "left_out"))
+        rules = int(content.get("rules", 1))
+        header = TableHeader(shard, content["captions"], counts, left_out, content["source"], rules)
         rows = np.frombuffer(data, dtype=ROW_TYPE)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

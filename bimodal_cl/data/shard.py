@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bimodal_cl.data.manifest import CAPTIONS_MODES, CaptionsMode, DamagedRule
-from bimodal_cl.data.member_names import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
-from bimodal_cl.data.member_names import TEXT, MemberNames, parse_names
-from bimodal_cl.data.member_names import TEXT_EXTENSION as TEXT_EXTENSION
+from bimodal_cl.data.samples import decode_key, group_members
 from bimodal_cl.data.tar_headers import TarMembers, mapped, walk_tar
 from bimodal_cl.errors import UserError, did_you_mean
 
@@ -32,10 +30,11 @@ class ShardIndex:
         keys: the name of each row's members without the extension.
         image_ext: extension of each row's image, lower case, with the dot.
         image_offset, image_size: bytes, int64 ``[rows]``.
-        text_offset, text_size: bytes, int64 ``[rows]``; offset -1 where the row has no ``.txt``, -2 where its ``.txt``
-            stands elsewhere in the shard.
+        text_offset, text_size: bytes, int64 ``[rows]``; offset -1 where the row has no text, -2 where its text stands
+            elsewhere in the shard.
         caption_count: captions of each row, int64 ``[rows]``; 0 where there is no text beside it or it is blank.
         counts: what the headers tell, by kind: faults of :mod:`bimodal_cl.data.faults` and ``NAME_KINDS``.
+        left_out: members that belong to no sample with an image, by ending.
         damage: what ends the tar before its end, for people; "" where nothing does.
     """
 
@@ -48,6 +47,7 @@ class ShardIndex:
     text_size: np.ndarray
     caption_count: np.ndarray
     counts: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
     damage: str = ""
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class ShardIndex:
 
 
 def split_captions(text: bytes, captions: CaptionsMode) -> list[str]:
-    """Split a ``.txt`` into its captions, stripped: non-empty lines (``"lines"``) or the whole text (``"whole"``).
+    """Split a text into its captions, stripped: non-empty lines (``"lines"``) or the whole text (``"whole"``).
 
     Bytes that are not UTF-8 become U+FFFD, so that one bad byte moves no caption's id.
     """
@@ -71,10 +71,11 @@ def index_shard(
     damaged: DamagedRule = "refuse",
     called: str | None = None,
 ) -> ShardIndex:
-    """Find the rows of a shard from its headers; of the payloads only the short ``.txt`` are looked at.
+    """Find the rows of a shard from its headers; of the payloads only the short texts are looked at.
 
     The key is the name up to its last dot, so ``a.b.jpg`` has the key ``a.b``. An extension that comes a second time
-    starts a new row, so samples of one key stay apart. Hidden files, links and folders are not rows.
+    starts a new row, so samples of one key stay apart. Of several images of a row the first is used, of several texts
+    the first of ``TEXT_EXTENSIONS``. Hidden files, links and folders are not rows.
 
     Args:
         path: the tar.
@@ -97,32 +98,13 @@ def index_shard(
         return _find_rows(members, data, captions)
 
 
-def list_members(path: str | Path) -> list[tuple[str, int, int]]:
-    """Return name, offset and size (bytes) of each regular file of a tar, in order, hidden ones left out.
-
-    Raises:
-        UserError: as :func:`index_shard`.
-    """
-    with mapped(path, path) as data:
-        members = walk_tar(data)
-    if members.damage is not None:
-        raise UserError(f"shard {path}: {members.damage.reason}")
-    listed = []
-    for number, (offset, size) in enumerate(zip(members.offset.tolist(), members.size.tolist(), strict=True)):
-        name = members.name(number).removeprefix(b"./").decode("utf-8", "backslashreplace")
-        if name and not name.rpartition("/")[2].startswith("."):
-            listed.append((name, offset, size))
-    return listed
-
-
 def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMode) -> ShardIndex:
     counts: Counter[str] = Counter()
-    named = parse_names(members)
-    images, texts = _group(named)
+    groups = group_members(members)
+    named, images, texts = groups.named, groups.images, groups.texts
     if members.damage is not None:
         counts[members.damage.kind] = 1
-        if len(images) and (images[-1] < 0 or texts[-1] < 0):
-            images, texts = images[:-1], texts[:-1]
+    second_images, second_texts = groups.count_second()
     orphans = texts[images < 0]
     images, texts = images[images >= 0], texts[images >= 0]
     row_keys = [named.keys[image] for image in images.tolist()]
@@ -140,18 +122,21 @@ def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMo
         ("empty_caption", np.count_nonzero((text_offset >= 0) & (caption_count == 0))),
         ("zero_bytes", np.count_nonzero(image_size == 0)),
         ("dotted_key", np.count_nonzero(named.dotted[images])),
+        ("second_image", second_images),
+        ("second_text", second_texts),
     ):
         counts[kind] = int(found)
     return ShardIndex(
         captions=captions,
         keys=keys,
-        image_ext=[IMAGE_EXTENSIONS[number] for number in named.extension[images].tolist()],
+        image_ext=[named.endings[number] for number in named.extension[images].tolist()],
         image_offset=_at(members.offset, named.member, images, 0),
         image_size=image_size,
         text_offset=text_offset,
         text_size=text_size,
         caption_count=caption_count,
         counts={kind: count for kind, count in sorted(counts.items()) if count},
+        left_out=groups.count_left_out(),
         damage=members.damage.reason if members.damage is not None else "",
     )
 
@@ -168,43 +153,6 @@ def _mark_elsewhere(text_offset: np.ndarray, keys: list[bytes], orphans: list[by
     return sum(orphan not in taken for orphan in orphans)
 
 
-def _group(named: MemberNames) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first image and the text of each run of members of one key, -1 where it has none, ``[runs]`` each.
-
-    What is returned are places among the named members.
-    """
-    _split_runs(named)
-    run = np.cumsum(named.begins) - 1
-    num_runs = int(run[-1]) + 1 if len(run) else 0
-    images, texts = np.full(num_runs, -1), np.full(num_runs, -1)
-    of_image = np.flatnonzero(named.extension < TEXT)[::-1]  # backwards: the first of a run is written last
-    of_text = np.flatnonzero(named.extension == TEXT)
-    images[run[of_image]] = of_image
-    texts[run[of_text]] = of_text
-    return images, texts
-
-
-def _split_runs(named: MemberNames) -> None:
-    """Begin a new run where a second text, or the first image's extension, comes again."""
-    run = np.cumsum(named.begins) - 1
-    places = run * (TEXT + 1) + named.extension
-    places = np.where(named.extension <= TEXT, places, -1)
-    order = np.argsort(places, kind="stable")
-    again = (places[order][1:] == places[order][:-1]) & (places[order][1:] >= 0)
-    odd = np.isin(run, np.unique(run[order[1:][again]])) if again.any() else np.zeros(len(run), dtype=bool)
-    image = -1
-    has_text = False
-    for number in np.flatnonzero(odd).tolist():
-        extension = int(named.extension[number])
-        if named.begins[number] or (extension == TEXT and has_text) or (extension < TEXT and extension == image):
-            named.begins[number] = True
-            image, has_text = -1, False
-        if extension == TEXT:
-            has_text = True
-        elif extension < TEXT and image < 0:
-            image = extension
-
-
 def _at(values: np.ndarray, member: np.ndarray, places: np.ndarray, absent: int) -> np.ndarray:
     """The values of the members at some places, ``absent`` where the place is -1."""
     out = np.full(len(places), absent, dtype=np.int64)
@@ -219,7 +167,7 @@ def _decode_keys(keys: list[bytes], counts: Counter[str]) -> list[str]:
         together = []
     if len(together) == len(keys):
         return together
-    decoded = [key.decode("utf-8", "backslashreplace") for key in keys]
+    decoded = [decode_key(key) for key in keys]
     counts["name_not_utf8"] = sum(text.encode() != key for text, key in zip(decoded, keys, strict=True))
     return decoded
 

@@ -33,6 +33,14 @@ _LOW_BYTES, _EIGHT = np.uint64(0x00FF00FF00FF00FF), np.uint64(8)
 _MAX_DIGITS = 20  # of a length or size in a pax record: 64 bits
 _OCTAL = 8 ** np.arange(10, -1, -1, dtype=np.int64)
 
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+}
+
 _STRETCH = 8192  # blocks that are looked at together: 4 MiB
 _CHECKED = 240  # headers whose checksums are computed together: less than the 128 KiB that malloc gives back at once
 _STEPS, _MANY_STEPS = 32, 8192  # headers walked one by one before the next stretch is tried
@@ -92,7 +100,7 @@ def mapped(path: str | Path, called: str | Path) -> Iterator[mmap.mmap | None]:
     """Give the bytes of a tar, or None where it is empty.
 
     Raises:
-        UserError: it cannot be opened; names it as it is ``called``.
+        UserError: it cannot be opened, or is compressed, whatever its name; names it as it is ``called``.
     """
     try:
         with Path(path).open("rb") as file:
@@ -100,9 +108,22 @@ def mapped(path: str | Path, called: str | Path) -> Iterator[mmap.mmap | None]:
                 yield None
                 return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                _refuse_compressed(data, called)
                 yield data
     except OSError as error:
         raise UserError(f"shard {called}: cannot be opened: {error.strerror}") from None
+
+
+def _refuse_compressed(data: mmap.mmap, called: str | Path) -> None:
+    """Refuse what is compressed: a row in the middle of it cannot be reached without all that stands before."""
+    for mark, kind in _COMPRESSED.items():
+        if data[: len(mark)] == mark and data[_MAGIC:_MAGIC_END] != b"ustar":
+            file = str(called).rpartition("/")[2]
+            how = "unzip it and pack it as a tar" if kind == "zip" else f"`{kind} -dc < {file} > plain.tar` unpacks it"
+            raise UserError(
+                f"shard {called}: is compressed ({kind}); shards must be plain tars, since rows are read in any order: "
+                f"{how}"
+            )
 
 
 def walk_tar(data: mmap.mmap | None) -> TarMembers:

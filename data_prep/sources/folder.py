@@ -9,12 +9,15 @@ from pathlib import Path
 
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_files import count_endings, describe_endings, list_images
+from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 
 SUMMARY = "folder of images, each with a .txt (and perhaps a .json) of the same name: shards in TO itself"
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_METADATA = ".json"
+_READ = (*TEXT_EXTENSIONS, _METADATA)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,41 +34,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def read(args: argparse.Namespace) -> SourcePlan:
     """Plan the one split, in natural order of the relative paths (``img2`` before ``img10``).
 
+    Files that are neither an image nor the text or ``.json`` of one are counted by their endings.
+
     Raises:
         UserError: no such folder, or no image in it.
     """
     require_folder(args.images, "--images")
-    found = (path for path in args.images.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    paths = sorted(found, key=lambda path: natural_order(path.relative_to(args.images).as_posix()))
-    if not paths:
-        raise UserError(f"no image ({', '.join(EXTENSIONS)}) in {args.images}")
-    return SourcePlan([Split("", _items(paths, args), len(paths))])
+    images, others = list_images(args.images)
+    images.sort(key=lambda path: natural_order(path.relative_to(args.images).as_posix()))
+    beside = _Beside(images, others)
+    left_out = count_endings(beside.left_out, args.images)
+    if not images:
+        found = f"; it holds {describe_endings(left_out)}" if left_out else ""
+        raise UserError(f"no image ({', '.join(IMAGE_EXTENSIONS[:8])}, ...) in {args.images}{found}")
+    return SourcePlan([Split("", _items(images, beside, args), len(images), left_out=left_out)])
 
 
-def _items(paths: list[Path], args: argparse.Namespace) -> Iterator[Item | BadItem]:
-    for path in paths:
-        where = path.relative_to(args.images)
-        try:
-            text = path.with_suffix(".txt").read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            yield BadItem(str(where), f"no {where.stem}.txt beside it")
+class _Beside:
+    """The texts and metadata of images, found by their names without the extension, in upper or lower case.
+
+    Attributes:
+        left_out: the other files.
+    """
+
+    def __init__(self, images: list[Path], others: list[Path]) -> None:
+        stems = {path.with_suffix("") for path in images}
+        self._files: dict[tuple[Path, str], Path] = {}
+        self.left_out: list[Path] = []
+        for path in others:
+            place = path.with_suffix(""), path.suffix.lower()
+            if place[0] in stems and place[1] in _READ and not path.name.startswith(".") and place not in self._files:
+                self._files[place] = path
+            else:
+                self.left_out.append(path)
+        for stem in stems:
+            texts = [self._files[stem, extension] for extension in TEXT_EXTENSIONS if (stem, extension) in self._files]
+            self.left_out += texts[1:]
+
+    def text(self, image: Path) -> Path | None:
+        """The caption file of an image: the first of ``TEXT_EXTENSIONS`` that is there."""
+        found = (self._files.get((image.with_suffix(""), extension)) for extension in TEXT_EXTENSIONS)
+        return next((path for path in found if path is not None), None)
+
+    def metadata(self, image: Path) -> Path | None:
+        """The metadata of an image."""
+        return self._files.get((image.with_suffix(""), _METADATA))
+
+
+def _items(images: list[Path], beside: _Beside, args: argparse.Namespace) -> Iterator[Item | BadItem]:
+    for image in images:
+        where = image.relative_to(args.images)
+        text_path, metadata_path = beside.text(image), beside.metadata(image)
+        if text_path is None:
+            yield BadItem(str(where), f"no {where.stem}.txt beside it (nor {' or '.join(TEXT_EXTENSIONS[1:])})")
             continue
+        try:
+            text = text_path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            yield BadItem(str(where.with_suffix(".txt")), " ".join(str(error).split()))
+            yield BadItem(str(text_path.relative_to(args.images)), " ".join(str(error).split()))
             continue
         captions = (text,) if args.captions == "whole" else tuple(text.removesuffix("\n").split("\n"))
         try:
-            metadata = _metadata(path.with_suffix(".json"))
+            metadata = None if metadata_path is None else _read_metadata(metadata_path)
         except (OSError, ValueError) as error:
-            yield BadItem(str(where.with_suffix(".json")), f"not JSON: {error}")
+            yield BadItem(str(where.with_suffix(_METADATA)), f"not JSON: {error}")
             continue
-        yield Item(where.with_suffix("").as_posix(), path, captions, metadata)
+        yield Item(where.with_suffix("").as_posix(), image, captions, metadata)
 
 
-def _metadata(path: Path) -> bytes | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
+def _read_metadata(path: Path) -> bytes:
+    data = path.read_bytes()
     json.loads(data)
     return data

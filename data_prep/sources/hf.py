@@ -10,10 +10,10 @@ from textwrap import shorten
 from typing import Any
 
 from bimodal_cl.command_line import path_text
+from bimodal_cl.data.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
 
 from ..file_names import FileFinder
-from ..image_bytes import BadImage
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..table_columns import URLS, names_urls
@@ -262,7 +262,7 @@ def _fetch(location: str) -> bytes:
         with fsspec.open(location, "rb") as file:
             return bytes(file.read())
     except Exception as error:  # of whatever file system the location names
-        raise BadImage(f"cannot be read: {_one_line(error)}") from None
+        raise BadImage("unreadable", f"cannot be read: {_one_line(error)}") from None
 
 
 def _one_line(error: Exception) -> str:

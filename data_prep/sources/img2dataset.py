@@ -11,14 +11,15 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
 from bimodal_cl.data.natural_order import natural_order
+from bimodal_cl.data.samples import Sample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
+from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
 from bimodal_cl.progress import note
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..tar_samples import Sample, TarSamples, open_samples
 
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
 SUCCESS = "success"
@@ -60,9 +61,19 @@ def read(args: argparse.Namespace) -> SourcePlan:
     elif any(map(_holds_images, parquets)):
         kind, parts = _read_parquet, parquets
     else:
+        others = Counter("folders" if path.is_dir() else "".join(path.suffixes[-2:]) or NO_ENDING for path in paths)
         raise UserError(
             f"{folder} is not what img2dataset writes: no .tar, no numbered folder, no .parquet with a column of images"
+            f"{f'; it holds {describe_endings(others)}' if others else ''}"
         )
+    expected = {*parts, *(part.with_suffix(".parquet") for part in parts)}
+    others = Counter(
+        "folders" if path.is_dir() else ending_of(path.name)
+        for path in paths
+        if path not in expected and not path.name.endswith("_stats.json")
+    )
+    if others:
+        note(f"{folder}: left out: {describe_endings(others)}")
     lacking: Counter[str] = Counter()
     total = sum(filter(None, map(_count_successes, parts))) or None
     return SourcePlan([Split("", _items(parts, kind, lacking), total, lacking)])
@@ -78,6 +89,9 @@ def _read_tar(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
     with open_samples(path) as tar:
         for sample in tar.samples:
             yield from _read_sample(path, tar, sample)
+        nameless = {ending: tar.left_out[ending] for ending in (HIDDEN, NO_ENDING) if tar.left_out[ending]}
+        if nameless:
+            note(f"{path.name}: left out: {describe_endings(nameless)}")
         if tar.damage is not None:
             yield BadItem(path.name, f"{tar.damage.reason}; what stands before is used")
 
@@ -90,7 +104,7 @@ def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Iterator[Item |
         return
     try:
         image = tar.read(sample, extension)
-        text = tar.read(sample, ".txt") if sample.has_text else None
+        text = tar.read(sample, sample.text) if sample.text else None
         metadata = tar.read(sample, ".json") if ".json" in sample.members else None
     except OSError as error:
         yield BadItem(where, f"cannot be read: {error}")
@@ -100,11 +114,20 @@ def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Iterator[Item |
 
 def _read_files(folder: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
     lacking.update(_count_failures(folder))
-    found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_EXTENSIONS)
-    for path in sorted(found, key=lambda path: natural_order(path.name)):
-        where = f"{folder.name}/{path.name}"
+    images, others = list_images(folder)
+    stems = {path.with_suffix("") for path in images}
+    beside = (*TEXT_EXTENSIONS, ".json")
+    left_out = count_endings(
+        [path for path in others if path.suffix.lower() not in beside or path.with_suffix("") not in stems], folder
+    )
+    if left_out:
+        note(f"{folder.name}: left out: {describe_endings(left_out)}")
+    for path in sorted(images, key=lambda path: natural_order(path.relative_to(folder).as_posix())):
+        where = f"{folder.name}/{path.relative_to(folder).as_posix()}"
         try:
-            text, metadata = _bytes_of(path.with_suffix(".txt")), _bytes_of(path.with_suffix(".json"))
+            texts = (_bytes_of(path.with_suffix(extension)) for extension in TEXT_EXTENSIONS)
+            text = next((text for text in texts if text is not None), None)
+            metadata = _bytes_of(path.with_suffix(".json"))
         except OSError as error:
             yield BadItem(where, f"cannot be read: {error.strerror}")
             continue

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from bimodal_cl.data import open_labelled
 from bimodal_cl.errors import UserError
@@ -110,9 +111,67 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_bad_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "0.jpg").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"cat/0\.jpg: cannot be used: its bytes are not"):
+    with pytest.raises(UserError, match=r"cat/0\.jpg: cannot be used: not an image"):
         open_labelled(tmp_path)[0]
     write_tar(tmp_path / "w" / "test" / "0.tar", [("a.png", b"nothing"), ("a.cls", b"0"), ("b.png", b"no label")])
     (tmp_path / "w" / "classnames.txt").write_text("cat")
     with pytest.raises(UserError, match=r"key b: no \.cls beside its image"):
         open_labelled(tmp_path / "w")
+
+
+def test_class_folders_take_every_format_and_name_the_rest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    formats = {".jpg": "JPEG", ".jfif": "JPEG", ".bmp": "BMP", ".TIF": "TIFF", ".ppm": "PPM", ".gif": "GIF"}
+    formats |= {".avif": "AVIF", ".jp2": "JPEG2000", ".tga": "TGA", ".webp": "WEBP"}
+    root = tmp_path / "photos"
+    for label, name in enumerate(("cat", "dog")):
+        (root / name / "deep").mkdir(parents=True)
+        for ending, format in formats.items():
+            (root / name / "deep" / f"0{ending}").write_bytes(encode_image(200 * label, format=format))
+    (root / "linked").symlink_to(root / "dog")  # as ImageNet is often laid out
+    (root / "dog" / "loop").symlink_to(root / "dog")
+    for place in ("cat/0.heic", "dog/1.heic", "dog/notes.txt", "dog/.DS_Store", "dog/Thumbs.db", "LICENSE"):
+        (root / place).write_text("not an image")
+    for place in ("cat/img_001", "cat/2.jpg_large", "3.png"):
+        (root / place).write_bytes(encode_image(0))
+    data = open_labelled(root)
+    assert data.labels == [0] * len(formats) + [1] * len(formats) + [2] * len(formats)
+    for image, label in data:
+        assert abs(image.getpixel((5, 5))[0] - 200 * (label > 0)) < 12  # type: ignore[index]
+    assert caplog.messages == [
+        f"{root}: left out, as no images: 3 .heic, 2 .txt, 1 .jpg_large (images), 1 .png outside the class folders, "
+        "1 without an ending (images), 4 hidden"
+    ]
+
+
+def test_orientation_is_heeded_in_class_folders(tmp_path: Path) -> None:
+    image = Image.new("RGB", (20, 10), "blue")
+    image.paste("red", (0, 0, 10, 10))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the left of what is stored is the top
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "0.jpg", exif=exif, quality=95)
+    shown, _ = open_labelled(tmp_path)[0]
+    assert shown.size == (10, 20)
+    assert shown.getpixel((5, 2))[0] > 200 and shown.getpixel((5, 17))[2] > 200  # type: ignore[index]
+
+
+def test_a_folder_of_nothing_usable_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.heic").write_text("?")
+    with pytest.raises(UserError, match=r"neither class folders with images nor test/\*\.tar, only 1 \.heic"):
+        open_labelled(tmp_path)
+    (tmp_path / "w" / "test").mkdir(parents=True)
+    (tmp_path / "w" / "test" / "0.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(UserError, match=r"nor test/\*\.tar, only 1 \.tar\.gz; shards must be plain tars: unp"):
+        open_labelled(tmp_path / "w")
+    (tmp_path / "w" / "classnames.txt").write_text("cat\n")
+    (tmp_path / "w" / "test" / "nshards.txt").write_text("1\n")
+    with pytest.raises(UserError, match=r"missing, though nshards\.txt says 1; there are 1 \.tar\.gz: unpack them"):
+        open_labelled(tmp_path / "w")
+
+
+def test_tars_beyond_their_number_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_wds(tmp_path, [b"0", b"1"])
+    (tmp_path / "test" / "nshards.txt").write_text("1")
+    assert len(open_labelled(tmp_path)) == 1
+    assert caplog.messages == [f"{tmp_path / 'test'}: 1 tars more than nshards.txt says are left out"]

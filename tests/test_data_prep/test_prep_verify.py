@@ -7,8 +7,8 @@ import os
 import pytest
 
 from bimodal_cl.data import Manifest
+from bimodal_cl.data.samples import open_samples
 from data_prep.tar_file import TarWriter
-from data_prep.tar_samples import open_samples
 from tests.test_data_prep.raw_material import (
     captions_of,
     file_bytes,
@@ -80,15 +80,15 @@ def test_faults_of_samples(prep, shards, tmp_path):
     expected = [
         ("00000.tar img0: undecodable: image .jpg: ", "runcated"),
         ("00000.tar img1: note: not_utf8: caption is not UTF-8", "byte 13"),
-        ("00001.tar img2: undecodable: image .jpg: ", "its bytes are not"),
+        ("00001.tar img2: undecodable: image .jpg: ", "not an image (its bytes are HTML)"),
         ("00001.tar img3: empty_caption: ", "blank"),
         ("00002.tar img4: no_caption: has no .txt", ""),
         ("00002.tar img5: no_image: only .txt", ""),
         ("00003.tar img6: note: not_utf8: caption is not UTF-8", "byte 0"),
-        ("00003.tar img7: undecodable: image .jpg: ", "its bytes are not"),
+        ("00003.tar img7: note: wrong_extension: is TIFF, not .jpg", ""),
     ]
     found = done.out.splitlines()[:8]
-    assert f"{shards}: 7 images, 6 faults, 2 notes" == done.out.splitlines()[8]
+    assert f"{shards}: 7 images, 5 faults, 3 notes" == done.out.splitlines()[8]
     assert len(found) == len(expected)
     for line, (start, part) in zip(found, expected, strict=True):
         assert line.startswith(start) and part in line, line
@@ -99,9 +99,10 @@ def test_faults_of_samples(prep, shards, tmp_path):
     assert [(key, captions_of((key, members))) for key, members in samples] == [
         ("img1", ["good line", "caf\ufffd"]),
         ("img6", ["\ufffd\ufffd"]),
+        ("img7", ["a 7", "b 7"]),
     ]
     assert prep("verify", tmp_path / "to-repaired").out.startswith(
-        f"{tmp_path / 'to-repaired'}: 2 images, 0 faults, 0 n"
+        f"{tmp_path / 'to-repaired'}: 3 images, 0 faults, 0 n"
     )
 
 

@@ -144,3 +144,11 @@ def test_a_class_may_be_called_like_a_split(run_folder, class_folders, tmp_path)
     (images / "black_square").rename(images / "train")
     result = run_zero_shot(run_folder, images, tmp_path / "out")
     assert "train" in {each["class"] for each in result["per_class"]}
+
+
+def test_files_that_are_no_images_are_named(run_folder, class_folders, tmp_path, capsys, caplog):
+    (class_folders / "test" / "red_square" / "9.heic").write_bytes(b"?")
+    (class_folders / "test" / "red_square" / "9.svg").write_bytes(b"<svg/>")
+    result = run_zero_shot(run_folder, class_folders, tmp_path / "out")
+    assert f"{class_folders / 'test'}: left out, as no images: 1 .heic, 1 .svg" in caplog.messages
+    assert result["provenance"]["counts"]["num_images"] == 12
