@@ -20,6 +20,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
+from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.trainer import Plan, Trainer
 from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot
 
@@ -65,7 +66,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         learning_rate_at=partial(
             compute_learning_rate, num_steps=plan.num_steps, learning_rate=config.optim.learning_rate, **schedule
         ),
-        evaluate=build_evaluation(config, model.image_size),
+        evaluate=build_evaluation(config, model.transform),
         plan=plan,
         folder=folder,
         identity=build_identity(config, mixture),
@@ -189,8 +190,13 @@ class Evaluation:
         return scores
 
 
-def build_evaluation(config: Config, image_size: int) -> Evaluation:
-    """Open the validation data, so that a mistake in it shows before training."""
+def build_evaluation(config: Config, transform: EvalTransform) -> Evaluation:
+    """Open the validation data, so that a mistake in it shows before training.
+
+    Args:
+        config: the run.
+        transform: the model's own, for retrieval. Zero-shot scoring asks the model for it.
+    """
     open_pairs = None
     if config.data.val is not None:
         val = Manifest.load(config.data.val)
@@ -199,8 +205,9 @@ def build_evaluation(config: Config, image_size: int) -> Evaluation:
             open_stream,
             val,
             batch_size=128,
-            image_size=image_size,
+            image_size=transform.image_size,
             train=False,
+            eval_transform=transform,
             max_bad_fraction=1.0,  # what cannot be used is left out, and the scores say how much
             storage=storage,
         )

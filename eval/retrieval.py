@@ -82,7 +82,7 @@ def encode_shards(model: ScoredModel, arguments: argparse.Namespace) -> tuple[Pa
         image_size=model.encoder.image_size,
         num_workers=arguments.workers,
         train=False,
-        eval_transform=model.encoder.preprocess,
+        eval_transform=model.encoder.transform,
     )
     batches = progress(stream, stream.steps, "batches", "encode pairs")
     pairs = encode_pairs(model.encoder, batches, autocast=autocast_type(arguments.precision))
