@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _CHOICES = {
     "resize_mode": ("shortest", "longest", "squash", "none"),
     "interpolation": ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"),
-    "rounding": ("nearest", "down"),
+    "convention": ("open_clip", "transformers"),
 }
 # Above this many pixels (0.1 GiB of RGB) only the centre square is resampled: an aspect of 600 at 224 pixels.
 _MOST_PIXELS = 2**25
@@ -27,9 +27,9 @@ _MOST_PIXELS = 2**25
 class EvalTransform:
     """Bring an image of any size and mode to a square: resize, then crop or pad at the centre.
 
-    Of RGB images the pixels are exactly those of open_clip's ``image_transform(..., is_train=False)``, and with
-    ``rounding="down"`` those of transformers' image processors (Pillow's resampling). Where the resized image would
-    have more than 33 million pixels, only its centre is resampled, which may differ by rounding (two grey levels).
+    Of RGB images the pixels are exactly those of open_clip's ``image_transform(..., is_train=False)``, or by the other
+    convention those of transformers' image processors to a grey level. Where the resized image would
+    have more than 33 million pixels, only its centre is resampled: the same but for the order in which Pillow rounds.
 
     Args:
         image_size: side of the result, pixels, >= 1.
@@ -38,8 +38,8 @@ class EvalTransform:
         resize_size: pixels, >= 1; None: ``image_size``.
         interpolation: Pillow's name of the resampling filter.
         fill_color: of the padding where the resized image is smaller than the square: 0 to 255, one value or three.
-        rounding: how odd margins are halved and, with ``longest``, the other side is rounded: ``nearest`` (torchvision,
-            open_clip) or ``down`` (transformers).
+        convention: whose rounding: ``open_clip`` halves odd margins and sizes the other side to the nearest pixel, and
+            resamples as Pillow likes; ``transformers`` rounds both down and resamples rows before columns, as torch.
         max_long_side: with ``shortest``, the most pixels of the long side; the short side becomes smaller for it.
 
     Raises:
@@ -51,7 +51,7 @@ class EvalTransform:
     resize_size: int | None = None
     interpolation: str = "bicubic"
     fill_color: int | tuple[int, int, int] = 0
-    rounding: str = "nearest"
+    convention: str = "open_clip"
     max_long_side: int | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +80,8 @@ class EvalTransform:
         filter_ = Image.Resampling[self.interpolation.upper()]
         if width * height > _MOST_PIXELS and self.resize_mode != "none":
             return self._crop_first(image, width, height, filter_)
+        if self.convention == "transformers" and width != image.width:
+            image = image.resize((width, image.height), filter_)
         if (width, height) != image.size:
             image = image.resize((width, height), filter_)
         side = self.image_size
@@ -98,7 +100,7 @@ class EvalTransform:
         if self.resize_mode == "squash":
             return side, side
         if self.resize_mode == "longest":
-            if self.rounding == "down":
+            if self.convention == "transformers":
                 scale = min(side / height, side / width)
                 return max(int(width * scale), 1), max(int(height * scale), 1)
             ratio = max(height / side, width / side)
@@ -117,7 +119,7 @@ class EvalTransform:
         spare = length - self.image_size
         if spare < 0:
             return -(-spare // 2)
-        return round(spare / 2) if self.rounding == "nearest" else spare // 2
+        return round(spare / 2) if self.convention == "open_clip" else spare // 2
 
     def _crop_first(self, image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
         """Resample nothing but the square, from where it lies in the image."""
@@ -127,7 +129,7 @@ class EvalTransform:
             spans.append((start, min(start + min(self.image_size, new) * old / new, old)))
         sides = (min(self.image_size, width), min(self.image_size, height))
         part = image.resize(sides, filter_, box=(spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
-        return EvalTransform(self.image_size, "none", fill_color=self.fill_color, rounding=self.rounding).crop(part)
+        return EvalTransform(self.image_size, "none", fill_color=self.fill_color, convention=self.convention).crop(part)
 
 
 def turn_upright(image: Image.Image) -> Image.Image:

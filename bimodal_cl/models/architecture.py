@@ -51,7 +51,7 @@ class Architecture:
         init_logit_bias: SigLIP's initial bias; None where the model has none.
         preprocess: ``mean`` and ``std`` of pixels in [0, 1], and the arguments of :class:`EvalTransform` beside
             ``image_size``.
-        hf_text_config: the Hugging Face text tower's own configuration, so that rebuilding needs no hub.
+        hf_text_config, hf_vision_config: a Hugging Face tower's own configuration, so that rebuilding needs no hub.
     """
 
     embed_dim: int
@@ -62,6 +62,7 @@ class Architecture:
     init_logit_bias: float | None = None
     preprocess: dict[str, Any] = field(default_factory=default_preprocess)
     hf_text_config: dict[str, Any] | None = None
+    hf_vision_config: dict[str, Any] | None = None
 
     @property
     def image_size(self) -> int:
@@ -73,8 +74,12 @@ class Architecture:
         ratio = image_size / self.image_size
         lengths = {key: self.preprocess.get(key) for key in ("resize_size", "max_long_side")}
         scaled = {key: max(round(length * ratio), 1) for key, length in lengths.items() if length is not None}
+        hf_vision = None if self.hf_vision_config is None else {**self.hf_vision_config, "image_size": image_size}
         return replace(
-            self, vision={**self.vision, "image_size": image_size}, preprocess={**self.preprocess, **scaled}
+            self,
+            vision={**self.vision, "image_size": image_size},
+            preprocess={**self.preprocess, **scaled},
+            hf_vision_config=hf_vision,
         )
 
     def with_preprocess(self, overlay: Mapping[str, Any], where: str = "") -> Architecture:
@@ -219,6 +224,7 @@ def _check_preprocess_keys(preprocess: Mapping[str, Any], image_size: int, where
     if size is not None and size not in (image_size, [image_size], [image_size] * 2):
         # open_clip takes the model's size whatever stands here.
         warnings.warn(f"{where}.size {size} is not the model's {image_size}, which is used", stacklevel=2)
+
 
 def inline_architecture(
     embed_dim: int, vision: Mapping[str, Any], text: Mapping[str, Any], where: str = "model."
