@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.preprocess import EvalTransform
-
 if TYPE_CHECKING:
     from bimodal_cl.data.labelled import LabelledImages, open_labelled
     from bimodal_cl.data.manifest import Manifest, Shard
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     from bimodal_cl.data.plan import EpochPlan
     from bimodal_cl.data.shard import IMAGE_EXTENSIONS, ShardIndex, index_shard, split_captions
     from bimodal_cl.data.stream import Batch, Stream, open_stream
-    from bimodal_cl.data.transforms import TrainTransform
+    from bimodal_cl.data.transforms import EvalTransform, TrainTransform
 
 _MODULES = {
     "labelled": ("LabelledImages", "open_labelled"),
@@ -26,7 +24,7 @@ _MODULES = {
     "plan": ("EpochPlan",),
     "shard": ("IMAGE_EXTENSIONS", "ShardIndex", "index_shard", "split_captions"),
     "stream": ("Batch", "Stream", "open_stream"),
-    "transforms": ("TrainTransform",),
+    "transforms": ("EvalTransform", "TrainTransform"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""From an RGB image to the pixels of a batch for training: a random crop."""
+"""From an RGB image to the pixels of a batch: a random crop for training; evaluation has its own module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch.nn.functional import interpolate
 from bimodal_cl.data.decode import EncodedImage, align_box
 from bimodal_cl.data.draws import Purpose, draw_uniform
 from bimodal_cl.errors import UserError
-from bimodal_cl.preprocess import to_tensor
+from bimodal_cl.preprocess import EvalTransform, to_tensor
+
+__all__ = ["EvalTransform", "TrainTransform", "resize"]
 
 _ATTEMPTS = 10
 _DRAWS = 3 + 2 * _ATTEMPTS  # flip, left, top, then area and aspect ratio of each attempt

@@ -48,11 +48,10 @@ def read_tokenizer_keys(folder: Path, num_positions: int) -> dict[str, Any] | No
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    except ImportError as error:
+        raise UserError(f"{folder}: its tokenizer needs more packages: pip install sentencepiece protobuf") from error
     except Exception as error:
-        needs = ""
-        if (folder / "spiece.model").is_file() and not (folder / "tokenizer.json").is_file():
-            needs = "; spiece.model without tokenizer.json needs: pip install sentencepiece protobuf"
-        raise UserError(f"{folder}: its tokenizer cannot be read ({one_line(error)}){needs}") from error
+        raise UserError(f"{folder}: its tokenizer cannot be read ({one_line(error)})") from error
     return {
         "context_length": min(tokenizer.model_max_length, num_positions),
         "hf_tokenizer_name": str(folder),

@@ -81,21 +81,10 @@ def write_gemma(folder: Path) -> Any:
     """Write a tokenizer as SigLIP 2's: Gemma's byte-pair encoding in lower case."""
     from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
-    letters = [
-        "<pad>",
-        "<eos>",
-        "<bos>",
-        "<unk>",
-        "<mask>",
-        "\u2581",
-        *"abcdefghijklmnopqrstuvwxyz",
-        "do",
-        "dog",
-        "ca",
-        "cat",
-    ]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    pieces = [*special, "\u2581", *"abcdefghijklmnopqrstuvwxyz", "do", "dog", "ca", "cat"]
     merges = [("d", "o"), ("do", "g"), ("c", "a"), ("ca", "t")]
-    tokenizer = Siglip2Tokenizer(vocab={piece: i for i, piece in enumerate(letters)}, merges=merges)
+    tokenizer = Siglip2Tokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges)
     tokenizer.save_pretrained(folder)
     return tokenizer
 

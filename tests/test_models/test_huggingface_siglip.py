@@ -121,6 +121,6 @@ def test_naflex_is_refused_in_one_line(tmp_path):
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = Siglip2Config(text_config={**small, "vocab_size": 30}, vision_config=small)
     randomize(Siglip2Model(config)).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="model_type 'siglip2' is NaFlex, .* take a SigLIP 2 of fixed") as refusal:
+    with pytest.raises(UserError, match=r"model_type 'siglip2' is NaFlex, .* take a SigLIP 2 of fixed") as refusal:
         load_model(tmp_path)
     assert "\n" not in str(refusal.value)
