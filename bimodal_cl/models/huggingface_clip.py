@@ -69,6 +69,8 @@ def _convert_config(config: Any, folder: Path) -> Architecture:
     if vision.num_channels != 3:
         raise UserError(f"{folder}/config.json: num_channels must be 3, got {vision.num_channels}")
     tokenizer_keys = read_tokenizer_keys(folder, text.max_position_embeddings)
+    if tokenizer_keys is not None:  # positions count from the text's beginning
+        tokenizer_keys["tokenizer_kwargs"]["padding_side"] = "right"
     legacy = text.eos_token_id == _LEGACY_EOS_ID
     vision_keys = _shared_keys(vision) | {
         "image_size": vision.image_size,

@@ -61,6 +61,21 @@ def write_siglip(folder: Path, vocab_size: int, positions: int = 16, **vision: A
     return model
 
 
+def write_clip_tokenizer(folder: Path, **options: Any) -> Any:
+    """Write OpenAI's tokenizer, whose vocabulary open_clip carries, in Hugging Face's form; return it."""
+    from open_clip.tokenizer import SimpleTokenizer
+    from transformers import CLIPTokenizer
+
+    bpe = SimpleTokenizer()
+    ours = ("<start_of_text>", "<end_of_text>")
+    theirs = ("<|startoftext|>", "<|endoftext|>")
+    vocabulary = {theirs[ours.index(piece)] if piece in ours else piece: i for piece, i in bpe.encoder.items()}
+    merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.__getitem__)
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, **{"model_max_length": 77, **options})
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
 def write_unigram(folder: Path, **options: Any) -> Any:
     """Write a tokenizer as SigLIP's: lower case, no punctuation, pieces, an end-of-text token that may also pad."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors

@@ -10,7 +10,7 @@ import torch
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import load_model
 from bimodal_cl.models.huggingface_preprocess import read_preprocess
-from tests.test_models.huggingface_folders import SIDE, SIZES, SQUARE, blocks, pooled, write_clip
+from tests.test_models.huggingface_folders import SIDE, SIZES, SQUARE, blocks, pooled, write_clip, write_clip_tokenizer
 
 CROPPED = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -186,6 +186,27 @@ def test_texts_and_other_activations(activation, tmp_path):
         torch.testing.assert_close(
             model.encode_text(tokens), pooled(theirs.get_text_features(input_ids=tokens)), atol=1e-5, rtol=0
         )
+
+
+@pytest.mark.parametrize("options", [{}, {"model_max_length": 8}, {"padding_side": "left"}])
+def test_texts_with_the_folders_own_tokenizer(options, tmp_path):
+    tokenizer = write_clip_tokenizer(tmp_path, **options)
+    theirs = write_clip(tmp_path)
+    model = load_model(tmp_path)
+    texts = [
+        "a Dog",
+        "cats &amp; dogs",
+        "",
+        "two  photos of\ta caf\u00e9!",
+        "a very long caption of a dog, a cat and a horse",
+    ]
+    for text in texts:
+        length = options.get("model_max_length", 12)
+        tokens = tokenizer([text], truncation=True, max_length=length, return_tensors="pt")
+        with torch.no_grad():
+            torch.testing.assert_close(
+                model.encode_text([text]), pooled(theirs.get_text_features(**tokens)), atol=1e-5, rtol=0
+            )
 
 
 def test_missing_tensors_are_refused(folder):

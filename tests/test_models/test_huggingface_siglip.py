@@ -66,6 +66,10 @@ def test_features_are_transformers_own(write, options, tmp_path):
     assert float(model.logit_scale) == pytest.approx(theirs.logit_scale.item())
     assert float(model.logit_bias) == pytest.approx(theirs.logit_bias.item())
 
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.encode_text(CAPTIONS)
+    assert torch.cosine_similarity(rough, model.encode_text(CAPTIONS)).min() > 0.99
+
     model.save(tmp_path / "checkpoint")
     shutil.rmtree(folder)
     again = load_model(tmp_path / "checkpoint")
