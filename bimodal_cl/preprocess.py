@@ -59,7 +59,8 @@ class EvalTransform:
             value = getattr(self, name)
             optional = value is None and name != "image_size"
             if not optional and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+                number = "" if isinstance(value, int) else "a whole number of "
+                raise UserError(f"{name} must be {number}at least 1, got {value!r}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:

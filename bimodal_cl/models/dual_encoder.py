@@ -27,8 +27,9 @@ _INIT_TAU = 0.07
 class DualEncoder(nn.Module):
     """An image tower and a text tower into one space, with their tokenizer and preprocessing.
 
-    Its tensors have the names of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``). The last
-    one and ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here.
+    Its tensors have the names of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``), inside
+    towers that come from Hugging Face (``visual.transformer.*``, ``text.transformer.*``) theirs. ``logit_scale`` and
+    ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here.
 
     Args:
         visual: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, dim]``.

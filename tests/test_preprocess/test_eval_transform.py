@@ -111,7 +111,7 @@ def test_cropping_before_resampling_gives_the_same_square(size: tuple[int, int],
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"image_size": 0}, "image_size must be a whole number of at least 1, got 0"),
+        ({"image_size": 0}, "image_size must be at least 1, got 0"),
         ({"resize_size": 2.5}, r"resize_size must be a whole number of at least 1, got 2\.5"),
         ({"resize_mode": "shortes"}, "resize_mode 'shortes' is unknown; did you mean 'shortest'"),
         ({"interpolation": "bicubc"}, "interpolation 'bicubc' is unknown; did you mean 'bicubic'"),
