@@ -25,6 +25,7 @@ from bimodal_cl.launch_checks import check_process_count
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
+from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.trainer import Plan, Trainer
 from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot, score_classification, score_retrieval
 
@@ -54,7 +55,7 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
         raise UserError(
             f"optim.temperature_learning_rate has no effect: loss '{config.loss.name}' learns nothing by the optimizer"
         )
-    evaluate = build_evaluation(config, model.image_size)
+    evaluate = build_evaluation(config, model.transform)
     check_best(config.checkpoint.best, evaluate.scores)
     optim = config.optim.model_dump(mode="json")
     schedule = {key: optim.pop(key) for key in ("min_learning_rate", "warmup_steps", "schedule")}
@@ -222,8 +223,13 @@ class Evaluation:
         return scores
 
 
-def build_evaluation(config: Config, image_size: int) -> Evaluation:
-    """Open the validation data, so that a mistake in it shows before training."""
+def build_evaluation(config: Config, transform: EvalTransform) -> Evaluation:
+    """Open the validation data, so that a mistake in it shows before training.
+
+    Args:
+        config: the run.
+        transform: the model's own, for retrieval. Zero-shot scoring asks the model for it.
+    """
     open_pairs = None
     if config.data.val is not None:
         val = Manifest.load(config.data.val)
@@ -232,8 +238,9 @@ def build_evaluation(config: Config, image_size: int) -> Evaluation:
             open_stream,
             val,
             batch_size=128,
-            image_size=image_size,
+            image_size=transform.image_size,
             train=False,
+            eval_transform=transform,
             max_bad_fraction=1.0,  # what cannot be used is left out, and the scores say how much
             storage=storage,
         )

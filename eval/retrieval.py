@@ -91,7 +91,7 @@ def encode_shards(
         image_size=model.encoder.image_size,
         num_workers=arguments.workers,
         train=False,
-        eval_transform=model.encoder.preprocess,
+        eval_transform=model.encoder.transform,
     )
     batches = progress(stream, stream.steps, "batches", "encode pairs")
     pairs = encode_pairs(model.encoder, batches, autocast=autocast_type(arguments.precision))

@@ -28,8 +28,9 @@ from bimodal_cl.data.rows import MAX_INDEXED_ROWS, MAX_OPEN_FILES, Row, RowReade
 from bimodal_cl.data.schedule import EvaluationSchedule, TrainSchedule
 from bimodal_cl.data.stages import Batch, Delivery, Stopwatch
 from bimodal_cl.data.storage import Storage
-from bimodal_cl.data.transforms import EvalTransform, TrainTransform
+from bimodal_cl.data.transforms import TrainTransform
 from bimodal_cl.errors import RunStopped, UserError
+from bimodal_cl.preprocess import EvalTransform
 
 __all__ = ["Batch", "Stream", "open_stream"]
 
@@ -172,7 +173,7 @@ def open_stream(
         max_bad_fraction: in [0, 1]; see :meth:`~bimodal_cl.data.faults.FaultCounts.require_few`.
         max_pixels: more pixels than this make an image a fault, >= 1.
         pin_memory: put images and tokens in page-locked memory where CUDA is there.
-        eval_transform: what evaluation does to an image instead of :class:`EvalTransform`.
+        eval_transform: what evaluation does to an image; None: ``EvalTransform(image_size)``. A model has its own.
         tokenize: ``list of texts -> int64 [texts, tokens]``; workers then fill ``batch.tokens``.
         storage: how shards that are elsewhere are fetched and kept.
 

@@ -1,4 +1,4 @@
-"""From an RGB image to the pixels of a batch: a random crop for training, a centre crop for evaluation."""
+"""From an RGB image to the pixels of a batch: a random crop for training; evaluation has its own module."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from torch.nn.functional import interpolate
 from bimodal_cl.data.decode import EncodedImage, align_box
 from bimodal_cl.data.draws import Purpose, draw_uniform
 from bimodal_cl.errors import UserError
+from bimodal_cl.preprocess import EvalTransform, to_tensor
+
+__all__ = ["EvalTransform", "TrainTransform", "resize"]
 
 _ATTEMPTS = 10
 _DRAWS = 3 + 2 * _ATTEMPTS  # flip, left, top, then area and aspect ratio of each attempt
@@ -44,7 +47,8 @@ class TrainTransform:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        _require_size(self.image_size)
+        if self.image_size < 1:
+            raise UserError(f"image_size must be at least 1, got {self.image_size}")
         for name, bounds, most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= most:
                 raise UserError(f"{name} must be two numbers with 0 < min <= max <= {most}, got {tuple(bounds)}")
@@ -108,36 +112,6 @@ class TrainTransform:
         return left, top, left + crop_width, top + crop_height
 
 
-@dataclass(frozen=True)
-class EvalTransform:
-    """Resize the short side to ``image_size`` (bicubic, antialiased) and cut out the centre square, as CLIP does.
-
-    Pixels equal those of torchvision's ``Resize`` and ``CenterCrop`` up to rounding (two grey levels); only the
-    square is resampled, so an image of extreme aspect costs no more memory than any other.
-
-    Args:
-        image_size: side of the result, pixels, >= 1.
-
-    Raises:
-        UserError: ``image_size`` is out of range.
-    """
-
-    image_size: int
-
-    def __post_init__(self) -> None:
-        _require_size(self.image_size)
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Turn an RGB image into uint8 ``[3, image_size, image_size]``."""
-        width, height = image.size
-        side, short = self.image_size, min(width, height)
-        grid_width, grid_height = side * width // short, side * height // short
-        left, top = round((grid_width - side) / 2), round((grid_height - side) / 2)
-        across, down = width / grid_width, height / grid_height
-        box = (left * across, top * down, min((left + side) * across, width), min((top + side) * down, height))
-        return to_tensor(image.resize((side, side), Image.Resampling.BICUBIC, box=box))
-
-
 def resize(pixels: np.ndarray, side: int) -> Tensor:
     """Resize pixels, uint8 ``[height, width, 3]``, to a square (bicubic, antialiased): uint8 ``[3, side, side]``.
 
@@ -147,17 +121,3 @@ def resize(pixels: np.ndarray, side: int) -> Tensor:
     # Copied by numpy: torch has to copy a part of an image itself, for which it starts its threads.
     batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
     return interpolate(batch, (side, side), mode="bicubic", antialias=True)[0]
-
-
-def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
-    """Copy an RGB image, or its pixels uint8 ``[height, width, 3]``, into uint8 ``[3, height, width]``.
-
-    The channels of a pixel stay together in memory, as decoders give them and convolutions like them. numpy copies:
-    torch would start its threads for so little, and on a busy machine wait for them longer than decoding takes.
-    """
-    return torch.from_numpy(np.array(image, dtype=np.uint8, order="C")).permute(2, 0, 1)
-
-
-def _require_size(image_size: int) -> None:
-    if image_size < 1:
-        raise UserError(f"image_size must be at least 1, got {image_size}")

@@ -6,16 +6,20 @@ The keys of the two towers are open_clip's (``CLIPVisionCfg``, ``CLIPTextCfg``),
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.preprocess import EvalTransform
 
 # Towers that return tokens beside the feature belong to captioning models; ours return the feature alone.
 _UNSUPPORTED_KEYS = {"output_tokens"}
-_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
+# What :class:`EvalTransform` takes, and the statistics of the pixels after it.
+_TRANSFORM_KEYS = tuple(entry.name for entry in fields(EvalTransform) if entry.name != "image_size")
+_PREPROCESS_KEYS = ("mean", "std", *_TRANSFORM_KEYS)
 _ARCHITECTURE_VERSION = 1
 
 
@@ -29,8 +33,9 @@ def default_preprocess() -> dict[str, Any]:
     """Return open_clip's default: OpenAI's mean and standard deviation (of pixels in [0, 1]), bicubic, centre crop."""
     from open_clip.transform import PreprocessCfg
 
-    values = asdict(PreprocessCfg())
-    return {key: list(values[key]) if key in ("mean", "std") else values[key] for key in _PREPROCESS_KEYS}
+    open_clips = PreprocessCfg()
+    ours = {entry.name: entry.default for entry in fields(EvalTransform) if entry.name != "image_size"}
+    return {"mean": list(open_clips.mean), "std": list(open_clips.std), **ours}
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class Architecture:
         name: the open_clip config it came from, if any.
         quick_gelu: OpenAI's approximation of GELU in both towers.
         init_logit_bias: SigLIP's initial bias; None where the model has none.
-        preprocess: ``mean``, ``std``, ``interpolation``, ``resize_mode`` of the images.
-        hf_text_config: the Hugging Face text tower's own configuration, so that rebuilding needs no hub.
+        preprocess: ``mean`` and ``std`` of pixels in [0, 1], and the arguments of :class:`EvalTransform` beside
+            ``image_size``.
+        hf_text_config, hf_vision_config: a Hugging Face tower's own configuration, so that rebuilding needs no hub.
     """
 
     embed_dim: int
@@ -56,6 +62,7 @@ class Architecture:
     init_logit_bias: float | None = None
     preprocess: dict[str, Any] = field(default_factory=default_preprocess)
     hf_text_config: dict[str, Any] | None = None
+    hf_vision_config: dict[str, Any] | None = None
 
     @property
     def image_size(self) -> int:
@@ -63,14 +70,49 @@ class Architecture:
         return int(self.vision["image_size"])
 
     def with_image_size(self, image_size: int) -> Architecture:
-        """Return a copy for images of another size."""
-        return replace(self, vision={**self.vision, "image_size": image_size})
+        """Return a copy for images of another size; what they are resized to before the crop grows with it."""
+        ratio = image_size / self.image_size
+        lengths = {key: self.preprocess.get(key) for key in ("resize_size", "max_long_side")}
+        scaled = {key: max(round(length * ratio), 1) for key, length in lengths.items() if length is not None}
+        hf_vision = None if self.hf_vision_config is None else {**self.hf_vision_config, "image_size": image_size}
+        return replace(
+            self,
+            vision={**self.vision, "image_size": image_size},
+            preprocess={**self.preprocess, **scaled},
+            hf_vision_config=hf_vision,
+        )
 
-    def with_preprocess(self, overlay: Mapping[str, Any]) -> Architecture:
-        """Return a copy with the preprocessing keys that `overlay` sets; other keys in it are not preprocessing."""
+    def with_preprocess(self, overlay: Mapping[str, Any], where: str = "") -> Architecture:
+        """Return a copy with the preprocessing keys that `overlay` sets; other keys in it are not preprocessing.
+
+        Raises:
+            UserError: a value out of range; the message begins with `where`.
+        """
         known = {key: overlay[key] for key in _PREPROCESS_KEYS if overlay.get(key) is not None}
-        known = {key: list(value) if key in ("mean", "std") else value for key, value in known.items()}
-        return replace(self, preprocess={**self.preprocess, **known})
+        for key in known.keys() & {"mean", "std"}:
+            known[key] = list(known[key]) if isinstance(known[key], (list, tuple)) else [known[key]] * 3
+            if len(known[key]) != 3 or not all(isinstance(value, (int, float)) for value in known[key]):
+                raise UserError(f"{where}{key} must be one or three numbers, got {overlay[key]!r}")
+            if key == "std" and min(known[key]) <= 0:
+                raise UserError(f"{where}std must be above 0, got {overlay[key]!r}")
+        if known.get("interpolation") == "random":  # open_clip's word for a training augmentation
+            known["interpolation"] = "bicubic"
+        architecture = replace(self, preprocess={**self.preprocess, **known})
+        try:
+            architecture.transform()
+        except UserError as error:
+            raise UserError(f"{where}{error}") from None
+        return architecture
+
+    def transform(self) -> EvalTransform:
+        """Return what evaluation does to an image.
+
+        Raises:
+            UserError: a value out of range.
+        """
+        values = {key: self.preprocess[key] for key in _TRANSFORM_KEYS if key in self.preprocess}
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return EvalTransform(self.image_size, **values)
 
     def without_tower_weights(self) -> Architecture:
         """Return a copy whose towers start random: weights for the whole model are loaded over them anyway."""
@@ -103,7 +145,11 @@ class Architecture:
         if missing := {"embed_dim", "vision", "text"} - values.keys():
             raise UserError(f"{path}: key '{min(missing)}' is missing")
         check_towers(values["vision"], values["text"], where=f"{path}: ")
-        return cls(**values)
+        overlay = values.pop("preprocess", {})
+        for key in overlay:
+            if key not in _PREPROCESS_KEYS:
+                raise UserError(f"{path}: unknown key 'preprocess.{key}'{did_you_mean(key, _PREPROCESS_KEYS)}")
+        return cls(**values).with_preprocess(overlay, f"{path}: preprocess.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -156,12 +202,28 @@ def architecture_from_open_clip(
     if missing := {"embed_dim", "vision_cfg", "text_cfg"} - config.keys():
         raise UserError(f"{where}key '{min(missing)}' is missing")
     architecture = inline_architecture(config["embed_dim"], config["vision_cfg"], config["text_cfg"], where)
+    _check_preprocess_keys(preprocess or {}, architecture.image_size, where)
     return replace(
         architecture,
         name=name,
         quick_gelu=bool(config.get("quick_gelu", False)),
         init_logit_bias=config.get("init_logit_bias"),
-    ).with_preprocess(preprocess or {})
+    ).with_preprocess(preprocess or {}, f"{where}preprocess_cfg.")
+
+
+def _check_preprocess_keys(preprocess: Mapping[str, Any], image_size: int, where: str) -> None:
+    """Refuse the keys of an open_clip ``preprocess_cfg`` that we could not follow."""
+    known = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size", "mode")
+    where = f"{where}preprocess_cfg"
+    for key in preprocess:
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'{did_you_mean(key, known)}")
+    mode, size = preprocess.get("mode") or "RGB", preprocess.get("size")
+    if mode != "RGB":
+        raise UserError(f"{where}.mode must be RGB, got {mode!r}")
+    if size is not None and size not in (image_size, [image_size], [image_size] * 2):
+        # open_clip takes the model's size whatever stands here.
+        warnings.warn(f"{where}.size {size} is not the model's {image_size}, which is used", stacklevel=2)
 
 
 def inline_architecture(

@@ -100,7 +100,11 @@ def assemble(
     """
     image_size = image_size or architecture.image_size
     if weights is not None:
-        architecture = architecture.without_tower_weights().with_preprocess(weights.preprocess)
+        # Lengths in the preprocessing are for the weights' own image size, and change with it below.
+        architecture = architecture.without_tower_weights().with_image_size(
+            weights.image_size or architecture.image_size
+        )
+        architecture = architecture.with_preprocess(weights.preprocess)
         if weights.quick_gelu is not None:
             architecture = replace(architecture, quick_gelu=weights.quick_gelu)
     timm = bool(architecture.vision.get("timm_model_name"))

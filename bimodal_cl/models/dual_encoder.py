@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
 from bimodal_cl.models.weights import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE, load_weights, save_weights
+from bimodal_cl.preprocess import EvalTransform, normalize
 
 Pixels = UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
 Tokens = Int64[Tensor, "batch tokens"]
@@ -28,8 +27,9 @@ _INIT_TAU = 0.07
 class DualEncoder(nn.Module):
     """An image tower and a text tower into one space, with their tokenizer and preprocessing.
 
-    Its tensors have the names of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``). The last
-    one and ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here.
+    Its tensors have the names of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``), inside
+    towers that come from Hugging Face (``visual.transformer.*``, ``text.transformer.*``) theirs. ``logit_scale`` and
+    ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here.
 
     Args:
         visual: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, dim]``.
@@ -52,8 +52,7 @@ class DualEncoder(nn.Module):
         bias = architecture.init_logit_bias
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)), requires_grad=False)
         for name in ("mean", "std"):
-            values = torch.tensor(architecture.preprocess[name], dtype=torch.float32).view(1, 3, 1, 1)
-            self.register_buffer(f"image_{name}", values, persistent=False)
+            self.register_buffer(f"image_{name}", self._statistic(name)[None], persistent=False)
 
     @property
     def dim(self) -> int:
@@ -92,7 +91,7 @@ class DualEncoder(nn.Module):
             raise ValueError(f"pixels must be [batch, {', '.join(map(str, wanted))}], got {list(pixels.shape)}")
         pixels = pixels.to(self.device, non_blocking=True)
         if pixels.dtype == torch.uint8:
-            pixels = (pixels.float() / 255 - self.image_mean) / self.image_std
+            pixels = normalize(pixels, self.image_mean, self.image_std)
         return F.normalize(self.visual(pixels).float(), dim=-1)
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Features:
@@ -115,18 +114,17 @@ class DualEncoder(nn.Module):
         return self.tokenizer(list(texts))
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Turn a PIL image of any size and mode into normalised pixels ``[3, image_size, image_size]``."""
-        pixels: Tensor = self._transform(image)
-        return pixels
+        """Turn a PIL image of any size and mode into normalised pixels ``[3, image_size, image_size]`` on the CPU."""
+        return normalize(self.transform(image), self._statistic("mean"), self._statistic("std"))
 
-    @cached_property
-    def _transform(self) -> Callable[[Any], Tensor]:
-        from open_clip.transform import image_transform
+    @property
+    def transform(self) -> EvalTransform:
+        """What turns a PIL image into the uint8 pixels that :meth:`encode_image` takes."""
+        return self.architecture.transform()
 
-        transform: Callable[[Any], Tensor] = image_transform(
-            self.image_size, is_train=False, **self.architecture.preprocess
-        )
-        return transform
+    def _statistic(self, name: str) -> Tensor:
+        """``mean`` or ``std`` of the pixels, float32 ``[3, 1, 1]`` on the CPU, also where the model is not."""
+        return torch.tensor(self.architecture.preprocess[name], dtype=torch.float32).view(3, 1, 1)
 
     def save(self, folder: str | Path) -> None:
         """Write weights, architecture and tokenizer into a folder; :meth:`load` needs nothing else, not even a hub."""

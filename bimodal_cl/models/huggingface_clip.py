@@ -13,13 +13,20 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import Architecture, inline_architecture, one_line, read_json
+from bimodal_cl.models.architecture import Architecture, inline_architecture
 from bimodal_cl.models.build import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
+from bimodal_cl.models.huggingface_files import read_model, read_tokenizer_keys
+from bimodal_cl.models.huggingface_preprocess import read_preprocess
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 # Configurations written before 2023 carry this wrong id; transformers then takes the largest token, and so do we.
 _LEGACY_EOS_ID = 2
+# torch's arguments for transformers' names.
+_GELU: dict[str, dict[str, str]] = {
+    "gelu": {},
+    "gelu_pytorch_tanh": {"approximate": "tanh"},
+    "gelu_new": {"approximate": "tanh"},
+}
 _BLOCK_NAMES = {
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
@@ -29,25 +36,24 @@ _BLOCK_NAMES = {
 }
 
 
-def load_huggingface_clip(folder: Path) -> DualEncoder:
-    """Load a folder that ``CLIPModel.save_pretrained`` wrote; features equal transformers' own to float error.
+def load_huggingface_clip(folder: Path, image_size: int | None = None) -> DualEncoder:
+    """Load a folder that ``CLIPModel.save_pretrained`` wrote; see :mod:`bimodal_cl.models.huggingface`.
 
-    The preprocessing comes from ``preprocessor_config.json`` and the tokenizer from the folder, where they are there.
+    A folder without a tokenizer gets open_clip's, whose vocabulary is OpenAI's.
 
     Raises:
-        UserError: another kind of model, an option that open_clip's towers do not have, or damaged files.
+        UserError: an option that open_clip's towers do not have, or damaged files.
     """
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "clip":
-        raise UserError(f"{folder}/config.json: family '{config.get('model_type')}' is not 'clip'")
+    from open_clip.model import resize_pos_embed
     from transformers import CLIPModel
 
-    try:
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
-    except Exception as error:
-        raise UserError(f"{folder}: the CLIP model cannot be loaded ({one_line(error)})") from error
-    encoder = assemble(_convert_config(model.config, folder))
-    encoder.load_state_dict(convert_weights(model.state_dict()))
+    model = read_model(CLIPModel, folder)
+    encoder = assemble(_convert_config(model.config, folder), image_size=image_size)
+    tensors = convert_weights(model.state_dict())
+    resize_pos_embed(tensors, encoder)
+    # A tokenizer that cuts texts shorter leaves positions that no text has.
+    tensors["text.positional_embedding"] = tensors["text.positional_embedding"][: encoder.text.context_length]
+    encoder.load_state_dict(tensors)
     return encoder
 
 
@@ -55,10 +61,16 @@ def _convert_config(config: Any, folder: Path) -> Architecture:
     """Return the architecture of a ``CLIPConfig``."""
     vision, text = config.vision_config, config.text_config
     activations = {vision.hidden_act, text.hidden_act}
-    if len(activations) > 1 or not activations <= {"gelu", "quick_gelu"}:
-        raise UserError(f"{folder}/config.json: hidden_act must be one of gelu, quick_gelu in both towers")
+    if not activations <= {"quick_gelu", *_GELU} or ("quick_gelu" in activations and len(activations) > 1):
+        raise UserError(
+            f"{folder}/config.json: hidden_act must be quick_gelu in both towers or one of {', '.join(_GELU)}, got "
+            f"{vision.hidden_act} for images and {text.hidden_act} for text"
+        )
     if vision.num_channels != 3:
         raise UserError(f"{folder}/config.json: num_channels must be 3, got {vision.num_channels}")
+    tokenizer_keys = read_tokenizer_keys(folder, text.max_position_embeddings)
+    if tokenizer_keys is not None:  # positions count from the text's beginning
+        tokenizer_keys["tokenizer_kwargs"]["padding_side"] = "right"
     legacy = text.eos_token_id == _LEGACY_EOS_ID
     vision_keys = _shared_keys(vision) | {
         "image_size": vision.image_size,
@@ -68,19 +80,17 @@ def _convert_config(config: Any, folder: Path) -> Architecture:
     text_keys = _shared_keys(text) | {
         "heads": text.num_attention_heads,
         "vocab_size": text.vocab_size,
-        "context_length": text.max_position_embeddings,
+        **(tokenizer_keys or {"context_length": text.max_position_embeddings}),
         "pool_type": "argmax" if legacy else "eos",
         "eos_id": text.eos_token_id,
     }
-    if any((folder / file).is_file() for file in _TOKENIZER_FILES):
-        text_keys["hf_tokenizer_name"] = str(folder)
-    elif not legacy and text.eos_token_id != text.vocab_size - 1:
+    if tokenizer_keys is None and not legacy and text.eos_token_id != text.vocab_size - 1:
         raise UserError(f"{folder}: no tokenizer in it, and open_clip's ends a text with another token")
     architecture = inline_architecture(config.projection_dim, vision_keys, text_keys, f"{folder}/config.json: ")
     architecture = Architecture(
         architecture.embed_dim, architecture.vision, architecture.text, quick_gelu="quick_gelu" in activations
     )
-    return architecture.with_preprocess(_read_preprocess(folder))
+    return architecture.with_preprocess(read_preprocess(folder, "clip", architecture.image_size))
 
 
 def _shared_keys(tower: Any) -> dict[str, Any]:
@@ -92,19 +102,8 @@ def _shared_keys(tower: Any) -> dict[str, Any]:
         "layers": tower.num_hidden_layers,
         "mlp_ratio": ratio,
         "norm_kwargs": {"eps": tower.layer_norm_eps},
+        "act_kwargs": _GELU.get(tower.hidden_act) or None,
     }
-
-
-def _read_preprocess(folder: Path) -> dict[str, Any]:
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return {}
-    values = read_json(path)
-    modes = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
-    resample = values.get("resample", 3)
-    if resample not in modes:
-        raise UserError(f"{path}: resample {resample} is neither bilinear (2) nor bicubic (3)")
-    return {"mean": values.get("image_mean"), "std": values.get("image_std"), "interpolation": modes[resample]}
 
 
 def convert_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import architecture_from_open_clip, named_architecture, read_json
 from bimodal_cl.models.build import assemble, build_from_folder
 from bimodal_cl.models.dual_encoder import DualEncoder
-from bimodal_cl.models.huggingface_clip import load_huggingface_clip
+from bimodal_cl.models.huggingface import load_huggingface
 from bimodal_cl.models.weights import ARCHITECTURE_FILE, Pretrained, find_pretrained
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -54,7 +54,7 @@ def _load_folder(folder: Path) -> DualEncoder:
     if (folder / OPEN_CLIP_CONFIG).is_file():
         return _load_open_clip_folder(folder)
     if (folder / "config.json").is_file():
-        return load_huggingface_clip(folder)
+        return load_huggingface(folder)
     raise UserError(
         f"folder '{folder}' holds no model: neither {ARCHITECTURE_FILE} (a checkpoint), checkpoints/ (a run), "
         f"{OPEN_CLIP_CONFIG} (an export) nor config.json (a Hugging Face CLIP model)"

@@ -29,7 +29,8 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
     """Build a text tower's tokenizer.
 
     Args:
-        text: keys of open_clip's ``CLIPTextCfg``.
+        text: keys of open_clip's ``CLIPTextCfg``. In ``tokenizer_kwargs``, ``clean: none`` gives the text to a Hugging
+            Face tokenizer as it is, which open_clip cleans before; ``padding_side`` is right where it does not say.
         folder: read a Hugging Face tokenizer's files from here rather than from where `text` says.
 
     Raises:
@@ -38,6 +39,8 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
     name, options = tokenizer_name(text), dict(text.get("tokenizer_kwargs") or {})
+    raw = name is not None and options.get("clean") == "none" and bool(options.pop("clean"))
+    side = options.get("padding_side", "right")
     if name is None:
         return SimpleTokenizer(context_length=text["context_length"], **options)
     source = str(folder) if folder is not None else name
@@ -51,12 +54,18 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
             f"give it ({one_line(error)})"
         ) from error
     inner = tokenizer.tokenizer
-    inner.padding_side = "right"
+    inner.padding_side = side
+    if raw:
+        tokenizer.clean_fn = _leave
     if inner.pad_token_id is None:
         if inner.eos_token_id is None:
             raise UserError(f"model.text.hf_tokenizer_name '{source}' has neither a padding nor an end-of-text token")
         inner.pad_token = inner.eos_token
     return tokenizer
+
+
+def _leave(text: str) -> str:
+    return text
 
 
 def is_hugging_face(tokenizer: Tokenizer) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.models.architecture import Architecture, one_line
 from bimodal_cl.models.huggingface_text import HuggingFaceTextTower, build_transformer, check_head, load_text_config
+from bimodal_cl.models.siglip_towers import TEXT_FAMILY, SiglipImageTower, SiglipTextTower
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face, vocabulary_size
 
 
@@ -21,6 +22,8 @@ def build_image_tower(architecture: Architecture) -> nn.Module:
     """
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
+    if architecture.hf_vision_config is not None:
+        return SiglipImageTower(architecture.hf_vision_config)
     vision = architecture.vision
     timm_name = vision.get("timm_model_name")
     if timm_name:
@@ -77,6 +80,10 @@ def build_text_tower(architecture: Architecture, tokenizer: Tokenizer) -> nn.Mod
     from open_clip.model import CLIPTextCfg, _build_text_tower
 
     config = CLIPTextCfg(**architecture.text)
+    hf_text = architecture.hf_text_config or {}
+    if hf_text.get("model_type") == TEXT_FAMILY:
+        _check_vocabulary(architecture, tokenizer, hf_text["vocab_size"])
+        return SiglipTextTower(hf_text, tokenizer.tokenizer)  # type: ignore[attr-defined]
     if config.hf_model_name:
         return _build_huggingface_tower(architecture, config, tokenizer)
     _check_vocabulary(architecture, tokenizer, config.vocab_size)

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from bimodal_cl.data.decode import BadImage, decode_image, open_encoded
 from bimodal_cl.data.draws import Purpose, draw_uniform
-from bimodal_cl.data.transforms import EvalTransform, TrainTransform
+from bimodal_cl.data.transforms import TrainTransform
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -147,25 +147,6 @@ def test_no_bytes_are_a_kind_of_their_own() -> None:
         with pytest.raises(BadImage, match="zero bytes") as error:
             read(b"")
         assert error.value.kind == "zero_bytes"
-
-
-SIZES = [(64, 64), (500, 375), (375, 500), (20, 33), (224, 225), (1000, 30), (7, 300)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("side", [1, 32, 64, 224])
-def test_evaluation_pixels_are_torchvisions(size: tuple[int, int], side: int) -> None:
-    image = photo(*size)
-    theirs = v2.Compose([v2.Resize(side, v2.InterpolationMode.BICUBIC), v2.CenterCrop(side), v2.PILToTensor()])(image)
-    ours = EvalTransform(side)(image)
-    assert ours.shape == (3, side, side) and ours.dtype == torch.uint8
-    # Pillow rounds after each direction, and which comes first depends on the sizes.
-    difference = (ours.int() - theirs.int()).float()
-    assert difference.abs().max() <= 2 and difference.abs().mean() < 0.2 and difference.mean().abs() < 0.05
-
-
-def test_an_extreme_aspect_costs_no_memory() -> None:
-    assert EvalTransform(224)(Image.new("RGB", (60_000, 1), "red")).float().mean(dim=(1, 2)).tolist() == [255, 0, 0]
 
 
 def test_a_crop_is_a_function_of_three_integers() -> None:

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from bimodal_cl.errors import RunStopped, UserError
 from data_prep.file_names import FileFinder
-from data_prep.image_bytes import BadImage
+from bimodal_cl.data.decode import BadImage
 from data_prep.sources import hf
 from tests.test_data_prep.raw_material import (
     captions_of,

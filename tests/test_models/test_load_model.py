@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from bimodal_cl.errors import UserError
@@ -47,6 +49,63 @@ def test_an_export_in_open_clips_form(encoder, pixels, tmp_path):
     assert torch.equal(model.encode_text(tokens), encoder.encode_text(tokens))
     grey = (pixels.float() / 255 - 0.5) / 0.25
     torch.testing.assert_close(model.encode_image(pixels), model.encode_image(grey), atol=1e-6, rtol=0)
+
+
+def write_export(folder, encoder, preprocess) -> None:
+    model = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT, "custom_text": True}
+    config = {"model_cfg": model, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(encoder.state_dict(), folder / "open_clip_model.safetensors")
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_an_exports_preprocessing_is_open_clips(mode, encoder, tmp_path):
+    import open_clip
+
+    preprocess = {"mean": 0.5, "std": [0.25] * 3, "interpolation": "bilinear", "resize_mode": mode, "fill_color": 99}
+    write_export(tmp_path, encoder, {**preprocess, "mode": "RGB", "size": 32})
+    _, _, theirs = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 97, 3), dtype=np.uint8))
+    model = load_model(tmp_path)
+    assert torch.equal(model.preprocess(image), theirs(image))
+    model.save(tmp_path / "checkpoint")
+    assert torch.equal(load_model(tmp_path / "checkpoint").preprocess(image), theirs(image))
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "match"),
+    [
+        ({"crop_pct": 0.9}, r"open_clip_config.json: preprocess_cfg: unknown key 'crop_pct'"),
+        ({"mode": "L"}, r"preprocess_cfg.mode must be RGB, got 'L'"),
+        ({"resize_mode": "longst"}, r"preprocess_cfg.resize_mode 'longst' is unknown; did you mean 'longest'"),
+        ({"interpolation": "cubic"}, r"preprocess_cfg.interpolation 'cubic' is unknown; did you mean 'bicubic'"),
+        ({"mean": [0.5]}, r"preprocess_cfg.mean must be one or three numbers, got \[0.5\]"),
+        ({"std": 0}, r"preprocess_cfg.std must be above 0, got 0"),
+    ],
+)
+def test_an_exports_preprocessing_that_cannot_be_done_is_refused(preprocess, match, encoder, tmp_path):
+    write_export(tmp_path, encoder, preprocess)
+    with pytest.raises(UserError, match=match):
+        load_model(tmp_path)
+
+
+def test_an_exports_other_size_is_said_to_be_the_models(encoder, tmp_path):
+    write_export(tmp_path, encoder, {"size": [48, 48]})
+    with pytest.warns(UserWarning, match=r"preprocess_cfg.size \[48, 48\] is not the model's 32, which is used"):
+        assert load_model(tmp_path).transform.image_size == 32
+
+
+def test_checkpoints_of_before_have_no_new_keys(encoder, tmp_path):
+    encoder.save(tmp_path)
+    path = tmp_path / "model.json"
+    values = json.loads(path.read_text())
+    del values["hf_vision_config"]
+    old = {key: values["preprocess"][key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    path.write_text(json.dumps({**values, "preprocess": old}))
+    assert load_model(tmp_path).transform == encoder.transform
+    path.write_text(json.dumps({**values, "preprocess": {**old, "resize": 3}}))
+    with pytest.raises(UserError, match=r"model.json: unknown key 'preprocess.resize'; did you mean 'resize_size'"):
+        load_model(tmp_path)
 
 
 def clip_folder(folder, activation="quick_gelu", eos_token_id=END):
@@ -115,10 +174,10 @@ def test_a_hugging_face_clip_folder_gives_transformers_own_features(activation, 
 
 def test_hugging_face_folders_that_are_no_clip_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="family 'bert' is not 'clip'"):
+    with pytest.raises(UserError, match="model_type 'bert' is no image-text model that can be loaded; valid: clip"):
         load_model(tmp_path)
     clip_folder(tmp_path, activation="relu")
-    with pytest.raises(UserError, match="hidden_act must be one of gelu, quick_gelu"):
+    with pytest.raises(UserError, match="hidden_act must be quick_gelu in both towers or one of gelu,"):
         load_model(tmp_path)
 
 
