@@ -12,6 +12,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.image_files import count_endings, describe_endings, list_images
 from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
 
+from ..file_names import compose
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 
@@ -53,16 +54,20 @@ def read(args: argparse.Namespace) -> SourcePlan:
 class _Beside:
     """The texts and metadata of images, found by their names without the extension, in upper or lower case.
 
+    Accented letters may be one code point in one name and two in the other.
+
     Attributes:
         left_out: the other files.
     """
 
     def __init__(self, images: list[Path], others: list[Path]) -> None:
         stems = {path.with_suffix("") for path in images}
+        spelled = {compose(str(stem)): stem for stem in stems}  # as the image spells it
         self._files: dict[tuple[Path, str], Path] = {}
         self.left_out: list[Path] = []
         for path in others:
-            place = path.with_suffix(""), path.suffix.lower()
+            stem = path.with_suffix("")
+            place = stem if stem in stems else spelled.get(compose(str(stem)), stem), path.suffix.lower()
             if place[0] in stems and place[1] in _READ and not path.name.startswith(".") and place not in self._files:
                 self._files[place] = path
             else:

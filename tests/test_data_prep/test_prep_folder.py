@@ -1,6 +1,7 @@
 """A folder of images with texts beside them."""
 
 import json
+import unicodedata
 
 from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files, write_photos
 
@@ -70,3 +71,18 @@ def test_written_folders_stream(prep, tmp_path):
     assert [pairs[n].captions for n in range(5)] == [[f"a {n}", f"b {n}"] for n in range(5)]
     assert [pairs[n].first_text_id for n in range(5)] == [0, 2, 4, 6, 8]
     assert json.loads((tmp_path / "to" / "manifest.json").read_text())["num_texts"] == 10
+
+
+def test_texts_whose_names_spell_accented_letters_otherwise(prep, tmp_path):
+    """Of one code point or of two, as macOS writes them; the same spelling comes first where both are there."""
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    raw = write_files(tmp_path / "a", {f"{decomposed}.jpg": photo(1), f"{composed}.TXT": "one\n"})
+    write_files(raw, {f"{composed}.json": "{}"})
+    both = write_files(tmp_path / "b", {f"{name}.jpg": photo(n) for n, name in enumerate((composed, decomposed))})
+    write_files(both, {f"{name}.txt": f"{n}\n" for n, name in enumerate((composed, decomposed))})
+    assert prep("write", "folder", "--images", raw, "--to", tmp_path / "to_a").status == 0
+    (sample,) = read_folder(tmp_path / "to_a")
+    assert captions_of(sample) == ["one"] and sample[1]["json"] == b"{}"
+    assert prep("write", "folder", "--images", both, "--to", tmp_path / "to_b").status == 0
+    found = {captions_of(sample)[0]: image_of(sample) for sample in read_folder(tmp_path / "to_b")}
+    assert found == {"0": photo(0), "1": photo(1)}
