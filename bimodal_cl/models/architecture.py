@@ -11,18 +11,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.errors import UserError, did_you_mean, one_line
 
 # Towers that return tokens beside the feature belong to captioning models; ours return the feature alone.
 _UNSUPPORTED_KEYS = {"output_tokens"}
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _ARCHITECTURE_VERSION = 1
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's text on one line of at most 300 characters, to quote a library inside our own message."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def default_preprocess() -> dict[str, Any]:

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.models.architecture import (
     Architecture,
     check_image_size,
     inline_architecture,
     named_architecture,
-    one_line,
     refuse_idle_keys,
 )
 from bimodal_cl.models.dual_encoder import DualEncoder

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import Architecture, inline_architecture, one_line, read_json
+from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.models.architecture import Architecture, inline_architecture, read_json
 from bimodal_cl.models.build import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 

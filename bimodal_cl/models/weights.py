@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.models.architecture import Architecture, one_line
+from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.models.architecture import Architecture
 
 WEIGHTS_FILE, ARCHITECTURE_FILE, TOKENIZER_FOLDER = "model.safetensors", "model.json", "tokenizer"
 _FILE_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy")
