@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Iterable
 
-
 # Colours and cursor movements of a terminal, and whatever else is not to be printed.
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|(?![\t\n\r\v\f])[\x00-\x1f\x7f-\x9f]")
 
@@ -42,6 +41,6 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's text to quote inside our own message: one line, at most 300 characters, no control characters."""
+    """Return an error's text to quote in our own message: one line, at most 300 characters, no control characters."""
     text = " ".join(_CONTROL.sub("", str(error)).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."

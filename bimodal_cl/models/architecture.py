@@ -6,6 +6,7 @@ The keys of the two towers are open_clip's (``CLIPVisionCfg``, ``CLIPTextCfg``),
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -117,6 +118,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def nearest(name: str, choices: Iterable[str], only_near: bool = False) -> str:
+    """Return the hint of :func:`did_you_mean` whatever the case of the letters; `only_near`: no list of choices."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    hint = did_you_mean(name.lower(), by_lower)
+    if match := re.fullmatch(r"; did you mean '(.*)'\?", hint):
+        return f"; did you mean '{by_lower[match[1]]}'?"
+    return "" if only_near else did_you_mean(name, by_lower.values())
+
+
 def named_architecture(name: str) -> Architecture:
     """Return the architecture of an open_clip config.
 
@@ -127,7 +137,7 @@ def named_architecture(name: str) -> Architecture:
 
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
-        raise UserError(f"model.name '{name}' is no open_clip config{did_you_mean(name, open_clip.list_models())}")
+        raise UserError(f"model.name '{name}' is no open_clip config{nearest(name, open_clip.list_models())}")
     if "multimodal_cfg" in config:
         raise UserError(f"model.name '{name}' is a captioning model (CoCa), not a dual encoder")
     return architecture_from_open_clip(config, name)
@@ -144,6 +154,8 @@ def architecture_from_open_clip(
     known = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias", "custom_text"}
     # These two change neither the towers nor what is loaded into them.
     ignorable = {"init_logit_scale", "nonscalar_logit_scale"}
+    if "multimodal_cfg" in config:
+        raise UserError(f"{where}a captioning model (CoCa), not a dual encoder")
     for key in config:
         if key not in known | ignorable:
             raise UserError(f"{where}unknown key '{key}'{did_you_mean(key, known)}")
