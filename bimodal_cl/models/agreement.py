@@ -49,9 +49,7 @@ def agree(wanted: Architecture, found: Architecture, what: str, named: str) -> A
     if different:
         shown = ", ".join(f"{key} {theirs.get(key)} and not {ours[key]}" for key in different[:3])
         more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
-        raise UserError(
-            f"{what} is another model than {named}: {shown}{more}; leave {named.split()[0]} out to take it as it is"
-        )
+        raise UserError(f"{what} is another model than {named}: {shown}{more}; give it alone to take it as it is")
     knobs = {key: wanted.vision[key] for key in _TRAINING if wanted.vision.get(key) is not None}
     return replace(found, name=found.name or wanted.name, vision={**found.vision, **knobs})
 

@@ -107,7 +107,7 @@ def _open_clip(folder: Path) -> FoundFolder | None:
         if len(others) > 1:
             shown = ", ".join(path.name for path in others[:4])
             raise UserError(
-                f"folder '{folder}' has several files of weights ({shown}): give one, or name it {OPEN_CLIP_WEIGHTS[0]}"
+                f"folder '{folder}' has several files of weights ({shown}): name the one to take {OPEN_CLIP_WEIGHTS[0]}"
             )
         weights = others[0] if others else None
     if weights is None:
@@ -167,7 +167,8 @@ def _why_not(folder: Path) -> str:
         return f"folder '{folder}' holds no model: it is empty"
     for path in folder.iterdir():
         if path.suffix in _FOREIGN_FORMATS:
-            return f"folder '{folder}' holds a model in {_FOREIGN_FORMATS[path.suffix]}'s form: take PyTorch's or safetensors"
+            kind = _FOREIGN_FORMATS[path.suffix]
+            return f"folder '{folder}' holds no model in PyTorch's form: '{path.name}' is {kind}'s"
     files = [name for name in names if Path(name).suffix in WEIGHT_ENDINGS]
     if files:
         return f"folder '{folder}' holds weights without a configuration: give the file, such as '{folder / files[0]}'"
@@ -187,6 +188,6 @@ def _is_model(folder: Path) -> bool:
 def _weights_there(folder: Path) -> str:
     for path in sorted(folder.iterdir()):
         if path.suffix in _FOREIGN_FORMATS:
-            return f"'{path.name}' is in {_FOREIGN_FORMATS[path.suffix]}'s form, and neither model.safetensors nor pytorch_model.bin is there"
+            return f"'{path.name}' is {_FOREIGN_FORMATS[path.suffix]}'s, and no model.safetensors is beside it"
     names = [path.name for path in folder.iterdir()]
     return f"neither model.safetensors nor pytorch_model.bin{did_you_mean('model.safetensors', names)}"

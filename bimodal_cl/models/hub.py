@@ -28,6 +28,14 @@ _OTHER_FILES = (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+class NotFetched(UserError):
+    """A model that is neither in the hub's cache nor to be had; ``reason`` says why, in a few words."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what} {reason}")
+        self.reason = reason
+
+
 def is_repository(name: str) -> bool:
     """Whether a name has the form of a hub repository's, ``ORGANISATION/NAME``."""
     return bool(_REPOSITORY.fullmatch(name)) and not name.startswith(".")
@@ -54,11 +62,11 @@ def fetch_repository(repository: str, what: str) -> Path:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what} cannot be had: {why_not_fetched(error)}") from error
+        raise NotFetched(what, f"cannot be fetched from the hub: {why_not_fetched(error)}") from error
     has_preprocessor = [files.get(name) is not None for name in _PREPROCESSOR_FILES]
     if weights.name not in OPEN_CLIP_WEIGHTS and not any(has_preprocessor) and files.out_of_reach is not None:
         warnings.warn(
-            f"{what}: no preprocessor_config.json in the cache, and {files.out_of_reach}: CLIP's preprocessing is taken",
+            f"{what}: the cache has no preprocessor_config.json, and {files.out_of_reach}: CLIP's is taken",
             stacklevel=2,
         )
     for name in _OTHER_FILES:
@@ -107,7 +115,7 @@ class _Repository:
         """Return what to raise where a file is missing."""
         if self.out_of_reach is None:
             return UserError(f"{what}: the hub's repository has no {missing}")
-        return UserError(f"{what} is not in the cache ({_cache()}) and cannot be fetched: {self.out_of_reach}")
+        return NotFetched(what, f"is not in the cache ({_cache()}) and cannot be fetched: {self.out_of_reach}")
 
 
 def why_not_fetched(error: BaseException) -> str:

@@ -147,5 +147,5 @@ def _read_open_clip_config(path: Path) -> Architecture:
 
 
 def _both(source: ModelSource, wanted: Architecture) -> tuple[str, str]:
-    named = f"model.name '{wanted.name}'" if wanted.name else "model.vision, model.text and model.embed_dim"
+    named = f"model.name '{wanted.name}'" if wanted.name else "the towers in model"
     return f"'{source.pretrained}'", named

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.models.architecture import Architecture, named_architecture, nearest
 from bimodal_cl.models.folders import WEIGHT_ENDINGS, FoundFolder, find_in_file, find_in_folder
-from bimodal_cl.models.hub import fetch_repository, is_repository, why_not_fetched
+from bimodal_cl.models.hub import NotFetched, fetch_repository, is_repository, why_not_fetched
 
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 _HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)(?:/tree/[\w.-]+)?/?")
@@ -54,8 +54,8 @@ def expand_name(given: str | Path) -> str:
     """Return a model's name with ``~`` and ``$VARIABLES`` expanded, also behind ``local-dir:`` or ``NAME:``."""
     schema, colon, rest = os.path.expandvars(str(given)).strip().partition(":")
     if not colon:
-        return os.path.expanduser(schema)
-    return f"{schema}:{os.path.expanduser(rest)}"
+        return os.path.expanduser(schema)  # noqa: PTH111 (a Path would lose the empty name)
+    return f"{schema}:{os.path.expanduser(rest)}"  # noqa: PTH111
 
 
 def locate_model(given: str | Path, what: str = "model") -> ModelSource:
@@ -71,7 +71,7 @@ def locate_model(given: str | Path, what: str = "model") -> ModelSource:
         UserError: there is no such model, or nothing that can be loaded under this name; the message says why.
     """
     name = expand_name(given)
-    what = f"{what} '{given}'"
+    what = f"{what} '{name}'"
     if not name:
         raise UserError(f"{what}: the name is empty")
     if address := _HUB_ADDRESS.fullmatch(name):
@@ -160,7 +160,7 @@ def _locate_on_hub(repository: str, what: str) -> ModelSource:
         raise UserError(f"{what}: a repository of the hub is ORGANISATION/NAME, got '{repository}'")
     try:
         found = find_in_folder(fetch_repository(repository, what), what)
-    except UserError:
+    except NotFetched:
         # Whoever loaded it by its open_clip tag has the weights in the cache, and open_clip the configuration.
         pair = _published().get(repository)
         if pair is None:
@@ -186,14 +186,16 @@ def _locate_pair(name: str, what: str) -> ModelSource | None:
     """Find ``NAME``, ``NAME/TAG``, ``NAME:TAG``, ``NAME:FILE``; None where no architecture is named."""
     import open_clip
 
-    architecture, weights = _split_pair(name)
+    if name.startswith(_TIMM) and is_repository(name):
+        return None  # timm's repositories bring their own configuration
+    architecture, weights = _split_pair(name.removeprefix(_TIMM))
     if architecture is None:
         return None
     if "multimodal_cfg" in (open_clip.get_model_config(architecture) or {}):
         raise UserError(f"{what} is a captioning model (CoCa), not a dual encoder")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not weights:
-        if name != architecture and "openai" in tags and not name.startswith(_TIMM):
+        if name != architecture and "openai" in tags:
             return locate_tag(architecture, "openai")  # OpenAI's own spelling names OpenAI's weights
         shown = f", such as {architecture}/{tags[0]}" if tags else f", and open_clip has none of '{architecture}'"
         raise UserError(f"{what} is no folder; an open_clip model is loaded by NAME/TAG{shown}")
@@ -219,7 +221,7 @@ def _split_pair(name: str) -> tuple[str | None, str]:
         return architecture, rest
     parts = name.split("/")
     for cut in range(len(parts) - 1, 0, -1):
-        if not name.startswith(_TIMM) and (architecture := canonical_architecture("/".join(parts[:cut]))):
+        if architecture := canonical_architecture("/".join(parts[:cut])):
             return architecture, "/".join(parts[cut:])
     return None, ""
 
@@ -229,20 +231,18 @@ def _locate_elsewhere(name: str, what: str) -> ModelSource:
     import open_clip
 
     path = Path(name)
+    pairs = ["/".join(pair) for pair in open_clip.list_pretrained()]
+    near = _near_path(path) or nearest(name, pairs, only_near=True)
     looks_like_a_path = name.startswith((".", "/", "~")) or path.suffix in WEIGHT_ENDINGS or len(path.parts) > 2
     if looks_like_a_path or ":" in name:
-        raise UserError(f"{what}: no such file or folder{_near_path(path)}")
-    reason = ""
+        missing = ": no such file or folder" if path.suffix in WEIGHT_ENDINGS else " is no folder and no file"
+        raise UserError(f"{what}{missing}{near}")
+    hub = ""
     if is_repository(name.partition("@")[0]):
         try:
             return _locate_on_hub(name, what)
-        except UserError as error:
-            reason = str(error).removeprefix(what).removeprefix(":").strip()
-            if not reason.startswith(("is not in the cache", "cannot be had")):
-                raise  # the hub has it, and it is of no use
-    pairs = ["/".join(pair) for pair in open_clip.list_pretrained()]
-    near = _near_path(path) or nearest(name, pairs, only_near=True) or nearest(name, open_clip.list_models(), True)
-    hub = f"{' (' if near else ', and as a model of the hub it '}{reason}{')' if near else ''}" if reason else ""
+        except NotFetched as error:
+            hub = f" (as a model of the hub it {error.reason})"
     raise UserError(f"{what} is no folder and no open_clip NAME/TAG{near}{hub}")
 
 
@@ -260,5 +260,5 @@ def _near_path(path: Path) -> str:
     hint = did_you_mean(missing.name, names)
     if not hint.startswith("; did you mean"):
         return ""
-    found = hint.removeprefix("; did you mean '").removesuffix("'?")
-    return f"; did you mean '{missing.parent / found / path.relative_to(missing)}'?"
+    found = Path(hint.removeprefix("; did you mean '").removesuffix("'?"))
+    return f"; did you mean '{found / path.relative_to(missing)}'?"

@@ -1,8 +1,8 @@
 """Which architecture a file of tensors has, as far as their names and shapes tell.
 
 Shapes do not tell how many heads share a width, nor which GELU follows it. Where an open_clip config has the same
-shapes its heads are taken; OpenAI's archives follow a rule (heads of 64) and name the classes of their activations. What
-stays open is asked for, never guessed.
+shapes its heads are taken; OpenAI's archives follow a rule (heads of 64) and name the classes of their activations.
+What stays open is asked for, never guessed.
 """
 
 from __future__ import annotations

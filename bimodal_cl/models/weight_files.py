@@ -180,11 +180,12 @@ def _strip_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     """
     tensors = {name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", ""): t for name, t in tensors.items()}
     found = {match[1] for name in tensors if (match := re.match(r"((?:\w+\.)*?)(?:module\.)?visual\.", name))}
-    prefix = min(found, key=len) if found else ""
+    prefix = min(found) if found else ""
     if not prefix:
-        return {
-            re.sub(r"^(visual|text)\.module\.", r"\1.", name.removeprefix("module.")): tensors[name] for name in tensors
-        }
+        bare = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        return {re.sub(r"^(visual|text)\.module\.", r"\1.", name): tensor for name, tensor in bare.items()}
+    if len(found) > 1:
+        raise UserError(f"{path}: holds several models ({', '.join(sorted(found))}): save the one to load alone")
     kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if left_out := sorted(name for name in tensors if not name.startswith(prefix)):
         shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
