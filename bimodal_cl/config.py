@@ -156,8 +156,8 @@ class Model(Section):
             missing = [key for key, value in towers.items() if value is None]
             if missing:
                 raise ValueError(
-                    "give model.name, or model.pretrained alone, or all of embed_dim, image_size, vision, text; "
-                    f"missing: {missing}"
+                    f"give model.name, or all of embed_dim, image_size, vision, text; missing: {missing}; "
+                    "or model.pretrained alone, where it says what it is"
                 )
         elif any(towers[key] is not None for key in ("embed_dim", "vision", "text")):
             raise ValueError(f"model.name={self.name} already says what the towers are: drop embed_dim, vision, text")

@@ -144,14 +144,16 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path, mmap: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the pickle's version
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         if name := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UserError(
                 f"{path}: holds objects of Python ({name[1]}), which only running code from the file would restore: "
                 "save the model's state_dict alone with torch.save, and give that file"
             ) from error
-        raise UserError(f"{path}: damaged or no file of weights ({_reason(error)}): {_AGAIN}") from error
+        raise UserError(f"{path}: not written by torch.save, or damaged: nothing but tensors can be read") from error
     except Exception as error:
         raise UserError(f"{path}: damaged or cut short ({_reason(error)}): {_AGAIN}") from error
 
