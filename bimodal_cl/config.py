@@ -139,10 +139,13 @@ class TextTower(Section):
 
 
 class Model(Section):
-    """The dual encoder: an open_clip config by name, or two towers."""
+    """The dual encoder: an open_clip config by name, two towers, or pretrained weights that say what they are."""
 
     name: str | None = Field(None, description="an open_clip config such as ViT-B-32 or RN50")
-    pretrained: PathText | None = Field(None, description="weights for all of it: an open_clip tag or a file")
+    pretrained: PathText | None = Field(
+        None,
+        description="weights for all of it: a tag of name, a file, a run, or any model by its name, alone",
+    )
     image_size: Count | None = Field(None, description="side of the square input in pixels; needed with towers")
     embed_dim: Count | None = Field(None, description="width of the shared space (with towers)")
     vision: VisionTower | None = Field(None, description="image tower, where no name is given")
@@ -152,9 +155,15 @@ class Model(Section):
     def _name_or_towers(self) -> Model:
         towers = {"embed_dim": self.embed_dim, "vision": self.vision, "text": self.text, "image_size": self.image_size}
         if self.name is None:
+            spelled = any(towers[key] is not None for key in ("embed_dim", "vision", "text"))
+            if self.pretrained is not None and not spelled:
+                return self  # the architecture comes with the weights
             missing = [key for key, value in towers.items() if value is None]
             if missing:
-                raise ValueError(f"give model.name, or all of embed_dim, image_size, vision, text; missing: {missing}")
+                raise ValueError(
+                    f"give model.name, or all of embed_dim, image_size, vision, text; missing: {missing}; "
+                    "or model.pretrained alone, where it says what it is"
+                )
         elif any(towers[key] is not None for key in ("embed_dim", "vision", "text")):
             raise ValueError(f"model.name={self.name} already says what the towers are: drop embed_dim, vision, text")
         return self

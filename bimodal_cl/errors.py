@@ -6,6 +6,9 @@ import difflib
 import re
 from collections.abc import Iterable
 
+# Colours and cursor movements of a terminal, and whatever else is not to be printed.
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|(?![\t\n\r\v\f])[\x00-\x1f\x7f-\x9f]")
+
 
 class UserError(ValueError):
     """A mistake of the user's: the message is one line that says what, where, and the nearest valid choice.
@@ -52,3 +55,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
         return ""
     shown = ", ".join(sorted(known)[:20])
     return f"; valid: {shown}" + (", ..." if len(known) > 20 else "")
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's text to quote in our own message: one line, at most 300 characters, no control characters."""
+    text = " ".join(_CONTROL.sub("", str(error)).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

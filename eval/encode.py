@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from bimodal_cl.models import DualEncoder
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-# Where a folder's weights are, in the order in which they are looked for.
-_WEIGHTS = (
-    "model.safetensors",
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "pytorch_model.bin",
-)
 
 
 @dataclass(frozen=True)
@@ -35,8 +27,8 @@ class ScoredModel:
     """A model and where it comes from.
 
     ``name`` and ``pretrained`` as in CLIP_benchmark's results: architecture and weights. ``checkpoint``: the folder
-    the weights were read from, None for a published tag; ``sha256``: of its weights' file; ``step``: optimizer
-    steps, None where nobody wrote them down; ``run``: the folder of the run it belongs to.
+    the weights were read from, None for a published tag or a file alone; ``sha256``: of its weights' file; ``step``:
+    optimizer steps, None where nobody wrote them down; ``run``: the folder of the run it belongs to.
     """
 
     encoder: DualEncoder
@@ -63,8 +55,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         nargs="+",
         type=path_text,
-        help="a run's folder (its newest checkpoint), a checkpoint's folder, an open_clip pair ARCHITECTURE/WEIGHTS, "
-        "or a Hugging Face CLIP folder",
+        help="a run's folder (its newest checkpoint), a checkpoint's or export's folder, an open_clip pair "
+        "ARCHITECTURE/WEIGHTS, OpenAI's name ViT-B/32, a Hugging Face CLIP or SigLIP folder or hub repository, "
+        "local-dir:FOLDER, hf-hub:ORGANISATION/NAME, a TorchScript file, or ARCHITECTURE:FILE",
     )
     parser.add_argument("--batch-size", type=positive_integer, default=64, help="images encoded at once")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
@@ -120,62 +113,41 @@ def autocast_type(precision: str) -> torch.dtype | None:
 
 
 def open_model(given: str, device: torch.device) -> ScoredModel:
-    """Load a model by path or tag, in evaluation mode, and establish which weights it has.
+    """Load a model by any of its names, in evaluation mode, and establish which weights it has.
 
     Raises:
         UserError: there is no such model, or it cannot be read.
     """
-    path = Path(given)
-    if not path.exists():
-        _refuse_near_miss(path)
+    from bimodal_cl.models.load import load_source
+    from bimodal_cl.models.names import locate_model
 
-    from bimodal_cl.models import load_model
-
-    if not path.is_dir():
-        architecture, _, weights = given.partition("/")
-        return ScoredModel(load_model(given, device), architecture, weights)
-    run = path if (path / "checkpoints").is_dir() else None
-    # `latest` may move on while a run trains: load the very folder whose hash is written down.
-    checkpoint = _newest_checkpoint(path) if run else path
-    weights_file = next((checkpoint / name for name in _WEIGHTS if (checkpoint / name).is_file()), None)
+    source = locate_model(given, "MODEL")
     return ScoredModel(
-        encoder=load_model(checkpoint, device),
-        name=(checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint).resolve().name,
-        pretrained=str(checkpoint),
-        checkpoint=checkpoint,
-        sha256=_hash_file(weights_file) if weights_file else None,
-        step=_read_step(checkpoint),
-        run=run,
+        encoder=load_source(source).to(device).eval(),
+        name=source.name,
+        pretrained=source.pretrained,
+        checkpoint=source.folder,
+        sha256=_hash_file(source.weights),
+        step=None if source.folder is None else _read_step(source.folder),
+        run=source.run,
     )
 
 
-def result_folder(model: ScoredModel, given: str, to: str | None, num_models: int) -> Path:
+def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequence[str]) -> Path:
     """Where a model's results go: ``--to`` (with a folder a model, where there are several), else beside the run."""
-    if to is not None:
-        return Path(to) / slug(given) if num_models > 1 else Path(to)
-    return model.run / "results" if model.run else Path("results") / slug(given)
+    if to is None and model.run is not None:
+        return model.run / "results"
+    if to is not None and len(models) == 1:
+        return Path(to)
+    folder = slug(given)
+    if any(other != given and slug(other) == folder for other in models):
+        folder += f"-{hashlib.sha256(given.encode()).hexdigest()[:6]}"
+    return Path("results" if to is None else to) / folder
 
 
 def slug(name: str) -> str:
     """A name that every file system takes as one file's."""
     return re.sub(r"[^\w.+-]+", "_", name.strip("/.")) or "unnamed"
-
-
-def _refuse_near_miss(path: Path) -> None:
-    """A folder's name with a typo is told from an open_clip pair by a folder that has nearly that name."""
-    if path.parent.is_dir():
-        folders = [each.name for each in path.parent.iterdir() if each.is_dir()]
-        if difflib.get_close_matches(path.name, folders, n=1):
-            raise UserError(f"MODEL {path}: no such folder{did_you_mean(path.name, folders)}")
-
-
-def _newest_checkpoint(run: Path) -> Path:
-    """The folder ``checkpoints/latest`` points to; the run itself where there is none, for ``load_model`` to refuse."""
-    latest = run / "checkpoints" / "latest"
-    if not latest.is_dir():
-        return run
-    beside = latest.with_name(latest.resolve().name)
-    return beside if beside.is_dir() else latest.resolve()
 
 
 def _read_step(checkpoint: Path) -> int | None:

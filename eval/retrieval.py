@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     chance: dict[str, float] = {}
     for given in arguments.models:
         model = open_model(given, device)
-        folder = result_folder(model, given, arguments.to, len(arguments.models))
+        folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
         pairs, faults = encode_shards(model, data, arguments)
         result = score_pairs(model, pairs, faults, data.folder, arguments)

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     rows, written, skipped = [], [], 0
     for given in arguments.models:
         model = open_model(given, device)
-        folder = result_folder(model, given, arguments.to, len(arguments.models))
+        folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
         result = score_model(model, labelled, classnames, templates, arguments)
         result["provenance"]["prompts"]["source"] = source

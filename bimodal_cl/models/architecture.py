@@ -6,13 +6,14 @@ The keys of the two towers are open_clip's (``CLIPVisionCfg``, ``CLIPTextCfg``),
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.preprocess import EvalTransform
 
 # Towers that return tokens beside the feature belong to captioning models; ours return the feature alone.
@@ -21,12 +22,6 @@ _UNSUPPORTED_KEYS = {"output_tokens"}
 _TRANSFORM_KEYS = tuple(entry.name for entry in fields(EvalTransform) if entry.name != "image_size")
 _PREPROCESS_KEYS = ("mean", "std", *_TRANSFORM_KEYS)
 _ARCHITECTURE_VERSION = 1
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's text on one line of at most 300 characters, to quote a library inside our own message."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def default_preprocess() -> dict[str, Any]:
@@ -169,6 +164,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def nearest(name: str, choices: Iterable[str], only_near: bool = False) -> str:
+    """Return the hint of :func:`did_you_mean` whatever the case of the letters; `only_near`: no list of choices."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    hint = did_you_mean(name.lower(), by_lower)
+    if match := re.fullmatch(r"; did you mean '(.*)'\?", hint):
+        return f"; did you mean '{by_lower[match[1]]}'?"
+    return "" if only_near else did_you_mean(name, by_lower.values())
+
+
 def named_architecture(name: str) -> Architecture:
     """Return the architecture of an open_clip config.
 
@@ -179,7 +183,7 @@ def named_architecture(name: str) -> Architecture:
 
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
-        raise UserError(f"model.name '{name}' is no open_clip config{did_you_mean(name, open_clip.list_models())}")
+        raise UserError(f"model.name '{name}' is no open_clip config{nearest(name, open_clip.list_models())}")
     if "multimodal_cfg" in config:
         raise UserError(f"model.name '{name}' is a captioning model (CoCa), not a dual encoder")
     return architecture_from_open_clip(config, name)
@@ -196,6 +200,8 @@ def architecture_from_open_clip(
     known = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias", "custom_text"}
     # These two change neither the towers nor what is loaded into them.
     ignorable = {"init_logit_scale", "nonscalar_logit_scale"}
+    if "multimodal_cfg" in config:
+        raise UserError(f"{where}a captioning model (CoCa), not a dual encoder")
     for key in config:
         if key not in known | ignorable:
             raise UserError(f"{where}unknown key '{key}'{did_you_mean(key, known)}")

@@ -10,16 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.models.architecture import (
     Architecture,
     check_image_size,
     inline_architecture,
-    named_architecture,
-    one_line,
     refuse_idle_keys,
 )
 from bimodal_cl.models.dual_encoder import DualEncoder
+from bimodal_cl.models.names import configured_architecture
 from bimodal_cl.models.tokenizers import build_tokenizer
 from bimodal_cl.models.towers import build_image_tower, build_text_tower, resize_timm_tower, with_text_config
 from bimodal_cl.models.weights import (
@@ -27,7 +26,6 @@ from bimodal_cl.models.weights import (
     TOKENIZER_FOLDER,
     WEIGHTS_FILE,
     Pretrained,
-    find_pretrained,
     load_pretrained,
 )
 
@@ -42,14 +40,14 @@ def build_model(
 ) -> DualEncoder:
     """Build a dual encoder in training mode on the CPU.
 
-    Either `name`, or `embed_dim` with `vision` and `text`. Random weights come from torch's global generator, so a
-    seed gives the same model again.
+    Either `name`, or `embed_dim` with `vision` and `text`, or `pretrained` alone, where it says what it is. Random
+    weights come from torch's global generator, so a seed gives the same model again.
 
     Args:
-        name: an open_clip config, such as ``ViT-B-32`` or ``RN50``.
-        pretrained: weights for the whole model: one of open_clip's tags for `name`, a file of weights, or a folder
-            that :meth:`DualEncoder.save` or a run wrote. A tag trained with OpenAI's approximation of GELU switches
-            it on.
+        name: an open_clip config, such as ``ViT-B-32`` or ``RN50``, also in OpenAI's spelling ``ViT-B/32``.
+        pretrained: weights for the whole model: one of open_clip's tags for `name`, a file of weights, or any name
+            that :func:`bimodal_cl.models.load_model` takes. Preprocessing comes with them, and so does OpenAI's
+            approximation of GELU.
         embed_dim: width of the shared space, at least 1.
         vision: keys of open_clip's ``CLIPVisionCfg``, among them ``timm_model_name`` for a timm tower.
         text: keys of open_clip's ``CLIPTextCfg``, among them ``hf_model_name`` for a Hugging Face tower (a local
@@ -62,12 +60,17 @@ def build_model(
         UserError: a name, key, tag or file that does not exist, keys that do not fit together, or weights that are
             neither here nor on a hub that answers.
     """
-    architecture = _resolve_architecture(name, embed_dim, vision, text)
+    from bimodal_cl.models.load import load_configured
+
     if image_size is not None:
         check_image_size(image_size, "model.image_size")
-    weights = None if pretrained is None else find_pretrained(name, pretrained)
-    encoder = assemble(architecture, weights, image_size)
-    return encoder.train()
+    inline = {"embed_dim": embed_dim, "vision": vision, "text": text}
+    bare = name is None and all(value is None for value in inline.values())
+    architecture = None if bare and pretrained is not None else _resolve_architecture(name, embed_dim, vision, text)
+    if pretrained is None:
+        assert architecture is not None
+        return assemble(architecture, None, image_size).train()
+    return load_configured(pretrained, architecture, image_size).train()
 
 
 def _resolve_architecture(
@@ -78,7 +81,7 @@ def _resolve_architecture(
         for key, value in inline.items():
             if value is not None:
                 raise UserError(f"model.{key} cannot be given beside model.name '{name}': its config has its own")
-        return named_architecture(name)
+        return configured_architecture(name)
     if embed_dim is None or vision is None or text is None:
         missing = [key for key, value in inline.items() if value is None]
         raise UserError(f"a model needs model.name, or model.{' and model.'.join(missing)} as well")
@@ -107,13 +110,15 @@ def assemble(
         architecture = architecture.with_preprocess(weights.preprocess)
         if weights.quick_gelu is not None:
             architecture = replace(architecture, quick_gelu=weights.quick_gelu)
+        if architecture.init_logit_bias is None and weights.logit_bias is not None:
+            architecture = replace(architecture, init_logit_bias=weights.logit_bias)
     timm = bool(architecture.vision.get("timm_model_name"))
     # timm resamples position embeddings in a tower that has its weights; open_clip does so while it loads them.
     native = weights.image_size if weights is not None and weights.image_size is not None else architecture.image_size
     architecture = architecture.with_image_size(native if timm and weights is not None else image_size)
     encoder = _build_encoder(architecture, tokenizer_folder)
     if weights is not None:
-        load_pretrained(encoder, weights)
+        load_pretrained(encoder, weights, f"'{architecture.name}'" if architecture.name else "this model")
         if timm and image_size != native:
             resize_timm_tower(encoder.visual, image_size)
             encoder.architecture = architecture.with_image_size(image_size)

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import one_line
+from bimodal_cl.errors import UserError, one_line
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model")
 

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.models.architecture import one_line
+from bimodal_cl.errors import UserError, did_you_mean, one_line
 
 POOLERS = ("mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
 PROJECTIONS = ("linear", "mlp", "none")

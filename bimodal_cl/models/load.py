@@ -1,25 +1,29 @@
-"""One door for every trained model: a run, a checkpoint, an export, an open_clip tag, a Hugging Face CLIP folder."""
+"""One door for every trained model: whatever it is called and whoever wrote it, it becomes a dual encoder."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import torch
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import architecture_from_open_clip, named_architecture, read_json
+from bimodal_cl.models.agreement import agree
+from bimodal_cl.models.architecture import (
+    Architecture,
+    architecture_from_open_clip,
+    named_architecture,
+    nearest,
+    read_json,
+)
 from bimodal_cl.models.build import assemble, build_from_folder
 from bimodal_cl.models.dual_encoder import DualEncoder
+from bimodal_cl.models.folders import WEIGHT_ENDINGS
+from bimodal_cl.models.hub import OPEN_CLIP_CONFIG, TOKENIZER_FILES
 from bimodal_cl.models.huggingface import load_huggingface
-from bimodal_cl.models.weights import ARCHITECTURE_FILE, Pretrained, find_pretrained
-
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-_OPEN_CLIP_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
+from bimodal_cl.models.names import ModelSource, canonical_architecture, expand_name, locate_model, locate_tag
+from bimodal_cl.models.shapes import infer_architecture, quick_gelu_of, refuse_other_layouts
+from bimodal_cl.models.weight_files import read_weight_file
+from bimodal_cl.models.weights import ARCHITECTURE_FILE, NUMPY_ENDINGS, TOKENIZER_FOLDER, Pretrained
 
 
 def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
@@ -27,66 +31,121 @@ def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> D
 
     Args:
         path_or_tag: a folder: a run (its latest checkpoint), a checkpoint, an export in open_clip's form, or a Hugging
-            Face ``CLIPModel``; or open_clip's ``NAME/TAG``, such as ``ViT-B-32/laion2b_s34b_b79k``.
+            Face CLIP model; a file of weights that tells its architecture, such as OpenAI's TorchScript archives, or
+            ``NAME:FILE``; open_clip's ``NAME/TAG``, such as ``ViT-B-32/laion2b_s34b_b79k``, ``local-dir:FOLDER`` and
+            ``hf-hub:ORGANISATION/NAME``; OpenAI's ``ViT-B/32``; or a repository of the hub.
         device: where its weights go.
 
     Raises:
-        UserError: no such folder and no such pair, a folder of another kind, or damaged files.
+        UserError: there is no such model, it is of another kind, or its files are damaged.
     """
-    path = Path(path_or_tag)
-    if path.is_dir():
-        encoder = _load_folder(path)
-    elif path.exists():
-        raise UserError(f"model '{path_or_tag}' is a file: give the folder it is in")
+    return load_source(locate_model(path_or_tag)).to(device).eval()
+
+
+def load_configured(pretrained: str, wanted: Architecture | None, image_size: int | None) -> DualEncoder:
+    """Load ``model.pretrained`` of a config into the architecture that stands beside it, or into its own.
+
+    Args:
+        pretrained: a tag of the open_clip config that `wanted` was made from, or any name of a model.
+        wanted: what ``model.name`` or the towers say; None where nothing is said.
+        image_size: side of the images in pixels; None: as `wanted` says, else as the weights do.
+
+    Raises:
+        UserError: there are no such weights, or they are of another architecture.
+    """
+    import open_clip
+
+    name = None if wanted is None else wanted.name
+    what = f"model.pretrained '{pretrained}'"
+    if name is not None and open_clip.is_pretrained_cfg(name, pretrained):
+        return load_source(locate_tag(name, pretrained), wanted, image_size)
+    path = Path(expand_name(pretrained))
+    is_word = len(path.parts) == 1 and ":" not in pretrained and path.suffix not in WEIGHT_ENDINGS
+    if is_word and not path.exists() and canonical_architecture(pretrained) is None:
+        if name is None:
+            raise UserError(f"{what}: no such file, and tags are known only for a model.name")
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        near = nearest(pretrained, tags) or "; it has none"
+        raise UserError(f"{what} is no file and no tag of '{name}'{near}")
+    source = locate_model(pretrained, "model.pretrained")
+    if wanted is not None and source.architecture not in (None, name):
+        own = f"model.name '{name}'" if name else "the towers of the config"
+        raise UserError(f"{what} is of '{source.architecture}', another architecture than {own}: leave one of them out")
+    return load_source(source, wanted, image_size)
+
+
+def load_source(source: ModelSource, wanted: Architecture | None = None, image_size: int | None = None) -> DualEncoder:
+    """Load a model that was found.
+
+    Args:
+        source: from :func:`bimodal_cl.models.names.locate_model`.
+        wanted: the architecture it has to have; None: its own.
+        image_size: side of the images in pixels; None: as `wanted` says, else as the weights do.
+
+    Raises:
+        UserError: damaged files, or another architecture than `wanted`.
+    """
+    if image_size is None and wanted is not None:
+        image_size = wanted.image_size
+    if source.kind == "weights":
+        return _load_file(source, wanted, image_size)
+    assert source.folder is not None
+    if source.kind == "huggingface":
+        return _resized(load_huggingface(source.folder, image_size), source, wanted, image_size)
+    if source.kind == "checkpoint":
+        found = Architecture.read(source.folder / ARCHITECTURE_FILE)
+        if wanted is None and image_size in (None, found.image_size):
+            return build_from_folder(source.folder)
+        tokenizer_folder = source.folder / TOKENIZER_FOLDER
     else:
-        encoder = _load_tag(path)
-    return encoder.to(device).eval()
+        found = _read_open_clip_config(source.folder / OPEN_CLIP_CONFIG)
+        tokenizer_folder = source.folder
+    has_tokenizer = any((tokenizer_folder / file).is_file() for file in TOKENIZER_FILES)
+    file = read_weight_file(source.weights)
+    refuse_other_layouts(file)
+    weights = Pretrained(source.weights, file.tensors, found.image_size)
+    architecture = found if wanted is None else agree(wanted, found, *_both(source, wanted))
+    return assemble(architecture, weights, image_size, tokenizer_folder if has_tokenizer else None)
 
 
-def _load_folder(folder: Path) -> DualEncoder:
-    if (folder / ARCHITECTURE_FILE).is_file():
-        return build_from_folder(folder)
-    if (folder / "checkpoints").is_dir():
-        latest = folder / "checkpoints" / "latest"
-        if not latest.is_dir():
-            raise UserError(f"run '{folder}' has no checkpoint yet: no {latest}")
-        return build_from_folder(latest)
-    if (folder / OPEN_CLIP_CONFIG).is_file():
-        return _load_open_clip_folder(folder)
-    if (folder / "config.json").is_file():
-        return load_huggingface(folder)
-    raise UserError(
-        f"folder '{folder}' holds no model: neither {ARCHITECTURE_FILE} (a checkpoint), checkpoints/ (a run), "
-        f"{OPEN_CLIP_CONFIG} (an export) nor config.json (a Hugging Face CLIP model)"
+def _load_file(source: ModelSource, wanted: Architecture | None, image_size: int | None) -> DualEncoder:
+    preprocess = dict(source.tag)
+    tag_gelu = bool(source.tag.get("quick_gelu", False)) if source.tag else None
+    if wanted is None and source.architecture is not None:
+        wanted = named_architecture(source.architecture)
+    if source.weights.suffix in NUMPY_ENDINGS:
+        if wanted is None:
+            raise UserError(f"{source.weights}: does not say its architecture: give 'NAME:{source.weights}'")
+        return assemble(wanted, Pretrained(source.weights, None, preprocess=preprocess), image_size)
+    file = read_weight_file(source.weights)
+    if wanted is None:
+        wanted = infer_architecture(file)
+    elif not source.tag:
+        refuse_other_layouts(file)
+    quick_gelu = tag_gelu if file.script is None else quick_gelu_of(file.script)
+    return assemble(
+        wanted, Pretrained(source.weights, file.tensors, quick_gelu=quick_gelu, preprocess=preprocess), image_size
     )
 
 
-def _load_open_clip_folder(folder: Path) -> DualEncoder:
-    config = read_json(folder / OPEN_CLIP_CONFIG)
+def _resized(
+    encoder: DualEncoder, source: ModelSource, wanted: Architecture | None, image_size: int | None
+) -> DualEncoder:
+    """Return the model with the image size and training knobs that are wanted, where it has others."""
+    found = encoder.architecture
+    architecture = found if wanted is None else agree(wanted, found, *_both(source, wanted))
+    if architecture == found and image_size in (None, found.image_size):
+        return encoder
+    return assemble(architecture, Pretrained(source.weights, dict(encoder.state_dict()), found.image_size), image_size)
+
+
+def _read_open_clip_config(path: Path) -> Architecture:
+    config = read_json(path)
     if "model_cfg" not in config:
-        raise UserError(f"{folder / OPEN_CLIP_CONFIG}: key 'model_cfg' is missing")
-    where = f"{folder / OPEN_CLIP_CONFIG}: "
-    architecture = architecture_from_open_clip(config["model_cfg"], None, config.get("preprocess_cfg"), where)
-    for file in _OPEN_CLIP_WEIGHTS:
-        if (folder / file).is_file():
-            has_tokenizer = (folder / "tokenizer_config.json").is_file()
-            return assemble(architecture, Pretrained(folder / file), tokenizer_folder=folder if has_tokenizer else None)
-    raise UserError(f"folder '{folder}' has no weights: none of {', '.join(_OPEN_CLIP_WEIGHTS)}")
+        raise UserError(f"{path}: key 'model_cfg' is missing")
+    return architecture_from_open_clip(config["model_cfg"], None, config.get("preprocess_cfg"), f"{path}: ")
 
 
-def _load_tag(path: Path) -> DualEncoder:
-    import open_clip
-
-    tag = path.as_posix()
-    name, _, pretrained = tag.partition("/")
-    if name not in open_clip.list_models():
-        known = [entry.as_posix() for entry in path.parent.glob("*") if entry.is_dir()]
-        known += ["/".join(pair) for pair in open_clip.list_pretrained()]
-        near = difflib.get_close_matches(tag, known, n=1, cutoff=0.6)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"model '{tag}' is no folder and no open_clip NAME/TAG{hint}")
-    if not pretrained:
-        tags = open_clip.list_pretrained_tags_by_model(name)
-        shown = f", such as {name}/{tags[0]}" if tags else " of a pretrained model"
-        raise UserError(f"model '{tag}' is no folder; an open_clip model is loaded by NAME/TAG{shown}")
-    return assemble(named_architecture(name), find_pretrained(name, pretrained))
+def _both(source: ModelSource, wanted: Architecture) -> tuple[str, str]:
+    named = f"model.name '{wanted.name}'" if wanted.name else "the towers in model"
+    return f"'{source.pretrained}'", named

@@ -8,8 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import one_line
+from bimodal_cl.errors import UserError, one_line
 
 
 @runtime_checkable

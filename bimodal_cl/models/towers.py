@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.models.architecture import Architecture, one_line
+from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.huggingface_text import HuggingFaceTextTower, build_transformer, check_head, load_text_config
 from bimodal_cl.models.siglip_towers import TEXT_FAMILY, SiglipImageTower, SiglipTextTower
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face, vocabulary_size

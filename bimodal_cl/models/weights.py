@@ -1,4 +1,4 @@
-"""Weights on disk: our own safetensors files, and whole-model weights that open_clip knows how to read."""
+"""A model's weights on disk: our own safetensors files, exactly, and anyone's tensors, under the names they have."""
 
 from __future__ import annotations
 
@@ -10,87 +10,99 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.models.architecture import Architecture, one_line
+from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.models.shapes import matching_names, with_text_prefix
 
 WEIGHTS_FILE, ARCHITECTURE_FILE, TOKENIZER_FOLDER = "model.safetensors", "model.json", "tokenizer"
-_FILE_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".npy")
+NUMPY_ENDINGS = (".npz", ".npy")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights for a whole model, found before anything is built.
+    """Weights for a whole model, read before anything is built.
 
     Args:
         path: the file.
+        tensors: what is in it; None for big_vision's numpy files, which open_clip reads itself.
         image_size: the size of the images it was trained on, where that is known.
         quick_gelu: whether it was trained with OpenAI's approximation of GELU; None: as the architecture says.
         preprocess: the preprocessing it was trained with, as far as it is known.
     """
 
     path: Path
+    tensors: dict[str, Tensor] | None = field(repr=False)
     image_size: int | None = None
     quick_gelu: bool | None = None
     preprocess: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def logit_bias(self) -> float | None:
+        """The bias of a model trained with SigLIP's loss, which may have any architecture."""
+        bias = (self.tensors or {}).get("logit_bias")
+        return None if bias is None or bias.numel() != 1 else float(bias)
 
-def find_pretrained(name: str | None, pretrained: str) -> Pretrained:
-    """Find whole-model weights: a local file or checkpoint folder, else a tag of the open_clip config `name`.
+
+def load_pretrained(module: nn.Module, pretrained: Pretrained, what: str) -> None:
+    """Load whole-model weights of OpenAI's, open_clip's or our layout; half precision becomes the module's type.
+
+    Position embeddings are resampled where they must be, as open_clip does.
+
+    Args:
+        module: the model.
+        pretrained: its weights.
+        what: the model in words, for messages.
 
     Raises:
-        UserError: neither, or the tag's weights are not in the cache and cannot be fetched.
+        UserError: the tensors are not this model's; the message names some of them, and whose they are if that shows.
     """
-    import open_clip
+    from open_clip.convert import convert_state_dict, load_big_vision_weights
+    from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
-    if name is not None and open_clip.is_pretrained_cfg(name, pretrained):
-        return _fetch_tag(name, pretrained)
-    path = Path(pretrained)
-    if path.is_dir():
-        for file in (path / WEIGHTS_FILE, path / "checkpoints" / "latest" / WEIGHTS_FILE):
-            if file.is_file():
-                architecture = Architecture.read(file.with_name(ARCHITECTURE_FILE))
-                return Pretrained(
-                    file, architecture.image_size, architecture.quick_gelu, preprocess=architecture.preprocess
-                )
-        raise UserError(f"model.pretrained '{pretrained}': no {WEIGHTS_FILE} in this folder, nor a checkpoint of a run")
-    if path.is_file():
-        return Pretrained(path)
-    if path.suffix in _FILE_ENDINGS or len(path.parts) > 1:
-        raise UserError(f"model.pretrained '{pretrained}': no such file or folder")
-    if name is None:
-        raise UserError(f"model.pretrained '{pretrained}': no such file, and tags are known only for a model.name")
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    near = did_you_mean(pretrained, tags) or "; it has none"
-    raise UserError(f"model.pretrained '{pretrained}' is no file and no tag of '{name}'{near}")
-
-
-def _fetch_tag(name: str, tag: str) -> Pretrained:
-    import open_clip
-
-    config = open_clip.get_pretrained_cfg(name, tag)
+    if pretrained.tensors is None:
+        try:
+            load_big_vision_weights(module, str(pretrained.path))
+        except Exception as error:
+            raise UserError(f"{pretrained.path}: no weights of {what} ({one_line(error)})") from error
+        return
+    tensors = dict(pretrained.tensors)
     try:
-        path = open_clip.download_pretrained(config)
-    except Exception as error:
+        tensors = with_text_prefix(convert_state_dict(module, tensors))
+        _adapt(module, tensors)
+        resize_pos_embed(tensors, module)
+        resize_text_pos_embed(tensors, module)
+    except Exception:
+        pass
+    _refuse_other_model(module, tensors, pretrained, what)
+    module.load_state_dict(tensors)
+
+
+def _adapt(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Reconcile what open_clip's versions do differently: scalars of one dimension, a missing bias, position ids."""
+    own = module.state_dict()
+    for name in ("logit_scale", "logit_bias"):
+        if name in own and name in tensors and tensors[name].numel() == 1:
+            tensors[name] = tensors[name].reshape(own[name].shape)
+    if "logit_bias" in own and "logit_bias" not in tensors:
+        tensors["logit_bias"] = torch.zeros_like(own["logit_bias"])
+    if "logit_scale" in own and "logit_scale" not in tensors:
+        tensors["logit_scale"] = own["logit_scale"]
+    for name in ("text.transformer.embeddings.position_ids",):
+        if name not in own:
+            tensors.pop(name, None)
+
+
+def _refuse_other_model(module: nn.Module, tensors: dict[str, Tensor], pretrained: Pretrained, what: str) -> None:
+    own = module.state_dict()
+    names = [name for name in matching_names(pretrained.tensors or {}) if f"'{name}'" not in what]
+    whose = f"; they have the shapes of '{names[0]}'" if names else ""
+    _refuse_other_names(pretrained.path, own.keys() - tensors.keys(), tensors.keys() - own.keys(), what, whose)
+    other = [name for name in own if tensors[name].shape != own[name].shape]
+    if other:
+        first = other[0]
         raise UserError(
-            f"weights '{name}/{tag}' are not in the cache and cannot be fetched ({one_line(error)})"
-        ) from error
-    return Pretrained(Path(path), quick_gelu=bool(config.get("quick_gelu", False)), preprocess=dict(config))
-
-
-def load_pretrained(module: nn.Module, pretrained: Pretrained) -> None:
-    """Load whole-model weights in any form that open_clip reads; position embeddings are resampled where they must be.
-
-    Raises:
-        UserError: the file is damaged, or its tensors are not this model's; the message names some of them.
-    """
-    import open_clip
-
-    try:
-        mismatch = open_clip.load_checkpoint(module, str(pretrained.path), strict=False)
-    except Exception as error:
-        raise UserError(f"{pretrained.path}: no weights of this model ({one_line(error)})") from error
-    if mismatch:
-        _refuse_other_names(pretrained.path, mismatch.missing_keys, mismatch.unexpected_keys)
+            f"{pretrained.path}: the tensors are not those of {what}: {len(other)} of another shape ('{first}' is "
+            f"{list(tensors[first].shape)} and not {list(own[first].shape)}){whose}"
+        )
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -138,11 +150,13 @@ def _unique_tensors(module: nn.Module) -> dict[str, Tensor]:
     return unique
 
 
-def _refuse_other_names(path: Path, missing: Iterable[str], unexpected: Iterable[str]) -> None:
+def _refuse_other_names(
+    path: Path, missing: Iterable[str], unexpected: Iterable[str], what: str = "this model", whose: str = ""
+) -> None:
     problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected)))
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected)))
         if names
     ]
     if problems:
-        raise UserError(f"{path}: the tensors are not this model's: {' and '.join(problems)}")
+        raise UserError(f"{path}: the tensors are not those of {what}: {' and '.join(problems)}{whose}")

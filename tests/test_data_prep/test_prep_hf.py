@@ -9,9 +9,9 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from pyarrow import parquet
 
+from bimodal_cl.data.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError
 from data_prep.file_names import FileFinder
-from bimodal_cl.data.decode import BadImage
 from data_prep.sources import hf
 from tests.test_data_prep.raw_material import (
     captions_of,

@@ -122,12 +122,15 @@ def test_mistakes_are_one_line_that_names_them(arguments, match, monkeypatch, tm
 def test_weights_of_another_architecture_are_refused(encoder, tmp_path):
     encoder.save(tmp_path)
     deeper = {**VISION, "layers": 2}
-    with pytest.raises(UserError, match=r"model\.safetensors: .*missing \(visual\.transformer\.resblocks\.1"):
+    with pytest.raises(UserError, match=r"is another model than the towers in model: vision.layers 1 and not 2"):
         build_model(**inline(deeper, pretrained=str(tmp_path)))
+    (tmp_path / "model.json").unlink()  # a file alone: the tensors have to tell
+    with pytest.raises(UserError, match=r"model\.safetensors: .*missing \(visual\.transformer\.resblocks\.1"):
+        build_model(**inline(deeper, pretrained=str(tmp_path / "model.safetensors")))
     (tmp_path / "weights.pt").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"weights\.pt: no weights of this model"):
+    with pytest.raises(UserError, match=r"weights\.pt: is no file of weights"):
         build_model(**inline(pretrained=str(tmp_path / "weights.pt")))
-    with pytest.raises(UserError, match=r"no model\.safetensors in this folder"):
+    with pytest.raises(UserError, match=r"holds no model: it is empty"):
         (tmp_path / "empty").mkdir()
         build_model(**inline(pretrained=str(tmp_path / "empty")))
 

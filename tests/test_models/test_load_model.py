@@ -201,11 +201,12 @@ def test_paths_that_hold_no_model_are_named(tmp_path):
     (tmp_path / "flickr8k").mkdir()
     with pytest.raises(UserError, match=r"'.*flickr8' is no folder .*did you mean '.*flickr8k'"):
         load_model(tmp_path / "flickr8")
+    (tmp_path / "flickr8k" / "captions.txt").touch()
     with pytest.raises(UserError, match=r"holds no model: neither model\.json"):
         load_model(tmp_path / "flickr8k")
     (tmp_path / "flickr8k" / "checkpoints").mkdir()
-    with pytest.raises(UserError, match="has no checkpoint yet"):
+    with pytest.raises(UserError, match="the run has no checkpoint yet"):
         load_model(tmp_path / "flickr8k")
     (tmp_path / "weights.pt").touch()
-    with pytest.raises(UserError, match="is a file: give the folder"):
+    with pytest.raises(UserError, match=r"weights\.pt: is empty"):
         load_model(tmp_path / "weights.pt")
