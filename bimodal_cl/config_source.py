@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from bimodal_cl.command_line import Parser
 from bimodal_cl.config import Config
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import NotText, read_text
 
 Keys = tuple[str, ...]
 REPLACED_WHOLE = ("loss",)  # which keys it has depends on its name
@@ -162,8 +163,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         near = [str(other) for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise UserError(f"config file not found: {path}{did_you_mean(str(path), near)}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (OSError, UnicodeDecodeError) as error:
+        values = yaml.load(read_text(path), Loader=_StrictLoader)
+    except (OSError, NotText) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -178,7 +179,7 @@ def _newest_checkpoint(run: Path) -> Path:
 
 def _read_step(checkpoint: Path) -> int | None:
     try:
-        return int(json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["step"])
+        return int(json.loads(read_text(checkpoint / "state.json"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

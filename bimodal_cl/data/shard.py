@@ -16,6 +16,7 @@ from bimodal_cl.data.member_names import TEXT, MemberNames, parse_names
 from bimodal_cl.data.member_names import TEXT_EXTENSION as TEXT_EXTENSION
 from bimodal_cl.data.tar_headers import TarMembers, mapped, walk_tar
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import decode_text
 
 NAME_KINDS = {
     "name_not_utf8": "bytes of a key that are not UTF-8 are shown as \\xNN",
@@ -57,9 +58,9 @@ class ShardIndex:
 def split_captions(text: bytes, captions: CaptionsMode) -> list[str]:
     """Split a ``.txt`` into its captions, stripped: non-empty lines (``"lines"``) or the whole text (``"whole"``).
 
-    Bytes that are not UTF-8 become U+FFFD, so that one bad byte moves no caption's id.
+    Text is UTF-8, or UTF-16 with its mark. Bytes that are not become U+FFFD, so that one bad byte moves no caption's id.
     """
-    whole = text.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
+    whole = decode_text(text, "replace").strip()
     if captions == "whole" or "\n" not in whole:
         return [whole] if whole else []
     return [line for line in map(str.strip, whole.split("\n")) if line]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
+from bimodal_cl.text_files import NotText, read_text
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
@@ -46,11 +47,11 @@ def _items(paths: list[Path], args: argparse.Namespace) -> Iterator[Item | BadIt
     for path in paths:
         where = path.relative_to(args.images)
         try:
-            text = path.with_suffix(".txt").read_text(encoding="utf-8-sig")
+            text = read_text(path.with_suffix(".txt"))
         except FileNotFoundError:
             yield BadItem(str(where), f"no {where.stem}.txt beside it")
             continue
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, NotText) as error:
             yield BadItem(str(where.with_suffix(".txt")), " ".join(str(error).split()))
             continue
         captions = (text,) if args.captions == "whole" else tuple(text.removesuffix("\n").split("\n"))

@@ -13,6 +13,7 @@ from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
 from bimodal_cl.progress import note
+from bimodal_cl.text_files import decode_text
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
@@ -152,7 +153,7 @@ def _item(where: str, key: str, image: Path | bytes, text: bytes | None, metadat
         caption = (details or {}).get("caption")
         captions = (caption,) if isinstance(caption, str) else ()
     else:
-        captions = (text.decode("utf-8", "replace"),)
+        captions = (decode_text(text, "replace"),)
     return Item(key, image, captions, metadata)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import read_text
 
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
@@ -54,7 +55,7 @@ def load_records(path: Path) -> list[Any]:
     """
     require_file(path, "--json")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         records = content["images"]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
