@@ -70,10 +70,7 @@ def load_concepts(data: Path) -> list[tuple[str, int]]:
     if not path.is_file():
         return []
     try:
-        return [
-            (str(each["concept"]), int(each["count"]))
-            for each in json.loads(read_text(path))["concepts"]
-        ]
+        return [(str(each["concept"]), int(each["count"])) for each in json.loads(read_text(path))["concepts"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path}: no list "concepts" of {{"concept": ..., "count": ...}}: {error!r}') from error
 

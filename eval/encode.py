@@ -65,7 +65,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's folder (its newest checkpoint), a checkpoint's folder, an open_clip pair ARCHITECTURE/WEIGHTS, "
         "or a Hugging Face CLIP folder",
     )
-    parser.add_argument("--batch-size", type=positive_integer, default=64, help="images encoded at once")
+    parser.add_argument(
+        "--batch-size", type=positive_integer, default=64, help="images decoded at once; no score depends on it"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="type of the products (autocast)")
     parser.add_argument("--workers", type=natural_number, default=0, help="processes that decode; 0: this one")

@@ -58,7 +58,7 @@ class ShardIndex:
 def split_captions(text: bytes, captions: CaptionsMode) -> list[str]:
     """Split a ``.txt`` into its captions, stripped: non-empty lines (``"lines"``) or the whole text (``"whole"``).
 
-    Text is UTF-8, or UTF-16 with its mark. Bytes that are not become U+FFFD, so that one bad byte moves no caption's id.
+    UTF-8, or UTF-16 with its mark. Other bytes become U+FFFD, so that one bad byte moves no caption's id.
     """
     whole = decode_text(text, "replace").strip()
     if captions == "whole" or "\n" not in whole:
