@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
+from bimodal_cl.text_files import read_text
 
 LATEST, BEST = "latest", "best"
 _PARTIAL = ".partial"
@@ -104,7 +105,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         UserError: it cannot be read.
     """
     try:
-        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads(read_text(checkpoint / "state.json"))
     except (OSError, ValueError) as error:
         raise UserError(f"checkpoint {checkpoint}: state.json cannot be read: {error}") from None
     return state

@@ -21,6 +21,7 @@ from bimodal_cl.command_line import Parser
 from bimodal_cl.config import Config
 from bimodal_cl.config_names import find_meant, find_value, in_steps, is_known, why_no_key
 from bimodal_cl.errors import UserError, did_you_mean, nearest
+from bimodal_cl.text_files import NotText, read_text
 
 Keys = tuple[str, ...]
 _CHOICE = re.compile(r"constrained-\w+|literal\[.*\]|int|list\[.*\]")  # pydantic's names for the types of a field
@@ -187,8 +188,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         near = [str(other) for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise UserError(f"config file not found: {path}{did_you_mean(str(path), near)}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (OSError, UnicodeDecodeError) as error:
+        values = yaml.load(read_text(path), Loader=_StrictLoader)
+    except (OSError, NotText) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -1,13 +1,18 @@
-"""Recall at K, top-k accuracy, recall averaged over classes, median rank: arrays in, floats out.
+"""Recall at K, top-k accuracy, recall averaged over classes, median rank, average precision: arrays in, floats out.
 
 Everything is built on **ranks**: the place, from 1, of the right answer among all candidates. One tie rule holds
 everywhere: a wrong candidate that scores exactly as high as the right one stands before it. So a model whose
 features collapsed to a constant scores 0, never 100 %, and no score depends on the order of the data. Where no two
 candidates tie, the values are those of CLIP_benchmark, whose tool leaves ties to the order of ``torch.topk``.
+
+No score depends on the order of the data, the size of a block, the number of threads or the device, to the last digit:
+similarities of float32 features are **exact** (:mod:`bimodal_cl.similarities`), so equal features tie wherever they
+stand, and means are sums of whole numbers or correctly rounded sums (``math.fsum``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -16,9 +21,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bimodal_cl.similarities import multiply_rows, scale_rows
+
 ArrayLike: TypeAlias = np.ndarray | Tensor | Sequence[Any]
 
-# Elements of the largest block of similarities held at once: 64 MiB in float32, a few times that with its masks.
+# Elements of the largest block of similarities held at once: 128 MiB in float64, and its masks.
 _BLOCK_ELEMENTS = 2**24
 
 
@@ -85,8 +92,7 @@ def retrieval_ranks(
         raise ValueError(
             f"image_features {tuple(images.shape)} and text_features {tuple(texts.shape)} differ in their width"
         )
-    dtype = torch.promote_types(images.dtype, texts.dtype)
-    images, texts = images.to(dtype), texts.to(images.device, dtype)
+    texts = texts.to(images.device)
     owners = _as_owners(image_of_text, len(images), len(texts)).to(images.device)
     queried = torch.unique(owners)
     everything = torch.arange(len(images), device=images.device)
@@ -146,7 +152,7 @@ def mean_per_class_recall(logits_or_predictions: ArrayLike, targets: ArrayLike) 
     counts = torch.bincount(wanted.cpu())
     recalled = torch.bincount(wanted.cpu()[hits], minlength=len(counts))
     present = counts > 0
-    return float((recalled[present].double() / counts[present]).mean())
+    return _mean((recalled[present].double() / counts[present]).tolist())
 
 
 def median_rank(ranks: ArrayLike) -> float:
@@ -178,7 +184,59 @@ def chance_recall(num_candidates: int, num_right: ArrayLike, k: int) -> float:
     # C(n - m, k) / C(n, k) = product over the k draws of (share of wrong answers left).
     drawn = np.arange(min(k, num_candidates))
     misses = np.clip(num_candidates - right[:, None] - drawn, 0, None) / (num_candidates - drawn)
-    return float(1.0 - misses.prod(axis=1).mean())
+    return 1.0 - _mean(misses.prod(axis=1).tolist())
+
+
+def average_precision(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
+    """The average precision of every class on images that may show several: float64 ``[classes]``.
+
+    Of a class: the images in the order of its scores, the best first; the precision (the share of right images so far)
+    at each right image; their mean. A class that no image shows has 0, and a wrong image that ties with a right one
+    stands before it. CLIP_benchmark's ``mean_average_precision`` is the mean of this over all classes.
+
+    Args:
+        scores: ``[images, classes]``, any real numbers; only their order within a column matters.
+        targets: ``[images, classes]``, 1 where an image shows a class, else 0.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are not finite, targets other than 0 and 1.
+
+    Example:
+        >>> average_precision([[0.9], [0.8], [0.7]], [[1], [0], [1]]).round(4).tolist()
+        [0.8333]
+    """
+    values = _as_features(scores, "scores").cpu().numpy()
+    shown = _as_tensor(targets, "targets").cpu().numpy()
+    if shown.shape != values.shape:
+        raise ValueError(f"targets must have the shape of scores, {values.shape}, got {shown.shape}")
+    if not np.isin(shown, (0, 1)).all():
+        raise ValueError("targets must hold nothing but 0 and 1")
+    found = np.zeros(values.shape[1])
+    for index, (column, right) in enumerate(zip(values.T, shown.T.astype(bool), strict=True)):
+        order = np.lexsort((right, -column))
+        places = np.flatnonzero(right[order]) + 1
+        found[index] = _mean((np.arange(1, len(places) + 1) / places).tolist()) if len(places) else 0.0
+    return found
+
+
+def mean_average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
+    """The mean over classes of :func:`average_precision`, which has the arguments: CLIP_benchmark's metric."""
+    return _mean(average_precision(scores, targets).tolist())
+
+
+def chance_average_precision(num_images: int, num_right: ArrayLike) -> float:
+    """The mean average precision that a random order of the images reaches on average.
+
+    For a class with ``m`` of ``n`` images, ``H_n = 1 + 1/2 + ... + 1/n``: ``H_n/n + (m - 1)/(n - 1) (1 - H_n/n)``,
+    since the image on place ``k`` of a right one has before it ``(k - 1)(m - 1)/(n - 1)`` other right ones on average.
+
+    Args:
+        num_images: ``n``, at least 1.
+        num_right: ``m`` of every class, ``[classes]``, each in ``[0, n]``; 0 counts as 0.
+    """
+    first = math.fsum(1 / place for place in range(1, num_images + 1)) / num_images
+    right = _as_integers(_as_tensor(num_right, "num_right"), "num_right").tolist()
+    return _mean([(first + (m - 1) / max(1, num_images - 1) * (1 - first)) if m else 0.0 for m in right])
 
 
 def _ranks_by_group(
@@ -189,17 +247,24 @@ def _ranks_by_group(
 ) -> Int[Tensor, " queries"]:
     """1 + the wrong candidates (of another group) that score at least as high as the best right one."""
     block = max(1, _BLOCK_ELEMENTS // max(1, len(candidates)))
-    ranks = [torch.zeros(0, dtype=torch.int64, device=queries.device)]
+    ranks = [torch.zeros(0, dtype=torch.int64)]
+    prepared = scale_rows(candidates)
+    query_group, candidate_group = query_group.to(prepared.scales.device), candidate_group.to(prepared.scales.device)
     for start in range(0, len(queries), block):
-        sims = queries[start : start + block] @ candidates.T
+        sims = multiply_rows(scale_rows(queries[start : start + block]), prepared)
         right: Bool[Tensor, "block candidates"] = query_group[start : start + block, None] == candidate_group
         best = sims.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-        ranks.append(1 + ((sims >= best) & ~right).sum(dim=1))
+        ranks.append((1 + ((sims >= best) & ~right).sum(dim=1)).cpu())
     return torch.cat(ranks)
 
 
 def _share(hits: Tensor) -> float:
-    return float(hits.double().mean())
+    return int(hits.sum()) / len(hits)
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of a correctly rounded sum, which does not depend on the values' order."""
+    return math.fsum(values) / len(values)
 
 
 def _as_tensor(values: ArrayLike, name: str) -> Tensor:

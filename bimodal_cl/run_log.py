@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from bimodal_cl.progress import format_duration, note
+from bimodal_cl.text_files import read_text
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -89,7 +90,7 @@ def _keep_lines(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in read_text(path).splitlines(keepends=True):
         try:
             step = json.loads(line)["step"]
         except (ValueError, KeyError):

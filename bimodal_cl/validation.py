@@ -2,21 +2,35 @@
 
 Everything here runs without gradients, in evaluation mode, on one process, in batches, and leaves every module in the
 mode it was found in. The models and data are duck-typed: see ``bimodal_cl.models`` and ``bimodal_cl.data``.
+
+Scores depend on nothing but the model and the data, to the last digit: not on the batch size, the number of worker
+processes or threads, the order of images, captions or classes. ``bimodal_cl.encode_once`` says how far that is so of
+features and what was measured for it; from features on (``bimodal_cl.similarities``, ``metrics``, ``classifier``) it
+holds by arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
+from bimodal_cl.classifier import build_classifier, class_similarities, classify, score_classification
+from bimodal_cl.encode_once import (
+    Encoder,
+    distinct_images,
+    distinct_texts,
+    evaluation_mode,
+    pixel_key,
+    text_items,
+)
 from bimodal_cl.errors import UserError
-from bimodal_cl.metrics import class_ranks, mean_per_class_recall, median_rank, recalls_of_ranks, retrieval_ranks
+from bimodal_cl.metrics import mean_average_precision, median_rank, recalls_of_ranks, retrieval_ranks
 from bimodal_cl.progress import progress
 
 # Used where neither the caller nor the data set brings prompts: wordings of captions, averaged over.
@@ -30,16 +44,6 @@ DEFAULT_TEMPLATES = (
 RETRIEVAL_KS = (1, 5, 10)
 
 
-class Encoder(Protocol):
-    """What of a ``bimodal_cl.models.DualEncoder`` the evaluation uses; features are unit-norm ``[batch, dim]``."""
-
-    def encode_image(self, pixels: Tensor) -> Tensor: ...
-    def encode_text(self, texts: list[str]) -> Tensor: ...
-    def preprocess(self, image: Image.Image) -> Tensor: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def modules(self) -> Iterator[nn.Module]: ...
-
-
 class Labelled(Protocol):
     """What of a ``bimodal_cl.data.LabelledImages`` the evaluation uses."""
 
@@ -47,7 +51,7 @@ class Labelled(Protocol):
     templates: list[str] | None
 
     def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -69,31 +73,16 @@ class PairFeatures:
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Unit-norm ``image_features`` ``[images, dim]``, int64 ``targets`` ``[images]``, a message for each not read."""
+    """Labelled images, encoded.
+
+    ``image_features``: float32 ``[images, dim]``, unit norm. ``targets``: int64, the class of each ``[images]``, or 1
+    for every class an image shows and 0 for the others ``[images, classes]``. ``skipped``: a message for each image
+    that could not be read.
+    """
 
     image_features: Tensor
     targets: Tensor
     skipped: list[str]
-
-
-@contextmanager
-def evaluation_mode(model: Encoder, autocast: torch.dtype | None = None) -> Iterator[torch.device]:
-    """Put every module into evaluation mode, without gradients, and back afterwards; yields the model's device.
-
-    Args:
-        model: a dual encoder.
-        autocast: the type products are computed in (``torch.bfloat16``, ``torch.float16``); None: the weights' own.
-    """
-    was_training = [(module, module.training) for module in model.modules()]
-    device = next(model.parameters()).device
-    try:
-        for module, _ in was_training:
-            module.training = False
-        with torch.inference_mode(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            yield device
-    finally:
-        for module, mode in was_training:
-            module.training = mode
 
 
 def encode_pairs(
@@ -111,44 +100,39 @@ def encode_pairs(
     Raises:
         UserError: the stream held no image, or no caption.
     """
-    image_rows: list[Tensor] = []
-    text_rows: list[Tensor] = []
     image_ids: list[int] = []
     text_ids: list[int] = []
     owners: list[int] = []
     captions: list[str] = []
     seen: set[int] = set()
     with evaluation_mode(model, autocast) as model_device:
-        keep_on = model_device if device is None else device
+        images = distinct_images(model, model_device, device)
+        encoded_texts = distinct_texts(model, model_device, device)
         for batch in stream:
             fresh = [row for row, image_id in enumerate(batch.image_ids.tolist()) if _first_time(image_id, seen)]
-            if not fresh:
-                continue
-            pixels = batch.images[fresh].to(model_device, non_blocking=True)
-            image_rows.append(model.encode_image(pixels).float().to(keep_on))
             texts: list[str] = []
             for row in fresh:
+                images.add(pixel_key(batch.images[row]), batch.images[row].clone())
                 first = int(batch.first_text_ids[row])
                 text_ids.extend(range(first, first + len(batch.captions[row])))
                 owners.extend([len(image_ids)] * len(batch.captions[row]))
                 image_ids.append(int(batch.image_ids[row]))
                 texts.extend(batch.captions[row])
             captions.extend(texts)
-            text_rows.extend(
-                model.encode_text(part).float().to(keep_on) for part in _batches(texts, len(batch.image_ids))
-            )
-    if not image_rows:
-        raise UserError("there is no image to encode: the stream is empty")
-    if not text_rows:
-        raise UserError(f"none of the {len(image_ids)} images has a caption")
-    return PairFeatures(
-        image_features=torch.cat(image_rows),
-        text_features=torch.cat(text_rows),
-        image_ids=torch.tensor(image_ids),
-        text_ids=torch.tensor(text_ids),
-        image_of_text=torch.tensor(owners),
-        captions=captions,
-    )
+            for item in text_items(model, texts):
+                encoded_texts.add(*item)
+        if not image_ids:
+            raise UserError("there is no image to encode: the stream is empty")
+        if not captions:
+            raise UserError(f"none of the {len(image_ids)} images has a caption")
+        return PairFeatures(
+            image_features=images.features(),
+            text_features=encoded_texts.features(),
+            image_ids=torch.tensor(image_ids),
+            text_ids=torch.tensor(text_ids),
+            image_of_text=torch.tensor(owners),
+            captions=captions,
+        )
 
 
 def evaluate_retrieval(model: Encoder, stream: Iterable[Any], autocast: torch.dtype | None = None) -> dict[str, float]:
@@ -175,44 +159,6 @@ def score_retrieval(image_ranks: Any, text_ranks: Any) -> dict[str, float]:
     }
 
 
-def build_classifier(
-    model: Encoder,
-    classnames: Sequence[str],
-    templates: Sequence[str],
-    batch_size: int = 256,
-    autocast: torch.dtype | None = None,
-) -> Tensor:
-    """Text features that stand for classes: of each class the mean of its prompts' features, brought back to unit norm.
-
-    Source: Radford et al. 2021, section 3.1.4 (prompt ensembling in the embedding space).
-
-    Args:
-        model: a dual encoder.
-        classnames: one name a class.
-        templates: prompts with ``{c}`` where the name goes.
-        batch_size: the most prompts encoded at once (at least those of one class).
-        autocast: as :func:`evaluation_mode`.
-
-    Returns:
-        float32 ``[classes, dim]``, unit norm, on the model's device.
-
-    Raises:
-        UserError: no class, no template, or a template without ``{c}``.
-    """
-    if not classnames or not templates:
-        raise UserError(f"{len(classnames)} class names and {len(templates)} templates: at least one of each is needed")
-    for template in templates:
-        if "{c}" not in template:
-            raise UserError(f"template '{template}' has no {{c}} where the class name goes")
-    rows = []
-    with evaluation_mode(model, autocast):
-        for part in _batches(list(classnames), max(1, batch_size // len(templates))):
-            prompts = [template.replace("{c}", name) for name in part for template in templates]
-            features = model.encode_text(prompts).float()
-            rows.append(features.unflatten(0, (len(part), len(templates))).mean(dim=1))
-    return nn.functional.normalize(torch.cat(rows), dim=-1)
-
-
 def encode_labelled(
     model: Encoder,
     labelled: Labelled,
@@ -226,7 +172,7 @@ def encode_labelled(
     Args:
         model: a dual encoder.
         labelled: images with class labels.
-        batch_size: images encoded at once.
+        batch_size: images decoded and handed on at once; how many the tower sees is ``IMAGES_AT_ONCE``.
         num_workers: processes that decode; 0: this one.
         autocast: as :func:`evaluation_mode`.
         show_progress: print how far it is, on stderr.
@@ -240,21 +186,22 @@ def encode_labelled(
         num_workers=num_workers,
         collate_fn=list,
     )
-    rows: list[Tensor] = []
-    targets: list[int] = []
+    targets: list[Any] = []
     skipped: list[str] = []
     with evaluation_mode(model, autocast) as device:
+        images = distinct_images(model, device)
         batches = progress(loader, len(loader), "batches", "encode images") if show_progress else loader
         for items in batches:
-            skipped.extend(item for item in items if isinstance(item, str))
-            read = [item for item in items if not isinstance(item, str)]
-            if read:
-                pixels = torch.stack([pixels for pixels, _ in read]).to(device)
-                rows.append(model.encode_image(pixels).float())
-                targets.extend(target for _, target in read)
-    if not rows:
-        raise UserError(f"none of {len(labelled)} images could be read" + (f": {skipped[0]}" if skipped else ""))
-    return LabelledFeatures(torch.cat(rows), torch.tensor(targets), skipped)
+            for item in items:
+                if isinstance(item, str):
+                    skipped.append(item)
+                    continue
+                key, pixels, target = item
+                images.add(key, pixels)
+                targets.append(target)
+        if not targets:
+            raise UserError(f"none of {len(labelled)} images could be read" + (f": {skipped[0]}" if skipped else ""))
+        return LabelledFeatures(images.features(), torch.from_numpy(np.array(targets, dtype=np.int64)), skipped)
 
 
 def evaluate_zero_shot(
@@ -272,23 +219,22 @@ def evaluate_zero_shot(
         model, labelled, batch_size, num_workers, autocast: as :func:`encode_labelled`.
 
     Returns:
-        ``acc1``, ``acc5`` (where there are at least 5 classes) and ``mean_per_class_recall``, fractions in ``[0, 1]``.
+        ``acc1``, ``acc5`` (where there are at least 5 candidates, see ``bimodal_cl.classifier``) and
+        ``mean_per_class_recall``; only ``mean_average_precision`` where an image may show several classes. Fractions
+        in ``[0, 1]``.
     """
     prompts = list(templates or labelled.templates or DEFAULT_TEMPLATES)
     classifier = build_classifier(model, labelled.classnames, prompts, autocast=autocast)
     encoded = encode_labelled(model, labelled, batch_size, num_workers, autocast)
-    return score_classification(encoded.image_features @ classifier.T, encoded.targets)
-
-
-def score_classification(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """The dictionary of :func:`evaluate_zero_shot` from logits ``[images, classes]`` and int64 targets ``[images]``."""
-    ranks = class_ranks(logits, targets)
-    scores = {f"acc{k}": float((ranks <= k).mean()) for k in (1, 5) if k <= logits.shape[1]}
-    return {**scores, "mean_per_class_recall": mean_per_class_recall(logits, targets)}
+    if encoded.targets.ndim == 2:
+        sims = class_similarities(classifier, encoded.image_features)
+        return {"mean_average_precision": mean_average_precision(sims, encoded.targets)}
+    ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
+    return score_classification(classifier, ranks, predictions, encoded.targets)
 
 
 class _Preprocessed(torch.utils.data.Dataset):
-    """Pixels and class of each image; the message instead where an image cannot be read."""
+    """Key, pixels and class of each image; the message instead where an image cannot be read."""
 
     def __init__(self, labelled: Labelled, preprocess: Any) -> None:
         self.labelled = labelled
@@ -297,10 +243,11 @@ class _Preprocessed(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.labelled)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | str:
+    def __getitem__(self, index: int) -> tuple[bytes, Tensor, Any] | str:
         try:
             image, target = self.labelled[index]
-            return self.preprocess(image), target
+            pixels = self.preprocess(image)
+            return pixel_key(pixels), pixels, target
         except (UserError, OSError, SyntaxError, Image.DecompressionBombError) as error:
             return f"image {index}: {error}"
 
@@ -310,8 +257,3 @@ def _first_time(image_id: int, seen: set[int]) -> bool:
         return False
     seen.add(image_id)
     return True
-
-
-def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -9,6 +9,7 @@ from pathlib import Path
 from bimodal_cl.data.locations import is_remote, list_tars
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
 from bimodal_cl.errors import UserError
+from bimodal_cl.text_files import read_text
 
 from .input_paths import require_folder
 from .shard_check import MANIFEST_KIND, Finding
@@ -61,7 +62,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Shard], CaptionsMode | None,
     except UserError as error:
         findings = [Finding(MANIFEST_KIND, MANIFEST_NAME, "", str(error).removeprefix(f"{path}: "))]
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         shards = {str(entry["name"]): Shard(**entry) for entry in content["shards"]}
         mode = content["captions"]
     except (OSError, ValueError, TypeError, KeyError):

@@ -22,6 +22,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.image_files import describe_endings
 from bimodal_cl.image_formats import TEXT_EXTENSIONS
 from bimodal_cl.progress import note, progress
+from bimodal_cl.text_files import read_text
 
 from .layouts import Layout, recognise_layout
 from .ordered_work import map_shards, require_num_proc
@@ -272,7 +273,7 @@ def _old_manifest(folder: Path) -> Manifest | None:
 def _old_captions(folder: Path) -> CaptionsMode | None:
     """How an earlier manifest splits texts; it is right about that even where its shards have changed since."""
     try:
-        said = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))["captions"]
+        said = json.loads(read_text(folder / MANIFEST_NAME))["captions"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return next((mode for mode in CAPTIONS_MODES if mode == said), None)

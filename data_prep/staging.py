@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bimodal_cl.errors import UserError
+from bimodal_cl.text_files import read_text
 
 try:
     import fcntl
@@ -96,7 +97,7 @@ def _publish(content: Path, target: Path, splits: Sequence[str]) -> None:
 
 def _listed_shards(folder: Path) -> set[str]:
     try:
-        return {str(shard["name"]) for shard in json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]}
+        return {str(shard["name"]) for shard in json.loads(read_text(folder / MANIFEST))["shards"]}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bimodal_cl.errors import UserError
+from bimodal_cl.text_files import read_text
 
 if TYPE_CHECKING:
     from bimodal_cl.data.mixture import Folders, Mixture
@@ -69,10 +70,7 @@ def load_concepts(data: Path) -> list[tuple[str, int]]:
     if not path.is_file():
         return []
     try:
-        return [
-            (str(each["concept"]), int(each["count"]))
-            for each in json.loads(path.read_text(encoding="utf-8"))["concepts"]
-        ]
+        return [(str(each["concept"]), int(each["count"])) for each in json.loads(read_text(path))["concepts"]]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path}: no list "concepts" of {{"concept": ..., "count": ...}}: {error!r}') from error
 

@@ -12,6 +12,7 @@ import yaml
 
 from bimodal_cl.command_line import Parser, path_text, run_command
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import NotText, read_text
 
 # name: (module with add_arguments and run, one line of help)
 COMMANDS = {
@@ -113,10 +114,10 @@ def _make_optional(action: argparse.Action, default: Any) -> None:
 def _load_config(parser: Parser, path: Path) -> dict[str, Any]:
     """The typed values of a YAML file, by argument name."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(read_text(path)) or {}
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, NotText) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold `key: value` lines, got a {type(content).__name__}")

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import NotText, read_text
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 _PROMPTS = files(__package__) / "prompts"
@@ -86,39 +87,17 @@ def require_classes(classnames: Sequence[str], path: Path) -> None:
         raise UserError(f"--data {path}: needs at least two classes, found only {list(classnames)}")
 
 
-def load_classnames(given: Path, folder_names: Sequence[str]) -> list[str]:
-    """Read class names, one a line, in the order of the data set's classes.
-
-    Args:
-        given: the file.
-        folder_names: the names the data set itself has, for their number and order.
-
-    Raises:
-        UserError: there is no such file, it has another number of names, or a name twice.
-    """
-    names = [line.strip() for line in _read_text(given, "--classnames").splitlines() if line.strip()]
-    if len(names) != len(folder_names):
-        raise UserError(
-            f"--classnames {given}: {len(names)} names for {len(folder_names)} classes "
-            f"('{folder_names[0]}' to '{folder_names[-1]}')"
-        )
-    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
-    if twice is not None:
-        raise UserError(f"--classnames {given}: '{twice}' stands for two classes")
-    return names
-
-
 def _prompt_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]
 
 
 def _read_text(path: Path, flag: str, names: Sequence[str] = ()) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError:
         near = list(names)
         if path.parent.is_dir():
             near += [each.name for each in path.parent.iterdir() if each.suffix == ".txt"]
         raise UserError(f"{flag} {path}: no such file{did_you_mean(path.name, near)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, NotText) as error:
         raise UserError(f"{flag} {path}: not readable as text: {error}") from None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.command_line import path_text
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +60,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "ARCHITECTURE/WEIGHTS, OpenAI's name ViT-B/32, a Hugging Face CLIP or SigLIP folder or hub repository, "
         "local-dir:FOLDER, hf-hub:ORGANISATION/NAME, a TorchScript file, or ARCHITECTURE:FILE",
     )
-    parser.add_argument("--batch-size", type=positive_integer, default=64, help="images encoded at once")
+    parser.add_argument(
+        "--batch-size", type=positive_integer, default=64, help="images decoded at once; no score depends on it"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="type of the products (autocast)")
     parser.add_argument("--workers", type=natural_number, default=0, help="processes that decode; 0: this one")
@@ -152,7 +155,7 @@ def slug(name: str) -> str:
 
 def _read_step(checkpoint: Path) -> int | None:
     try:
-        return int(json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))["step"])
+        return int(json.loads(read_text(checkpoint / "state.json"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TEMPLATES = Path(__file__).parent / "templates"
 _SECTIONS = ("data", "model", "loss", "optim", "train")
 _EXTREMES = 6
-_HEADLINES = ("acc1", "image_retrieval_recall@5", "text_retrieval_recall@5")
+_HEADLINES = ("acc1", "mean_average_precision", "image_retrieval_recall@5", "text_retrieval_recall@5")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

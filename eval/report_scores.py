@@ -10,6 +10,7 @@ _NAMES = {
     "acc1": "top-1",
     "acc5": "top-5",
     "mean_per_class_recall": "mean recall a class",
+    "mean_average_precision": "mean average precision",
     "image_retrieval": "text → image",
     "text_retrieval": "image → text",
 }
@@ -85,11 +86,11 @@ def format_metric(name: str, value: float) -> str:
 
 
 def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
-    """Gather per-class recalls and confusions of every classification result that has them."""
+    """Gather per-class recalls and confusions of every classification result of one class an image that has them."""
     found = []
     for result in results:
         per_class, confusions = result.get("per_class") or [], result.get("confusions") or []
-        if not per_class and not confusions:
+        if not (per_class or confusions) or any("recall" not in each for each in per_class):
             continue
         sizes = {each["class"]: int(each["count"]) for each in per_class}
         recalls = sorted(

@@ -152,11 +152,13 @@ def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -
         ``caption``, ``text_id``, ``image_id`` (the right one), ``rank`` and ``top``: the nearest images' ids, best
         first, in the order that the rank counts in (the right image after those that tie with it).
     """
+    from bimodal_cl.similarities import exact_similarities
+
     chosen = choose_spread(image_ranks, pairs.image_of_text.numpy(), count)
     examples = []
     for text in chosen:
         owner = int(pairs.image_of_text[text])
-        sims = (pairs.image_features @ pairs.text_features[text]).cpu().numpy()
+        sims = exact_similarities(pairs.text_features[text : text + 1], pairs.image_features)[0].cpu().numpy()
         order = np.lexsort((np.arange(len(sims)) == owner, -sims))[:_TOP]
         examples.append(
             {

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from bimodal_cl.errors import UserError
+from bimodal_cl.text_files import NotText, decode_text, read_text
 
 if TYPE_CHECKING:
     from bimodal_cl.data.mixture import Mixture
@@ -139,8 +140,8 @@ def _load_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path.parent}: no config.yaml, so this is not a run's folder")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, NotText) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict) or not isinstance(config.get("loss"), dict) or "name" not in config["loss"]:
         raise UserError(f"{path}: no loss.name, so this is not a run's configuration")
@@ -150,7 +151,7 @@ def _load_config(path: Path) -> dict[str, Any]:
 def _load_log(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path.parent}: no metrics.jsonl; the run has not logged a step yet")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = decode_text(path.read_bytes(), "replace").splitlines()
     for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
@@ -171,8 +172,8 @@ def _by_step(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _load_result(path: Path) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        result = json.loads(read_text(path))
+    except ValueError as error:
         raise UserError(f"{path}: not readable as JSON: {error}") from error
     if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
         raise UserError(f"{path}: no 'metrics', so this is not a result of an evaluation")
@@ -186,7 +187,7 @@ def _newest_checkpoint(folder: Path) -> tuple[Path | None, int]:
         return None, 0
     state = checkpoint / "state.json"
     try:
-        return checkpoint, int(json.loads(state.read_text(encoding="utf-8"))["step"])
+        return checkpoint, int(json.loads(read_text(state))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         digits = checkpoint.name.rpartition("_")[2]
         if digits.isdigit():

@@ -1,26 +1,39 @@
 """Classify labelled images by the nearest class prompt, without training on them.
 
 The prompts are --templates, else the data set's own, else a few captions' wordings. The data are a folder of class
-folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout.
+folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are numbers
+are class numbers. Classes whose prompts are the same count as one. Labels of several classes an image (.npy) are scored
+by mean average precision.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.command_line import path_text
 
-from .datasets import load_classnames, load_templates, prompt_names, require_classes, require_folder, require_split
+from .datasets import load_templates, prompt_names, require_classes, require_folder, require_split
 from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
 from .results import build_result, format_table, make_folder, percent, write_result
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from bimodal_cl.classifier import Classifier
+    from bimodal_cl.data import LabelledImages
+    from bimodal_cl.validation import LabelledFeatures
+
 _MAX_CONFUSIONS = 200
+_COLUMNS = {
+    "acc1": "top-1",
+    "acc5": "top-5",
+    "mean_per_class_recall": "mean per class",
+    "mean_average_precision": "mean average precision",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,66 +60,71 @@ def run(arguments: argparse.Namespace) -> None:
     from bimodal_cl.data import open_labelled
     from bimodal_cl.validation import DEFAULT_TEMPLATES
 
-    labelled = open_labelled(arguments.data, split=arguments.split)
+    labelled = open_labelled(arguments.data, split=arguments.split, classnames=arguments.classnames)
     require_classes(labelled.classnames, arguments.data)
     source = arguments.templates
     if templates is None:
         source = "data set" if labelled.templates else "default"
         templates = list(labelled.templates or DEFAULT_TEMPLATES)
-    classnames = list(labelled.classnames)
-    if arguments.classnames:
-        classnames = load_classnames(arguments.classnames, labelled.classnames)
+    for line in labelled.notes:
+        print(line)
     device = resolve_device(arguments.device)
-    rows, written, skipped = [], [], 0
+    results, written = {}, []
     for given in arguments.models:
         model = open_model(given, device)
         folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
-        result = score_model(model, labelled, classnames, templates, arguments)
+        result = score_model(model, labelled, templates, arguments)
         result["provenance"]["prompts"]["source"] = source
         written.append(write_result(folder, result))
-        metrics, skipped = result["metrics"], result["provenance"]["counts"]["num_skipped"]
-        names = ("acc1", "acc5", "mean_per_class_recall")
-        rows.append([given, *(percent(metrics.get(name)) for name in names)])
-    chance = 1 / len(classnames)
-    rows.append(["chance", percent(chance), percent(5 * chance if len(classnames) >= 5 else None), percent(chance)])
-    num_images = len(labelled) - skipped
-    print(f"{num_images:,} images of {len(classnames):,} classes, {len(templates)} prompts a class ({source})")
-    if skipped:
-        print(f"{skipped:,} images could not be read and are left out; the results name them")
-    print(format_table(["", "top-1", "top-5", "mean per class"], rows))
+        results[given] = result
+    counts = result["provenance"]["counts"]
+    scored = f"{counts['num_images']:,} images of {counts['num_classes']:,} classes"
+    print(f"{scored}, {len(templates)} prompts a class ({source})")
+    if counts["num_skipped"]:
+        print(f"{counts['num_skipped']:,} images could not be read and are left out; the results name them")
+    chance = result["provenance"]["chance"]
+    names = [name for name in _COLUMNS if any(name in each["metrics"] for each in results.values())]
+    rows = [[given, *(percent(each["metrics"].get(name)) for name in names)] for given, each in results.items()]
+    rows.append(["chance", *(percent(chance.get(name)) for name in names)])
+    print(format_table(["", *(_COLUMNS[name] for name in names)], rows))
     print(*written, sep="\n")
 
 
 def score_model(
-    model: ScoredModel, labelled: Any, classnames: list[str], templates: list[str], arguments: argparse.Namespace
+    model: ScoredModel, labelled: LabelledImages, templates: list[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """A model's result on labelled images, ready to be written.
 
     Args:
         model: what is scored.
-        labelled: the images, a ``bimodal_cl.data.LabelledImages``.
-        classnames: one a class, in the order of the labels.
+        labelled: the images.
         templates: prompts with ``{c}``.
         arguments: ``batch_size``, ``workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
     """
-    from bimodal_cl.metrics import class_ranks
-    from bimodal_cl.validation import build_classifier, encode_labelled, score_classification
+    from bimodal_cl.classifier import build_classifier
+    from bimodal_cl.validation import encode_labelled
 
     autocast = autocast_type(arguments.precision)
-    classifier = build_classifier(model.encoder, classnames, templates, autocast=autocast)
+    classifier = build_classifier(model.encoder, labelled.classnames, templates, autocast=autocast)
     encoded = encode_labelled(
         model.encoder, labelled, arguments.batch_size, arguments.workers, autocast, show_progress=True
     )
-    logits = encoded.image_features @ classifier.T
-    targets = encoded.targets.numpy()
+    score = _score_sets if encoded.targets.ndim == 2 else _score_classes
+    metrics, chance, details = score(classifier, encoded, labelled.classnames)
+    num_candidates = len(classifier.features)
     return build_result(
         task="zeroshot_classification",
         dataset=arguments.name or labelled.name,
         model=model,
-        metrics=score_classification(logits, encoded.targets),
+        metrics=metrics,
         data=str(arguments.data),
-        counts={"num_images": len(targets), "num_classes": len(classnames), "num_skipped": len(encoded.skipped)},
+        counts={
+            "num_images": len(encoded.targets),
+            "num_classes": len(labelled.classnames),
+            **({"num_distinct_classes": num_candidates} if num_candidates < len(labelled.classnames) else {}),
+            "num_skipped": len(encoded.skipped),
+        },
         provenance={
             "split": arguments.split,
             "precision": arguments.precision,
@@ -114,11 +132,49 @@ def score_model(
                 "templates": templates,
                 "classnames": str(arguments.classnames) if arguments.classnames else "data set",
             },
+            "class_of_folder": {
+                folder: labelled.classnames[index] for folder, index in labelled.class_of_folder.items()
+            },
+            "chance": chance,
             "skipped": encoded.skipped,
         },
-        per_class=recall_by_class(class_ranks(logits, targets), targets, classnames),
-        confusions=count_confusions(logits.argmax(dim=1).cpu().numpy(), targets, classnames),
+        **details,
     )
+
+
+def _score_classes(
+    classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
+) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
+    """Metrics, their chance levels and details of images that show one class each."""
+    from bimodal_cl.classifier import classify, score_classification
+
+    ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
+    targets = encoded.targets.numpy()
+    metrics = score_classification(classifier, ranks, predictions, encoded.targets)
+    chance = {name: (5 if name == "acc5" else 1) / len(classifier.features) for name in metrics}
+    details = {
+        "per_class": recall_by_class(ranks, targets, classnames),
+        "confusions": count_confusions(predictions, targets, classnames),
+    }
+    return metrics, chance, details
+
+
+def _score_sets(
+    classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
+) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
+    """The same of images that may show several classes."""
+    from bimodal_cl.classifier import class_similarities
+    from bimodal_cl.metrics import average_precision, chance_average_precision
+
+    precisions = average_precision(class_similarities(classifier, encoded.image_features), encoded.targets)
+    counts = encoded.targets.sum(dim=0)
+    metrics = {"mean_average_precision": math.fsum(precisions) / len(precisions)}
+    chance = {"mean_average_precision": chance_average_precision(len(encoded.targets), counts)}
+    per_class = [
+        {"class": name, "count": count, "average_precision": precision}
+        for name, count, precision in zip(classnames, counts.tolist(), precisions.tolist(), strict=True)
+    ]
+    return metrics, chance, {"per_class": per_class}
 
 
 def recall_by_class(ranks: np.ndarray, targets: np.ndarray, classnames: list[str]) -> list[dict[str, Any]]:
@@ -140,14 +196,15 @@ def count_confusions(predictions: np.ndarray, targets: np.ndarray, classnames: l
     """The pairs of classes taken for one another, the most frequent first.
 
     Args:
-        predictions: int64 ``[images]``, the class with the largest logit.
+        predictions: int64 ``[images]``, the class taken for each: see ``bimodal_cl.classifier.classify``.
         targets: int64 ``[images]``.
         classnames: one a class.
     """
     wrong = predictions != targets
     pairs = Counter(zip(targets[wrong].tolist(), predictions[wrong].tolist(), strict=True))
-    ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+    named = [(classnames[target], classnames[prediction], count) for (target, prediction), count in pairs.items()]
+    named.sort(key=lambda each: (-each[2], each[:2]))  # by name, not by place: the order of classes says nothing
     return [
-        {"class": classnames[target], "predicted": classnames[prediction], "count": count}
-        for (target, prediction), count in ordered[:_MAX_CONFUSIONS]
+        {"class": target, "predicted": prediction, "count": count}
+        for target, prediction, count in named[:_MAX_CONFUSIONS]
     ]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
 
+from bimodal_cl.data.class_labels import LABEL_EXTENSIONS, Label, parse_label
+from bimodal_cl.data.class_names import name_classes, read_lines, read_names, repeated_names
 from bimodal_cl.data.decode import BadImage, decode_image
 from bimodal_cl.data.locations import count_other_shards, list_tars
 from bimodal_cl.data.samples import open_samples
@@ -17,35 +20,47 @@ from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.image_files import HIDDEN, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.image_formats import IMAGE_EXTENSIONS
+from bimodal_cl.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 NUM_SHARDS = "nshards.txt"
-LABEL_EXTENSION = ".cls"
 
 
 class LabelledImages(ABC):
-    """A sequence of (RGB image, class index).
+    """A sequence of (RGB image, class index), or of (RGB image, 0 or 1 for every class) where it may show several.
 
     Attributes:
         name: of the data set.
         classnames: what to write into a prompt, by class index.
         templates: prompts with ``{c}`` where the class name goes; ``None`` where the data set brings none.
-        labels: class index of every image.
+        labels: of every image its class index, or a uint8 array ``[classes]``.
+        class_of_folder: the class index of every class folder; empty where there are none.
+        notes: lines for people on how the classes were found, warnings among them.
     """
 
-    def __init__(self, name: str, classnames: list[str], templates: list[str] | None, labels: list[int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        classnames: list[str],
+        templates: list[str] | None,
+        labels: Sequence[Label],
+        class_of_folder: dict[str, int] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.classnames = classnames
         self.templates = templates
         self.labels = labels
+        self.class_of_folder = class_of_folder or {}
+        self.notes = list(notes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, Label]:
         """Decode one image.
 
         Raises:
@@ -68,9 +83,16 @@ class LabelledImages(ABC):
 
 class _ClassFolders(LabelledImages):
     def __init__(
-        self, name: str, classnames: list[str], templates: list[str] | None, labels: list[int], paths: list[Path]
+        self,
+        name: str,
+        classnames: list[str],
+        templates: list[str] | None,
+        labels: Sequence[Label],
+        class_of_folder: dict[str, int],
+        notes: Sequence[str],
+        paths: list[Path],
     ) -> None:
-        super().__init__(name, classnames, templates, labels)
+        super().__init__(name, classnames, templates, labels, class_of_folder, notes)
         self._paths = paths
 
     def _read(self, index: int) -> bytes:
@@ -86,10 +108,11 @@ class _LabelledShards(LabelledImages):
         name: str,
         classnames: list[str],
         templates: list[str] | None,
-        labels: list[int],
+        labels: Sequence[Label],
+        notes: Sequence[str],
         places: list[tuple[Path, str, int, int]],
     ) -> None:
-        super().__init__(name, classnames, templates, labels)
+        super().__init__(name, classnames, templates, labels, notes=notes)
         self._places = places
 
     def _read(self, index: int) -> bytes:
@@ -101,15 +124,16 @@ class _LabelledShards(LabelledImages):
         return f"shard {path}, key {key}"
 
 
-def open_labelled(path: str | Path, split: str = "test") -> LabelledImages:
+def open_labelled(path: str | Path, split: str = "test", classnames: str | Path | None = None) -> LabelledImages:
     """Open images with class labels.
 
     Layouts, tried in this order:
 
     - ``wds_``: ``PATH/SPLIT/0.tar, 1.tar, ...`` (as many as ``PATH/SPLIT/nshards.txt`` says, where it exists) of images
-      and ``.cls`` (the class index), and ``PATH/classnames.txt``, a name a line;
-    - ``PATH/SPLIT/CLASS/...`` or ``PATH/CLASS/...``: folders sorted by name are the classes. Their names, underscores
-      as spaces, go into prompts, unless a ``classnames.txt`` stands beside them.
+      and ``.cls`` (the class index or name) or ``.npy`` (the class index, or 0 or 1 for every class), and
+      ``PATH/classnames.txt``, a name a line;
+    - ``PATH/SPLIT/CLASS/...`` or ``PATH/CLASS/...``: folders are the classes. Their names, underscores as spaces, go
+      into prompts, unless a ``classnames.txt`` stands beside them: see ``bimodal_cl.data.class_names``.
 
     Images are those of ``IMAGE_EXTENSIONS``; what else is there is counted by ending in a warning.
 
@@ -118,6 +142,7 @@ def open_labelled(path: str | Path, split: str = "test") -> LabelledImages:
     Args:
         path: folder of the data set.
         split: name of the part.
+        classnames: a file of names, one a line, in place of ``classnames.txt``.
 
     Raises:
         UserError: none of the layouts is there, or a file of it is missing, unreadable or does not fit.
@@ -127,23 +152,30 @@ def open_labelled(path: str | Path, split: str = "test") -> LabelledImages:
         raise UserError(f"{path}: no such folder of labelled images")
     name = (path.resolve().parent if path.name == split else path.resolve()).name.removeprefix("wds_")
     part = path / split
+    given = None if classnames is None else Path(classnames)
     if (part / NUM_SHARDS).exists() or any(part.glob("*.tar")):
-        return _open_shards(path, part, name)
-    return _open_folders(part if part.is_dir() else path, [path, part], name, split)
+        return _open_shards(path, part, name, given)
+    return _open_folders(part if part.is_dir() else path, [path, part], name, split, given)
 
 
-def _open_folders(root: Path, beside: list[Path], name: str, split: str) -> LabelledImages:
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _open_folders(root: Path, beside: list[Path], name: str, split: str, given: Path | None) -> LabelledImages:
+    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    file = given or _find(beside, CLASSNAMES)
+    names = None if file is None else read_names(file)
+    classes = name_classes(root, folders, names, file.name if file is not None else "")
     paths: list[Path] = []
-    labels: list[int] = []
+    labels: list[Label] = []
+    empty = []
     left_out: Counter[str] = Counter()
-    for label, folder in enumerate(folders):
-        files, others = list_images(folder)
-        left_out += count_endings(others, folder)
+    for folder, label in classes.label_of_folder.items():
+        files, others = list_images(root / folder)
+        left_out += count_endings(others, root / folder)
         paths += sorted(files)
         labels += [label] * len(files)
+        if not files:
+            empty.append(folder)
     if not paths:
-        hint = did_you_mean(split, [folder.name for folder in folders])
+        hint = did_you_mean(split, folders)
         shards = count_other_shards(root)
         left_out += shards
         found = f", only {describe_endings(left_out)}" if left_out else ""
@@ -152,19 +184,19 @@ def _open_folders(root: Path, beside: list[Path], name: str, split: str) -> Labe
     loose = count_endings([path for path in root.iterdir() if ending_of(path.name) in IMAGE_EXTENSIONS], root)
     left_out.update({f"{ending} outside the class folders": count for ending, count in loose.items()})
     _warn_of_left_out(root, left_out)
-    classnames = _read_lines(beside, CLASSNAMES)
-    if classnames is None:
-        classnames = [folder.name.replace("_", " ") for folder in folders]
-    elif len(classnames) != len(folders):
-        raise UserError(f"{root}: {len(folders)} class folders but {len(classnames)} names in {CLASSNAMES}")
-    return _ClassFolders(name, classnames, _read_templates(beside), labels, paths)
+    notes = list(classes.notes)
+    if empty:
+        shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
+        notes.append(f"{len(empty)} of {len(folders)} class folders hold no image: {shown}")
+    return _ClassFolders(name, classes.names, _read_templates(beside), labels, classes.label_of_folder, notes, paths)
 
 
-def _open_shards(path: Path, part: Path, name: str) -> LabelledImages:
-    classnames = _read_lines([path, part], CLASSNAMES)
-    if classnames is None:
+def _open_shards(path: Path, part: Path, name: str, given: Path | None) -> LabelledImages:
+    file = _find([path, part], CLASSNAMES) or given
+    if file is None:
         raise UserError(f"{path}: no {CLASSNAMES}, which the tars of {part} need")
-    labels: list[int] = []
+    classnames = read_names(file)
+    labels: list[Label] = []
     places: list[tuple[Path, str, int, int]] = []
     left_out: Counter[str] = Counter()
     for shard in _list_shards(part):
@@ -175,15 +207,27 @@ def _open_shards(path: Path, part: Path, name: str) -> LabelledImages:
             for sample in tar.samples:
                 if sample.image is None:
                     continue
-                if LABEL_EXTENSION not in sample.members:
-                    raise UserError(f"shard {shard}, key {sample.key}: no {LABEL_EXTENSION} beside its image")
-                text = tar.read(sample, LABEL_EXTENSION)
-                labels.append(_parse_label(shard, sample.key, text, len(classnames)))
+                where = f"shard {shard}, key {sample.key}"
+                extension = next((each for each in LABEL_EXTENSIONS if each in sample.members), None)
+                if extension is None:
+                    raise UserError(f"{where}: no .cls beside its image, nor .npy")
+                labels.append(parse_label(where, extension, tar.read(sample, extension), classnames))
                 places.append((shard, sample.key, *sample.members[sample.image]))
+                if isinstance(labels[-1], int) != isinstance(labels[0], int):
+                    raise UserError(f"{where}: one class where others have a vector, or the reverse")
     if not labels:
         raise UserError(f"{part}: its tars hold no images{f', only {describe_endings(left_out)}' if left_out else ''}")
     _warn_of_left_out(part, left_out)
-    return _LabelledShards(name, classnames, _read_templates([path, part]), labels, places)
+    shown = _replace_names(file, classnames, given)
+    return _LabelledShards(name, shown, _read_templates([path, part]), labels, repeated_names(shown), places)
+
+
+def _replace_names(file: Path, classnames: list[str], given: Path | None) -> list[str]:
+    """The names of a file that was given, in place of those that labels may be written by."""
+    names = classnames if given is None else read_names(given)
+    if len(names) != len(classnames):
+        raise UserError(f"{given}: {len(names)} names for the {len(classnames)} classes of {file}")
+    return names
 
 
 def _warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
@@ -197,7 +241,7 @@ def _list_shards(part: Path) -> list[Path]:
     if not count.exists():
         return list_tars(part)
     try:
-        shards = [part / f"{n}.tar" for n in range(int(count.read_text()))]
+        shards = [part / f"{n}.tar" for n in range(int(read_text(count)))]
     except (OSError, ValueError) as error:
         raise UserError(f"{count}: must hold the number of tars: {error}") from None
     for shard in shards:
@@ -211,36 +255,22 @@ def _list_shards(part: Path) -> list[Path]:
     return shards
 
 
-def _parse_label(shard: Path, key: str, text: bytes, num_classes: int) -> int:
-    try:
-        label = int(text)
-    except ValueError:
-        raise UserError(f"shard {shard}, key {key}: class {text[:20]!r} is not a number") from None
-    if not 0 <= label < num_classes:
-        raise UserError(f"shard {shard}, key {key}: class {label} is outside [0, {num_classes}), the {CLASSNAMES}")
-    return label
-
-
 def _read_member(path: Path, offset: int, size: int) -> bytes:
     with closing(Storage().open(str(path), offset + size)) as shard:
         return shard.read(offset, size)
 
 
 def _read_templates(folders: list[Path]) -> list[str] | None:
-    templates = _read_lines(folders, TEMPLATES)
-    for template in templates or ():
+    file = _find(folders, TEMPLATES)
+    if file is None:
+        return None
+    templates = [line for line in read_lines(file) if line]
+    for template in templates:
         if "{c}" not in template:
             raise UserError(f"{TEMPLATES}: template {template!r} has no {{c}} for the class name")
     return templates
 
 
-def _read_lines(folders: list[Path], name: str) -> list[str] | None:
-    """Read the non-empty lines of the first of the folders that has the file."""
-    path = next((folder / name for folder in folders if (folder / name).exists()), None)
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    return [line.strip() for line in text.split("\n") if line.strip()]
+def _find(folders: list[Path], name: str) -> Path | None:
+    """The first of the folders' files of a name."""
+    return next((folder / name for folder in folders if (folder / name).exists()), None)

@@ -16,6 +16,7 @@ import numpy as np
 from bimodal_cl.data.faults import SHARD_KINDS
 from bimodal_cl.data.locations import is_pipe, is_remote, join_locations, name_of
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import read_text
 
 MANIFEST_NAME = "manifest.json"
 VERSION = 1
@@ -209,7 +210,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of shards")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         hint = (
             f"write one with `bimodal-prep index {folder}`" if any(folder.glob("*.tar")) else "it holds no .tar either"

@@ -14,6 +14,7 @@ from bimodal_cl.data.manifest import CAPTIONS_MODES, CaptionsMode, DamagedRule
 from bimodal_cl.data.samples import decode_key, group_members
 from bimodal_cl.data.tar_headers import TarMembers, mapped, walk_tar
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import decode_text
 
 NAME_KINDS = {
     "name_not_utf8": "bytes of a key that are not UTF-8 are shown as \\xNN",
@@ -57,9 +58,9 @@ class ShardIndex:
 def split_captions(text: bytes, captions: CaptionsMode) -> list[str]:
     """Split a text into its captions, stripped: non-empty lines (``"lines"``) or the whole text (``"whole"``).
 
-    Bytes that are not UTF-8 become U+FFFD, so that one bad byte moves no caption's id.
+    UTF-8, or UTF-16 with its mark. Other bytes become U+FFFD, so that one bad byte moves no caption's id.
     """
-    whole = text.decode("utf-8", errors="replace").removeprefix("\ufeff").strip()
+    whole = decode_text(text, "replace").strip()
     if captions == "whole" or "\n" not in whole:
         return [whole] if whole else []
     return [line for line in map(str.strip, whole.split("\n")) if line]

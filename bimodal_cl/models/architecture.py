@@ -15,6 +15,7 @@ from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.preprocess import EvalTransform
+from bimodal_cl.text_files import read_text
 
 # Towers that return tokens beside the feature belong to captioning models; ours return the feature alone.
 _UNSUPPORTED_KEYS = {"output_tokens"}
@@ -154,7 +155,7 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read or holds something else.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_text(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:

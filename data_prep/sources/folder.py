@@ -11,6 +11,7 @@ from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
 from bimodal_cl.image_files import count_endings, describe_endings, list_images
 from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
+from bimodal_cl.text_files import NotText, read_text
 
 from ..file_names import compose
 from ..input_paths import require_folder
@@ -94,8 +95,8 @@ def _items(images: list[Path], beside: _Beside, args: argparse.Namespace) -> Ite
             yield BadItem(str(where), f"no {where.stem}.txt beside it (nor {' or '.join(TEXT_EXTENSIONS[1:])})")
             continue
         try:
-            text = text_path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(text_path)
+        except (OSError, NotText) as error:
             yield BadItem(str(text_path.relative_to(args.images)), " ".join(str(error).split()))
             continue
         captions = (text,) if args.captions == "whole" else tuple(text.removesuffix("\n").split("\n"))

@@ -17,6 +17,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
 from bimodal_cl.progress import note
+from bimodal_cl.text_files import decode_text
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
@@ -182,7 +183,7 @@ def _item(where: str, key: str, image: Path | bytes, text: bytes | None, metadat
         caption = (details or {}).get("caption")
         captions = (caption,) if isinstance(caption, str) else ()
     else:
-        captions = (text.decode("utf-8", "replace"),)
+        captions = (decode_text(text, "replace"),)
     return Item(key, image, captions, metadata)
 
 

@@ -1,0 +1,198 @@
+"""The names of classes, and which folder is which class.
+
+Where **all** class folders are named by whole numbers, the number is the class: folder ``10`` is the eleventh line of a
+names file, whichever folders are missing. They count from 1 only where they are exactly ``1`` to ``N`` and the file has
+``N`` lines. Other folders are paired with a names file by name, where all of them (underscores as spaces, in any case)
+stand in it once; else in natural order (``class2`` before ``class10``), which needs as many names as folders. Whatever
+the rule, ``notes`` shows the pairing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bimodal_cl.data.natural_order import natural_order
+from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.text_files import NotText, read_text
+
+_WORDNET_ID = re.compile(r"n[0-9]{8}")
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """``names`` by class index, the class index of every folder, and lines that say how one came to the other."""
+
+    names: list[str]
+    label_of_folder: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_names(path: Path) -> list[str]:
+    """Read names, one a line, of class 0, 1, ...
+
+    Raises:
+        UserError: the file cannot be read, holds no name, or an empty line between names, which would shift all others.
+    """
+    lines = read_lines(path)
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise UserError(f"{path}: holds no class name")
+    if "" in lines:
+        raise UserError(f"{path}: line {lines.index('') + 1} is empty; each line is the name of a class")
+    return lines
+
+
+def read_lines(path: Path) -> list[str]:
+    """Read lines, stripped, the empty ones too.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    try:
+        return [line.strip() for line in read_text(path).split("\n")]
+    except FileNotFoundError:
+        near = [each.name for each in path.parent.glob("*.txt")] if path.parent.is_dir() else []
+        raise UserError(f"{path}: no such file{did_you_mean(path.name, near)}") from None
+    except (OSError, NotText) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None, origin: str) -> ClassNames:
+    """Say which class each folder is, and what the classes are called.
+
+    Args:
+        root: where the folders are, for messages.
+        folders: the class folders' names.
+        names: of the classes; None: the folders' own are used, underscores as spaces, and ImageNet's where they are
+            WordNet ids of its classes.
+        origin: where the names are from, for messages.
+
+    Raises:
+        UserError: the folders do not fit the names, or two of them are one number.
+    """
+    ordered = sorted(folders, key=natural_order)
+    numbers = _numbers(root, ordered)
+    if names is None:
+        return _own_names(ordered, numbers)
+    if numbers:
+        labels, notes = _labels_by_number(root, numbers, len(names), origin)
+    else:
+        labels, notes = _labels_by_name(root, ordered, names, origin)
+    notes += [*pairing_lines({folder: names[label] for folder, label in labels.items()})]
+    return ClassNames(list(names), labels, notes + repeated_names(names))
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """A line that tells which names stand for several classes; none where no name does."""
+    places: dict[str, list[str]] = {}
+    for index, name in enumerate(names):
+        places.setdefault(name, []).append(str(index))
+    repeated = [f"'{name}' (classes {', '.join(at)})" for name, at in places.items() if len(at) > 1]
+    if not repeated:
+        return []
+    more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
+    what = "a name stands" if len(repeated) == 1 else f"{len(repeated)} names stand"
+    shown = ", ".join(repeated[:_SHOWN])
+    return [f"warning: {what} for several classes, which no model can tell apart and which count as one: {shown}{more}"]
+
+
+def pairing_lines(name_of_folder: dict[str, str]) -> list[str]:
+    """A line for each folder and its name; of many the first and the last ones, and how many are between."""
+    lines = [f"folder {folder} = '{name}'" for folder, name in name_of_folder.items()]
+    if len(lines) <= _SHOWN:
+        return lines
+    between = len(lines) - _SHOWN + 1
+    return [*lines[: _SHOWN - 4], f"... {between} more, all of them in the results ...", *lines[-3:]]
+
+
+def _numbers(root: Path, folders: Sequence[str]) -> dict[str, int]:
+    """The number that each folder is, ascending; empty where one of them is none."""
+    if not all(re.fullmatch(r"[0-9]+", folder) for folder in folders):
+        return {}
+    numbers = {folder: int(folder) for folder in sorted(folders, key=lambda folder: (int(folder), folder))}
+    folder_of: dict[int, str] = {}
+    for folder, number in numbers.items():
+        if number in folder_of:
+            raise UserError(f"{root}: folders '{folder_of[number]}' and '{folder}' are both class {number}")
+        folder_of[number] = folder
+    return numbers
+
+
+def _labels_by_number(
+    root: Path, numbers: dict[str, int], num_names: int, origin: str
+) -> tuple[dict[str, int], list[str]]:
+    if list(numbers.values()) == list(range(1, num_names + 1)):
+        labels = {folder: number - 1 for folder, number in numbers.items()}
+        return labels, [f"folders 1 to {num_names} are as many as the names in {origin}, so they count from 1"]
+    for folder, number in numbers.items():
+        if number >= num_names:
+            raise UserError(
+                f"{root}: folder '{folder}' is class {number}, but {origin} has {num_names} names, of class 0 to "
+                f"{num_names - 1} (folders count from 1 only where all of 1 to {num_names} are there and no other)"
+            )
+    return dict(numbers), [f"folders are class numbers, from 0: their names are lines 1, 2, ... of {origin}"]
+
+
+def _labels_by_name(
+    root: Path, folders: Sequence[str], names: Sequence[str], origin: str
+) -> tuple[dict[str, int], list[str]]:
+    """Pair folders and names by what they are called, else by their order."""
+    counts = Counter(_plain(name) for name in names)
+    place = {_plain(name): index for index, name in enumerate(names) if counts[_plain(name)] == 1}
+    found = {folder: place[_plain(folder)] for folder in folders if _plain(folder) in place}
+    if len(found) == len(folders) == len(set(found.values())):
+        return found, [f"folders are the classes of {origin} that are called the same"]
+    if len(folders) != len(names):
+        hint = next((folder for folder in folders if folder not in found), None) if found else None
+        called = f"; '{hint}' is not called like any of them" if hint is not None else ""
+        raise UserError(f"{root}: {len(folders)} class folders but {len(names)} names in {origin}{called}")
+    notes = [f"folders in natural order are the lines of {origin} in theirs"]
+    if list(folders) != sorted(folders):
+        notes = [f"{notes[0]}: '{folders[0]}', '{folders[1]}', ..., not in alphabetical order as in torchvision"]
+    crossed = [folder for index, folder in enumerate(folders) if found.get(folder, index) != index]
+    if crossed:
+        other = names[folders.index(crossed[0])]
+        notes.append(f"warning: folder {crossed[0]} = '{other}' by that order, though {origin} has its name elsewhere")
+    return {folder: index for index, folder in enumerate(folders)}, notes
+
+
+def _own_names(folders: Sequence[str], numbers: dict[str, int]) -> ClassNames:
+    notes: list[str] = []
+    ordered = list(numbers) if numbers else list(folders)
+    labels = {folder: index for index, folder in enumerate(ordered)}
+    if numbers:
+        notes = ["warning: the classes are called by numbers, which say nothing to a text tower: give their names"]
+    elif all(_WORDNET_ID.fullmatch(folder) for folder in folders) and folders:
+        names = _imagenet_names(ordered)
+        if names is not None:
+            return ClassNames(names, labels, [*_imagenet_notes(dict(zip(ordered, names, strict=True)), names)])
+        notes = [
+            f"warning: folders such as '{ordered[0]}' are WordNet ids, which say nothing to a text tower: give the "
+            "classes' names"
+        ]
+    names = [folder.replace("_", " ") for folder in ordered]
+    return ClassNames(names, labels, notes + repeated_names(names))
+
+
+def _imagenet_notes(name_of_folder: dict[str, str], names: Sequence[str]) -> list[str]:
+    said = f"folders are WordNet ids of {len(names)} of ImageNet's 1,000 classes, called by open_clip's names for them"
+    return [said, *pairing_lines(name_of_folder), *repeated_names(names)]
+
+
+def _imagenet_names(folders: Sequence[str]) -> list[str] | None:
+    """open_clip's names of ImageNet's classes by WordNet id; None where an id is not one of its 1,000."""
+    from open_clip import IMAGENET_CLASSNAMES
+    from timm.data import ImageNetInfo
+
+    name_of = dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
+    return [name_of[folder] for folder in folders] if all(folder in name_of for folder in folders) else None
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())
