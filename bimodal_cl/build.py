@@ -27,7 +27,7 @@ from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
 from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.trainer import Plan, Trainer
-from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot, score_classification, score_retrieval
+from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot, score_retrieval, zero_shot_scores
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -196,13 +196,12 @@ class Evaluation:
 
     @property
     def scores(self) -> list[str]:
-        """Names of the scores that every evaluation gives, from what the scoring itself makes of the least data."""
+        """Names of the scores that every evaluation gives."""
         names = []
         if self._open_pairs is not None:
             names += [f"retrieval/{name}" for name in score_retrieval(np.ones(1, int), np.ones(1, int))]
         if self._labelled is not None:
-            logits = torch.zeros(1, len(self._labelled.classnames))
-            names += [f"zero_shot/{name}" for name in score_classification(logits, torch.zeros(1, dtype=torch.int64))]
+            names += [f"zero_shot/{name}" for name in zero_shot_scores(self._labelled)]
         return names
 
     def __call__(self, model: DualEncoder) -> dict[str, float]:

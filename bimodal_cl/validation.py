@@ -48,6 +48,7 @@ class Labelled(Protocol):
     """What of a ``bimodal_cl.data.LabelledImages`` the evaluation uses."""
 
     classnames: list[str]
+    labels: Sequence[Any]
     templates: list[str] | None
 
     def __len__(self) -> int: ...
@@ -231,6 +232,14 @@ def evaluate_zero_shot(
         return {"mean_average_precision": mean_average_precision(sims, encoded.targets)}
     ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
     return score_classification(classifier, ranks, predictions, encoded.targets)
+
+
+def zero_shot_scores(labelled: Labelled) -> list[str]:
+    """Name the scores of :func:`evaluate_zero_shot`, before any model is there to give them."""
+    if not isinstance(labelled.labels[0], int):
+        return ["mean_average_precision"]
+    enough = len(set(labelled.classnames)) >= 5
+    return ["acc1", *(["acc5"] if enough else []), "mean_per_class_recall"]
 
 
 class _Preprocessed(torch.utils.data.Dataset):
