@@ -74,6 +74,17 @@ def test_whole_model_weights_move_to_another_image_size(vision, form, tmp_path):
     assert torch.equal(again.encode_image(images[:, :, ::2, ::2]), half.encode_image(images[:, :, ::2, ::2]))
 
 
+def test_what_is_resized_before_the_crop_grows_with_the_image_size(tmp_path):
+    source = build_model(embed_dim=16, vision=VISION, text=TEXT)
+    source.architecture = source.architecture.with_preprocess({"resize_size": 40, "interpolation": "bilinear"})
+    source.save(tmp_path)
+    for size, resized in ((32, 40), (64, 80)):
+        vision = {**VISION, "image_size": 48}  # the weights' own size counts, not that of the keys
+        model = build_model(embed_dim=16, vision=vision, text=TEXT, pretrained=str(tmp_path), image_size=size)
+        transform = model.transform
+        assert (transform.image_size, transform.resize_size, transform.interpolation) == (size, resized, "bilinear")
+
+
 def inline(vision=VISION, text=TEXT, **arguments):
     return {"embed_dim": 16, "vision": vision, "text": text, **arguments}
 

@@ -77,6 +77,26 @@ def test_features_are_transformers_own(write, options, tmp_path):
     assert torch.equal(again.logit_bias, model.logit_bias)
 
 
+def test_siglips_own_tokenizer_class(tmp_path):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    from transformers import SiglipImageProcessor, SiglipTokenizer
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*CAPTIONS[:2], "a photo of two horses", "the quick brown fox jumps"] * 20),
+        model_prefix=str(tmp_path / "spiece"),
+        **{"vocab_size": 40, "hard_vocab_limit": False, "minloglevel": 2},
+        **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
+    )
+    tokenizer = SiglipTokenizer(str(tmp_path / "spiece.model"), model_max_length=16)
+    folder = tmp_path / "siglip"
+    tokenizer.save_pretrained(folder)
+    theirs = write_siglip(folder, len(tokenizer))
+    processor = SiglipImageProcessor(size=SQUARE)
+    processor.save_pretrained(folder)
+    compare(load_model(folder), theirs, processor, tokenizer, 16)
+
+
 def test_every_tensor_is_trained_and_the_image_size_may_change(tmp_path):
     tokenizer = write_unigram(tmp_path)
     write_siglip(tmp_path, len(tokenizer))
