@@ -169,7 +169,7 @@ def test_known_shapes_tell_the_heads_but_not_the_activation(tmp_path, monkeypatc
         assert model.architecture.name == "tiny"
         larger = open_clip_model({**VIT, "image_size": 64}, {**TRANSFORMER, "heads": 2}, quick_gelu=True)
         torch.save(larger.state_dict(), tmp_path / "weights.pt")
-        with pytest.raises(UserError, match="shapes of 'tiny-64', and does not say which GELU .*'tiny-64-quickgelu:"):
+        with pytest.raises(UserError, match=r"shapes of 'tiny-64', and does not say which GELU .*'tiny-64-quickgelu:"):
             load_model(tmp_path / "weights.pt")
         assert_same_features(load_model(f"tiny-64-quickgelu:{tmp_path / 'weights.pt'}"), larger)
         for name, match in (("tiny", "of another shape"), ("tiny-64", None)):
