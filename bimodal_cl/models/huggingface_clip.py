@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import Architecture, inline_architecture, read_json
 from bimodal_cl.models.build import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
+from bimodal_cl.models.huggingface_load import load_transformers
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
 # Configurations written before 2023 carry this wrong id; transformers then takes the largest token, and so do we.
@@ -42,10 +43,7 @@ def load_huggingface_clip(folder: Path) -> DualEncoder:
         raise UserError(f"{folder}/config.json: family '{config.get('model_type')}' is not 'clip'")
     from transformers import CLIPModel
 
-    try:
-        model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
-    except Exception as error:
-        raise UserError(f"{folder}: the CLIP model cannot be loaded ({one_line(error)})") from error
+    model = load_transformers(CLIPModel, folder)
     encoder = assemble(_convert_config(model.config, folder))
     encoder.load_state_dict(convert_weights(model.state_dict()))
     return encoder
