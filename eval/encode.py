@@ -143,14 +143,14 @@ def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequen
     if to is not None and len(models) == 1:
         return Path(to)
     folder = slug(given)
-    if any(other != given and slug(other) == folder for other in models):
+    if any(other != given and slug(other) == folder for other in models):  # a/b beside a_b
         folder += f"-{hashlib.sha256(given.encode()).hexdigest()[:6]}"
     return Path("results" if to is None else to) / folder
 
 
 def slug(name: str) -> str:
-    """A name that every file system takes as one file's."""
-    return re.sub(r"[^\w.+-]+", "_", name.strip("/.")) or "unnamed"
+    """A name that every file system takes as one file's; ``:`` becomes ``=``, so that ``a:b`` and ``a/b`` differ."""
+    return re.sub(r"[^\w.+=@-]+", "_", name.replace(":", "=").strip("/.")) or "unnamed"
 
 
 def _read_step(checkpoint: Path) -> int | None:

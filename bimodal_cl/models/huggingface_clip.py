@@ -16,8 +16,9 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import Architecture, inline_architecture
 from bimodal_cl.models.build import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
-from bimodal_cl.models.huggingface_files import read_model, read_tokenizer_keys
+from bimodal_cl.models.huggingface_load import load_transformers
 from bimodal_cl.models.huggingface_preprocess import read_preprocess
+from bimodal_cl.models.huggingface_tokenizer import read_tokenizer_keys
 
 # Configurations written before 2023 carry this wrong id; transformers then takes the largest token, and so do we.
 _LEGACY_EOS_ID = 2
@@ -47,7 +48,7 @@ def load_huggingface_clip(folder: Path, image_size: int | None = None) -> DualEn
     from open_clip.model import resize_pos_embed
     from transformers import CLIPModel
 
-    model = read_model(CLIPModel, folder)
+    model = load_transformers(CLIPModel, folder)
     encoder = assemble(_convert_config(model.config, folder), image_size=image_size)
     tensors = convert_weights(model.state_dict())
     resize_pos_embed(tensors, encoder)

@@ -12,8 +12,9 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import Architecture, check_image_size
 from bimodal_cl.models.build import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
-from bimodal_cl.models.huggingface_files import read_model, read_tokenizer_keys
+from bimodal_cl.models.huggingface_load import load_transformers
 from bimodal_cl.models.huggingface_preprocess import read_preprocess
+from bimodal_cl.models.huggingface_tokenizer import read_tokenizer_keys
 
 _TOWERS = {"vision_model.": "visual.transformer.", "text_model.": "text.transformer."}
 
@@ -26,7 +27,7 @@ def load_huggingface_siglip(folder: Path, image_size: int | None = None) -> Dual
     """
     from transformers import SiglipModel
 
-    model = read_model(SiglipModel, folder)
+    model = load_transformers(SiglipModel, folder)
     encoder = assemble(_convert_config(model.config, folder), image_size=image_size)
     encoder.load_state_dict(_convert_weights(model.state_dict()))
     return encoder

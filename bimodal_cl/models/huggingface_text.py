@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.models.huggingface_load import quiet_transformers, refuse_other_weights
 
 POOLERS = ("mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
 PROJECTIONS = ("linear", "mlp", "none")
@@ -157,9 +158,15 @@ def build_transformer(
         options["add_pooling_layer"] = pooled
     try:
         if pretrained:
-            model = AutoModel.from_pretrained(name, config=config, **options)
+            with quiet_transformers():
+                model, report = AutoModel.from_pretrained(
+                    name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+                )
+            refuse_other_weights(report, f"model.text.hf_model_name '{name}'", headless=True)
         else:
             model = AutoModel.from_config(config, **options)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"model.text.hf_model_name '{name}' cannot be loaded ({one_line(error)})") from error
     if getattr(config, "is_encoder_decoder", False):

@@ -20,7 +20,14 @@ from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.folders import WEIGHT_ENDINGS
 from bimodal_cl.models.hub import OPEN_CLIP_CONFIG, TOKENIZER_FILES
 from bimodal_cl.models.huggingface import load_huggingface
-from bimodal_cl.models.names import ModelSource, canonical_architecture, expand_name, locate_model, locate_tag
+from bimodal_cl.models.names import (
+    ModelSource,
+    canonical_architecture,
+    expand_name,
+    locate_model,
+    locate_tag,
+    near_path,
+)
 from bimodal_cl.models.shapes import infer_architecture, quick_gelu_of, refuse_other_layouts
 from bimodal_cl.models.weight_files import read_weight_file
 from bimodal_cl.models.weights import ARCHITECTURE_FILE, NUMPY_ENDINGS, TOKENIZER_FOLDER, Pretrained
@@ -63,9 +70,10 @@ def load_configured(pretrained: str, wanted: Architecture | None, image_size: in
     is_word = len(path.parts) == 1 and ":" not in pretrained and path.suffix not in WEIGHT_ENDINGS
     if is_word and not path.exists() and canonical_architecture(pretrained) is None:
         if name is None:
-            raise UserError(f"{what}: no such file, and tags are known only for a model.name")
+            raise UserError(f"{what}: no such file, and tags are known only for a model.name{near_path(path)}")
         tags = open_clip.list_pretrained_tags_by_model(name)
-        near = nearest(pretrained, tags) or "; it has none"
+        near = nearest(pretrained, tags, only_near=True) or near_path(path) or nearest(pretrained, tags)
+        near = near or "; it has none"
         raise UserError(f"{what} is no file and no tag of '{name}'{near}")
     source = locate_model(pretrained, "model.pretrained")
     if wanted is not None and source.architecture not in (None, name):

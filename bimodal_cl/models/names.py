@@ -83,7 +83,7 @@ def locate_model(given: str | Path, what: str = "model") -> ModelSource:
     if name.startswith(_LOCAL):
         path = Path(name.removeprefix(_LOCAL))
         if not path.is_dir():
-            raise UserError(f"{what}: no such folder{_near_path(path)}")
+            raise UserError(f"{what}: no such folder{near_path(path)}")
         return _of_folder(find_in_folder(path, what))
     path = Path(name)
     if path.is_dir():
@@ -207,7 +207,7 @@ def _locate_pair(name: str, what: str) -> ModelSource | None:
     if path.is_dir():
         raise UserError(f"{what}: '{weights}' is a folder, which says itself what it holds: give it alone")
     if path.suffix in WEIGHT_ENDINGS or len(path.parts) > 1:
-        raise UserError(f"{what}: no such file '{weights}'{_near_path(path)}")
+        raise UserError(f"{what}: no such file '{weights}'{near_path(path)}")
     near = nearest(weights, tags) or "; it has none"
     raise UserError(f"{what}: '{weights}' is no file and no tag of '{architecture}'{near}")
 
@@ -232,7 +232,7 @@ def _locate_elsewhere(name: str, what: str) -> ModelSource:
 
     path = Path(name)
     pairs = ["/".join(pair) for pair in open_clip.list_pretrained()]
-    near = _near_path(path) or nearest(name, pairs, only_near=True)
+    near = near_path(path) or nearest(name, pairs, only_near=True)
     looks_like_a_path = name.startswith((".", "/", "~")) or path.suffix in WEIGHT_ENDINGS or len(path.parts) > 2
     if looks_like_a_path or ":" in name:
         missing = ": no such file or folder" if path.suffix in WEIGHT_ENDINGS else " is no folder and no file"
@@ -246,7 +246,7 @@ def _locate_elsewhere(name: str, what: str) -> ModelSource:
     raise UserError(f"{what} is no folder and no open_clip NAME/TAG{near}{hub}")
 
 
-def _near_path(path: Path) -> str:
+def near_path(path: Path) -> str:
     """Return a hint at the path that has another name in place of the first part of `path` that is not there."""
     missing = path
     while not missing.parent.is_dir() and missing.parent != missing:

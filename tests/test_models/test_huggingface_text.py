@@ -151,3 +151,18 @@ def test_a_folder_without_weights_and_a_model_of_several_towers_are_refused(tmp_
     write_tokenizer(tmp_path / "clip")
     with pytest.raises(UserError, match="family 'clip' has several towers"):
         build(tmp_path / "clip", hf_model_pretrained=False)
+
+
+def test_weights_that_are_missing_are_refused_and_not_drawn(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = text_folder(tmp_path, "bert")
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    text = {"hf_model_name": str(folder), "context_length": 12}
+    with pytest.raises(UserError, match=r"are not those of its config.json: 16 missing \(encoder\.layer\.1"):
+        build_model(embed_dim=16, vision=VISION, text=text)
+    kept = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
+    save_file({**kept, "cls.bias": torch.ones(1)}, folder / "model.safetensors", metadata={"format": "pt"})
+    build_model(embed_dim=16, vision=VISION, text=text)  # heads come and go

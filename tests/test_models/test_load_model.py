@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import load_model
@@ -179,6 +179,26 @@ def test_hugging_face_folders_that_are_no_clip_are_refused(tmp_path):
     clip_folder(tmp_path, activation="relu")
     with pytest.raises(UserError, match="hidden_act must be quick_gelu in both towers or one of gelu,"):
         load_model(tmp_path)
+
+
+def test_hugging_face_weights_that_are_not_the_configs_are_refused(tmp_path, capfd):
+    clip_folder(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole, tensors = path.read_bytes(), load_file(path)
+    damaged = {
+        r"32 missing \(text_model\.encoder\.layers\.1": {k: t for k, t in tensors.items() if ".layers.1." not in k},
+        r"1 unexpected \(visual_projection\.bias\)": {**tensors, "visual_projection.bias": torch.ones(1)},
+        r"1 of another shape \(text_projection\.weight\)": {**tensors, "text_projection.weight": torch.ones(24, 3)},
+    }
+    capfd.readouterr()
+    for match, changed in damaged.items():
+        save_file(changed, path, metadata={"format": "pt"})
+        with pytest.raises(UserError, match=f"the weights are not those of its config.json: .*{match}"):
+            load_model(tmp_path)
+    path.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged, cut short or no safetensors file"):
+        load_model(tmp_path)
+    assert capfd.readouterr().err == ""  # transformers' table stays away
 
 
 @pytest.mark.parametrize(

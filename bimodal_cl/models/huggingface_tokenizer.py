@@ -1,31 +1,13 @@
-"""Weights and tokenizer of a folder that Hugging Face's ``save_pretrained`` wrote."""
+"""The tokenizer of a folder that Hugging Face's ``save_pretrained`` wrote, as keys of a text tower."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bimodal_cl.errors import UserError, one_line
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "spiece.model")
-
-
-def read_model(model_class: Any, folder: Path) -> Any:
-    """Read a model in float32.
-
-    Raises:
-        UserError: damaged files, or tensors of this model that are not there, which would stay random.
-    """
-    try:
-        model, report = model_class.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    except Exception as error:
-        raise UserError(f"{folder}: the {model_class.__name__} cannot be loaded ({one_line(error)})") from error
-    if missing := sorted(report["missing_keys"]):
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UserError(f"{folder}: {len(missing)} tensors of the {model_class.__name__} are missing ({shown})")
-    return model
 
 
 def read_tokenizer_keys(folder: Path, num_positions: int) -> dict[str, Any] | None:
