@@ -16,9 +16,10 @@ from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTE
 TEXT = len(IMAGE_EXTENSIONS)  # after the images' numbers come those of the texts, and then all others
 OTHER = TEXT + len(TEXT_EXTENSIONS)
 
-_NUMBERS = {ext.encode(): number for number, ext in enumerate((*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS))}
+_METADATA = ".json"  # which most shards of others hold
+_NUMBERS = {ext.encode(): number for number, ext in enumerate((*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS, _METADATA))}
 # What nearly all members have is compared with all names at once: a few bytes, one more than the longest has.
-_COMMON = (".jpg", ".jpeg", ".png", ".webp", TEXT_EXTENSION)
+_COMMON = (".jpg", ".jpeg", ".png", ".webp", TEXT_EXTENSION, _METADATA)
 _COMMON_BYTES = 6
 _ENDING_BYTES = 16  # of the others; those that are longer are taken one by one
 _CHUNK = 8192  # names that are compared together
