@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from open_clip import CLIPVisionCfg
 
 from bimodal_cl.config import Config
-from bimodal_cl.config_checks import World, check_best, check_run
+from bimodal_cl.config_checks import World, check_best, check_patches, check_run
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.labelled import LabelledImages, open_labelled
 from bimodal_cl.data.locations import is_pipe, is_remote
@@ -50,6 +51,9 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
     torch.manual_seed(config.seed)
     model = build_model(**config.model.model_dump(mode="json"))
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
+    vision = model.architecture.vision
+    if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):
+        check_patches(model.image_size, vision.get("patch_size") or CLIPVisionCfg.patch_size)
     loss = build_loss_of(config, mixture)
     if config.optim.temperature_learning_rate is not None and not list(loss.parameters()):
         raise UserError(

@@ -110,16 +110,16 @@ class VisionTower(Section):
     timm_model_name: str | None = Field(None, description="a timm architecture; the fields for ViT are then not used")
     timm_model_pretrained: bool | None = Field(None, description="start from timm's weights (needs the hub)")
     timm_pool: str | None = Field(None, description="timm: avg, token, map, abs_attn, rot_attn or empty")
-    timm_proj: str | None = Field(None, description="timm: linear, mlp or empty")
-    timm_drop: Fraction | None = Field(None, description="timm: head dropout")
-    timm_drop_path: Fraction | None = Field(None, description="timm: stochastic depth")
+    timm_proj: Literal["linear", "mlp", ""] | None = Field(None, description="timm: linear, mlp or empty")
+    timm_drop: BelowOne | None = Field(None, description="timm: head dropout")
+    timm_drop_path: BelowOne | None = Field(None, description="timm: stochastic depth")
     layers: int | list[int] | None = Field(None, description="ViT: blocks; ResNet: four numbers of blocks")
     width: Count | None = Field(None, description="ViT: width")
     head_width: Count | None = Field(None, description="ViT: width of an attention head")
     mlp_ratio: Positive | None = Field(None, description="ViT: width of the MLP over width")
     patch_size: Count | None = Field(None, description="ViT: patch side in pixels")
-    patch_dropout: Fraction | None = Field(None, description="ViT: share of patches left out in training (FLIP)")
-    pool_type: str | None = Field(None, description="ViT: tok, avg or none")
+    patch_dropout: BelowOne | None = Field(None, description="ViT: share of patches left out in training (FLIP)")
+    pool_type: Literal["tok", "avg"] | None = Field(None, description="ViT: of the class token, or of all patches")
 
 
 class TextTower(Section):

@@ -19,6 +19,9 @@ class SettingRefused(UserError):
     """A setting that cannot do what it says, on any process of a machine."""
 
 
+_SMALLER_IS_BETTER = ("median_rank", "left_out")
+
+
 @dataclass(frozen=True)
 class World:
     """What a run finds when it starts.
@@ -81,10 +84,23 @@ def check_best(best: str | None, scores: Sequence[str]) -> None:
         raise SettingRefused(f"checkpoint.best={best}: needs {data} to be scored on")
     same_name = [name for name in good if name.rpartition("/")[2] == best.rpartition("/")[2]]
     near = did_you_mean((same_name or [best])[0], good)
-    raise SettingRefused(f"checkpoint.best={best}: this run has no such score{near}")
+    raise SettingRefused(f"checkpoint.best: no score '{best}'{near}")
 
 
-_SMALLER_IS_BETTER = ("median_rank", "left_out")
+def check_patches(image_size: int, patch_size: int) -> None:
+    """Warn of pixels that no patch of a ViT covers.
+
+    Args:
+        image_size: side of the images in pixels.
+        patch_size: side of a patch in pixels.
+    """
+    rest = image_size % patch_size
+    if rest:
+        warnings.warn(
+            f"model.image_size={image_size} is no multiple of the patch size {patch_size}: the model never sees the "
+            f"last {rest} pixels of a row or column; use {image_size - rest} or {image_size - rest + patch_size}",
+            stacklevel=2,
+        )
 
 
 def _apply(refusals: Iterable[str | None], concerns: Iterable[str | None]) -> None:

@@ -138,6 +138,9 @@ def suggest_flag(flag: str, flags: Iterable[str]) -> str:
     given, keys = flag.lstrip("-"), dotted_keys()
     section, _, name = given.rpartition(".")
     beside = [key.rpartition(".")[2] for key in keys if section and key.rpartition(".")[0] == section]
+    inside = [f"--{key}" for key in keys if key.startswith(f"{given}.")]
+    if section and inside:
+        return f": a section; its flags: {', '.join(inside)}"
     return _suggest(given, keys, "--") or (did_you_mean(name, beside) if beside else did_you_mean(flag, flags))
 
 
