@@ -1,12 +1,25 @@
-"""A decoded image of any mode to RGB, as a viewer shows it."""
+"""A decoded image of any mode to RGB, and upright, as a viewer shows it."""
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag
+
+# What turns a stored image upright, by its orientation as EXIF numbers it.
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UndefinedRange(ValueError):
@@ -43,6 +56,26 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+def read_orientation(image: Image.Image) -> int:
+    """How an image is stored, 1 (upright) to 8, as EXIF numbers it; damaged EXIF says nothing. Load a TIFF before."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises whatever its parser met
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn an image as its orientation asks for; what is returned says of itself that it is upright."""
+    if orientation not in _TURN:
+        return image
+    upright = image.transpose(_TURN[orientation])
+    upright.info = {}  # the EXIF in it is that of the stored image
+    return upright
 
 
 def _to_eight_bits(image: Image.Image) -> np.ndarray:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.image_modes import to_rgb
+from bimodal_cl.image_modes import read_orientation, to_rgb, turn_upright
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,8 @@ class EvalTransform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn an upright or EXIF-rotated image of any mode into uint8 ``[3, image_size, image_size]``."""
-        return to_tensor(self.crop(to_rgb(turn_upright(image))))
+        image.load()  # which turns a TIFF upright
+        return to_tensor(self.crop(turn_upright(to_rgb(image), read_orientation(image))))
 
     def crop(self, image: Image.Image) -> Image.Image:
         """Resize an RGB image and take its centre square; the part of :meth:`__call__` that needs no torch."""
@@ -131,15 +132,6 @@ class EvalTransform:
         sides = (min(self.image_size, width), min(self.image_size, height))
         part = image.resize(sides, filter_, box=(spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
         return EvalTransform(self.image_size, "none", fill_color=self.fill_color, convention=self.convention).crop(part)
-
-
-def turn_upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF orientation asks for, like a viewer; damaged EXIF says nothing about the pixels."""
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return ImageOps.exif_transpose(image) if orientation != 1 else image
-    except Exception:  # Pillow raises whatever its parser met
-        return image
 
 
 def to_tensor(image: Image.Image | np.ndarray) -> Tensor:

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from bimodal_cl.data.jpeg import DIVISORS, JpegHeader, decode_scaled, read_header
 from bimodal_cl.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_FORMATS, name_other_content
-from bimodal_cl.image_modes import WITH_ALPHA, UndefinedRange, is_deep, to_rgb
+from bimodal_cl.image_modes import WITH_ALPHA, UndefinedRange, is_deep, read_orientation, to_rgb, turn_upright
 
 # Pillow's own threshold for a suspected decompression bomb: 0.25 GiB of RGB.
 MAX_PIXELS = 89_478_485
@@ -28,15 +28,6 @@ _PNG_BIT_DEPTH = 24  # offset of the byte
 
 # Orientations, as EXIF numbers them, whose upright image begins at the far edge of what is stored, across and down.
 _FAR_ACROSS, _FAR_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
-_TURN = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _PILLOW_LIMIT = threading.RLock()  # Pillow's own limit of pixels is one number for all threads
 
 Box = tuple[int, int, int, int]
@@ -110,7 +101,7 @@ class EncodedImage:
             pixels = decode_scaled(self.data, self.jpeg, divisor)
             if pixels is not None:
                 left, top, right, bottom = (edge // divisor for edge in box)
-                return turn_upright(pixels, self.orientation)[top:bottom, left:right]
+                return turn_pixels(pixels, self.orientation)[top:bottom, left:right]
         left, top, right, bottom = box
         return np.array(np.asarray(self.decode())[top:bottom, left:right])
 
@@ -163,7 +154,7 @@ def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "")
     picture = open_picture(data, max_pixels)
     # To look for a PNG's EXIF, Pillow decodes the image.
     may_turn = picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
-    orientation = _read_orientation(picture) if may_turn else 1
+    orientation = read_orientation(picture) if may_turn else 1
     is_sideways = orientation >= 5 and picture.format != "TIFF"  # whose size Pillow gives upright
     size = (picture.height, picture.width) if is_sideways else picture.size
     format = picture.format or ""
@@ -192,7 +183,7 @@ def decode_picture(picture: Image.Image) -> Image.Image:
     """
     load_picture(picture)
     with _as_bad_image():
-        return _turn_picture(to_rgb(picture), _read_orientation(picture))
+        return turn_upright(to_rgb(picture), read_orientation(picture))
 
 
 def load_picture(picture: Image.Image) -> None:
@@ -205,7 +196,7 @@ def load_picture(picture: Image.Image) -> None:
         picture.load()
 
 
-def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def turn_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Return a view of stored pixels ``[height, width, 3]``, turned as EXIF's ``orientation``, 1 to 8, asks for."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
@@ -267,20 +258,6 @@ def _pixels_allowed(count: int) -> Iterator[None]:
 def _require_few_pixels(size: tuple[int, int], max_pixels: int) -> None:
     if size[0] * size[1] > max_pixels:
         raise BadImage("too_many_pixels", f"{size[0]} x {size[1]} pixels, more than {max_pixels}")
-
-
-def _turn_picture(picture: Image.Image, orientation: int) -> Image.Image:
-    return picture.transpose(_TURN[orientation]) if orientation in _TURN else picture
-
-
-def _read_orientation(picture: Image.Image) -> int:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF says nothing about the pixels
-        return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _find_notes(

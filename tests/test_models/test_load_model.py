@@ -174,7 +174,7 @@ def test_a_hugging_face_clip_folder_gives_transformers_own_features(activation, 
 
 def test_hugging_face_folders_that_are_no_clip_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="model_type 'bert' is no image-text model that can be loaded; valid: clip"):
+    with pytest.raises(UserError, match="family 'bert' is not 'clip' or 'siglip' but a text model alone"):
         load_model(tmp_path)
     clip_folder(tmp_path, activation="relu")
     with pytest.raises(UserError, match="hidden_act must be quick_gelu in both towers or one of gelu,"):
