@@ -6,9 +6,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimodal_cl.data.locations import is_remote, list_tars
+from bimodal_cl.data.locations import count_other_shards, is_remote, list_tars
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
 from bimodal_cl.errors import UserError
+from bimodal_cl.data.locations import count_other_shards, is_remote, list_tars
+from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
+from bimodal_cl.errors import UserError
+from bimodal_cl.image_files import describe_endings
+from bimodal_cl.progress import note
 from bimodal_cl.text_files import read_text
 
 from .input_paths import require_folder
@@ -45,11 +50,19 @@ def expect_shards(folder: Path, captions: CaptionsMode) -> Expected:
     if not shards:
         require_folder(folder)
         names = [path.relative_to(folder).as_posix() for path in list_tars(folder)]
+        note_other_shards(folder)
         return Expected(names, shards, mode or captions, findings)
     for path in sorted(folder.glob("*.tar")):
         if path.name not in shards:
             findings.append(Finding(MANIFEST_KIND, path.name, "", f"is not in {MANIFEST_NAME}"))
     return Expected(list(shards), shards, mode or captions, findings)
+
+
+def note_other_shards(folder: Path) -> None:
+    """Say what may be shards of a folder too and is left out, compressed or in sub-folders."""
+    others = count_other_shards(folder)
+    if others:
+        note(f"{folder}: left out: {describe_endings(others)}")
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Shard], CaptionsMode | None, list[Finding]]:

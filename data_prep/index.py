@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS
-from bimodal_cl.data.locations import count_other_shards, expand_locations, is_pipe, is_remote, name_of
+from bimodal_cl.data.locations import expand_locations, is_pipe, is_remote, name_of
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.row_table import ROWS_FOLDER, row_table_path
 from bimodal_cl.data.samples import count_members
@@ -24,6 +24,7 @@ from bimodal_cl.image_formats import TEXT_EXTENSIONS
 from bimodal_cl.progress import note, progress
 from bimodal_cl.text_files import read_text
 
+from .expected_shards import note_other_shards
 from .layouts import Layout, recognise_layout
 from .ordered_work import map_shards, require_num_proc
 from .shard_description import Description, NamedShard, describe_shard, writing_to
@@ -106,9 +107,8 @@ def index_shards(
     require_num_proc(workers, "--workers")
     locations = expand_locations(patterns, storage is not None and storage.allow_pipe)
     for pattern in patterns:
-        others = count_other_shards(Path(pattern)) if not is_remote(pattern) and Path(pattern).is_dir() else {}
-        if others:
-            note(f"{pattern}: left out: {describe_endings(others)}")
+        if not is_remote(pattern) and Path(pattern).is_dir():
+            note_other_shards(Path(pattern))
     folder = _folder_of(locations, patterns) if to is None else to
     first = _first_shard(locations[0], storage)
     layout = None if first is None else recognise_layout(first, locations[0], _beside(locations[0], storage))

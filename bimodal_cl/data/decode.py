@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -235,7 +236,7 @@ def _as_bad_image(data: bytes = b"") -> Iterator[None]:
     except UnidentifiedImageError:
         found = name_other_content(data)
         what = f"are {found}" if found else f"are not {', '.join(IMAGE_FORMATS[:8])} or another format that is read"
-        raise BadImage("undecodable", f"not an image (its bytes {what})") from None
+        raise BadImage("undecodable", f"not an image that can be read (its bytes {what})") from None
     except Exception as error:  # Pillow's decoders raise whatever their format's parser met
         text = " ".join(str(error).split())
         raise BadImage("undecodable", text or type(error).__name__) from None
@@ -275,11 +276,17 @@ def _find_notes(
         notes["cmyk"] = picture.mode == "CMYK"
         notes["palette"] = picture.mode in ("P", "PA")
         notes["alpha"] = picture.mode in WITH_ALPHA or "transparency" in picture.info
-        notes["sixteen_bit"] = deep_png or is_deep(picture.mode)
+        notes["sixteen_bit"] = deep_png or is_deep(picture.mode) or _stores_sixteen_bits(picture)
         notes["animated"] = format not in ("MPO", "PSD") and _is_animated(picture)  # previews and layers
         notes["exif_rotated"] = orientation != 1
     notes["extreme_aspect"] = max(size) > EXTREME_ASPECT * min(size)
     return tuple(kind for kind, found in notes.items() if found)
+
+
+def _stores_sixteen_bits(picture: Image.Image) -> bool:
+    """Whether Pillow takes the high bytes of colours, as of a TIFF of 16 bits a channel."""
+    tiles: list[tuple[Any, ...]] = getattr(picture, "tile", [])
+    return bool(tiles) and ";16" in str(tiles[0][3])
 
 
 def _is_animated(picture: Image.Image) -> bool:

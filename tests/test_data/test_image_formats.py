@@ -85,4 +85,7 @@ def test_what_is_something_else_is_called_by_its_name(data: bytes, name: str) ->
     assert name_other_content(data) == name
     with pytest.raises(BadImage) as error:
         decode_image(data)
-    assert error.value.kind == "undecodable" and str(error.value) == f"not an image (its bytes are {name})"
+    assert (
+        error.value.kind == "undecodable"
+        and str(error.value) == f"not an image that can be read (its bytes are {name})"
+    )

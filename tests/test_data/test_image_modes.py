@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import io
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -181,6 +182,20 @@ MEMORY: dict[str, tuple[Callable[[], Image.Image], np.ndarray, float]] = {
     "I;16L": (lambda: Image.frombytes("I;16L", (16, 16), RAMP16.astype("<u2").tobytes()), grey(RAMP), 0),
     "I;16N": (lambda: Image.frombytes("I;16N", (16, 16), RAMP16.tobytes()), grey(RAMP), 0),
 }
+
+
+def test_colours_of_sixteen_bits() -> None:
+    """A TIFF written by hand, for Pillow writes none; and a PPM."""
+    deep = (COLOURS.astype(np.uint16) << 8) + 77
+    tags = [(256, 3, 1, 16), (257, 3, 1, 16), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 16), (279, 4, 1, deep.nbytes)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    header = b"II*\0" + struct.pack("<I", 14 + deep.nbytes) + struct.pack("<HHH", 16, 16, 16)
+    tiff = header + deep.astype("<u2").tobytes() + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert np.array_equal(np.asarray(decode_image(tiff)), COLOURS)
+    assert open_encoded(tiff).notes == ("sixteen_bit",)
+    ppm = b"P6 16 16 65535\n" + deep.astype(">u2").tobytes()
+    assert np.abs(np.asarray(decode_image(ppm), dtype=int) - COLOURS).max() <= 1
 
 
 @pytest.mark.parametrize("mode", MEMORY)

@@ -128,8 +128,8 @@ def test_a_decompression_bomb_is_refused_from_its_header(size: tuple[int, int]) 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"<html>404</html>", r"^not an image \(its bytes are HTML\)$"),
-        (b"nothing", r"^not an image \(its bytes are not JPEG, PNG, WEBP, GIF, BMP, TIFF"),
+        (b"<html>404</html>", r"^not an image that can be read \(its bytes are HTML\)$"),
+        (b"nothing", r"^not an image that can be read \(its bytes are not JPEG, PNG, WEBP, GIF, BMP, TIFF"),
         (encode(photo(64, 64), "JPEG")[:400], "runcated"),
         (encode(photo(64, 64), "PNG")[:400], "truncated"),
         (encode(photo(64, 64), "WEBP")[:400], "."),

@@ -175,7 +175,21 @@ def test_compressed_tars_and_sub_folders_beside_plain_tars_are_noted(prep, tmp_p
     done = prep("index", tmp_path)
     assert done.status == 0 and "1 images, 1 captions" in done.out
     pattern = tmp_path / "**" / "*.tar"
-    assert f"{tmp_path}: left out: 1 .tar in sub-folders ({pattern}), 1 .tar.gz, 1 .tgz\n" in done.err
+    left_out = f"{tmp_path}: left out: 1 .tar in sub-folders ({pattern}), 1 .tar.gz, 1 .tgz\n"
+    assert left_out in done.err
+    (tmp_path / "manifest.json").unlink()
+    assert left_out in prep("verify", tmp_path).err
+
+
+def test_img2dataset_names_what_stands_beside_its_parts(prep, tmp_path):
+    write_tar(tmp_path / "in" / "00000.tar", [("a.jpg", photo(0)), ("a.txt", b"a")])
+    write_files(tmp_path / "in", {"00000_stats.json": "{}", "00001.tar.gz": "", "LIST": "", "more/x.jpg": ""})
+    done = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "to")
+    assert done.status == 0
+    assert f"{tmp_path / 'in'}: left out: 1 .gz, 1 folders, 1 without an ending\n" in done.err
+    (tmp_path / "in" / "00000.tar").unlink()
+    error = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "other").error
+    assert error.endswith("; it holds 1 .json, 1 .tar.gz, 1 folders, 1 without an ending")
 
 
 def test_tars_in_sub_folders_are_found(prep, tmp_path):

@@ -80,7 +80,7 @@ def test_faults_of_samples(prep, shards, tmp_path):
     expected = [
         ("00000.tar img0: undecodable: image .jpg: ", "runcated"),
         ("00000.tar img1: note: not_utf8: caption is not UTF-8", "byte 13"),
-        ("00001.tar img2: undecodable: image .jpg: ", "not an image (its bytes are HTML)"),
+        ("00001.tar img2: undecodable: image .jpg: ", "not an image that can be read (its bytes are HTML)"),
         ("00001.tar img3: empty_caption: ", "blank"),
         ("00002.tar img4: no_caption: has no .txt", ""),
         ("00002.tar img5: no_image: only .txt", ""),
