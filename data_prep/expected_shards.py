@@ -9,9 +9,6 @@ from pathlib import Path
 from bimodal_cl.data.locations import count_other_shards, is_remote, list_tars
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
 from bimodal_cl.errors import UserError
-from bimodal_cl.data.locations import count_other_shards, is_remote, list_tars
-from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
-from bimodal_cl.errors import UserError
 from bimodal_cl.image_files import describe_endings
 from bimodal_cl.progress import note
 from bimodal_cl.text_files import read_text
