@@ -46,6 +46,7 @@ class Split:
         total: how many items that will be, for the progress bar; None where nobody knows.
         lacking: by reason, how many images the source lists without holding them; filled in while items are taken.
         left_out: by ending, how many files of the source are not read.
+        joined: by reason, how many rows went into the item of another one; filled in while items are taken.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Split:
     total: int | None
     lacking: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    joined: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ among several equal ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,16 +43,26 @@ def join_neighbours(items: Iterable[Item | BadItem], counts: Counter[str]) -> It
 
 
 def join_files(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator[Item | BadItem]:
-    """Join all items of one file, wherever they stand; their captions and file names are held until the end.
+    """Join all items of one file, wherever they stand. Arguments and order as :func:`join_neighbours`."""
+    return join_by(lambda item: item.image if isinstance(item.image, Path) else None, items, counts)
 
-    Arguments and order as :func:`join_neighbours`; items whose image is no file are not joined.
+
+def join_by(
+    identity: Callable[[Item], Hashable | None], items: Iterable[Item | BadItem], counts: Counter[str]
+) -> Iterator[Item | BadItem]:
+    """Join all items of one identity, wherever they stand; all items are held until the end, so images must not be.
+
+    Args:
+        identity: of an item's image; None: it is like no other.
+        items, counts: as in :func:`join_neighbours`.
     """
-    first: dict[Path, int] = {}
+    first: dict[Hashable, int] = {}
     joined: list[Item | BadItem] = []
     captions: dict[int, list[str]] = {}
     for item in items:
-        if isinstance(item, Item) and isinstance(item.image, Path):
-            place = first.setdefault(item.image, len(joined))
+        known = identity(item) if isinstance(item, Item) else None
+        if isinstance(item, Item) and known is not None:
+            place = first.setdefault(known, len(joined))
             captions.setdefault(place, []).extend(item.captions)
             if place < len(joined):
                 counts[JOINED] += 1

@@ -80,7 +80,8 @@ class WriteReport:
     """What became of a split's items.
 
     ``reencoded`` counts images by reason, ``skipped`` items that were left out, ``empty_captions`` dropped captions,
-    ``lacking`` by reason what the source lists and does not hold, ``left_out`` by ending the files that are not read.
+    ``lacking`` by reason what the source lists and does not hold, ``left_out`` by ending the files that are not read,
+    ``joined`` by reason rows that went into the item of another one.
     """
 
     split: str
@@ -90,6 +91,7 @@ class WriteReport:
     reencoded: Counter[str] = field(default_factory=Counter)
     lacking: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    joined: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -109,6 +111,8 @@ class WriteReport:
         yield f"{name}: {self.num_images:,} images, {self.num_texts:,} captions in {shards}, {size:,.1f} MiB"
         for reason, count in sorted(self.reencoded.items()):
             yield f"  {count:,} images encoded again: {reason}"
+        for reason, count in sorted(self.joined.items()):
+            yield f"  {count:,} {reason}"
         if self.empty_captions:
             yield f"  {self.empty_captions:,} empty captions dropped"
         if self.skipped:
@@ -151,7 +155,7 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
         UserError: no item could be used, or ``options.strict`` and one could not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = WriteReport(split.name, lacking=split.lacking, left_out=split.left_out)
+    report = WriteReport(split.name, lacking=split.lacking, left_out=split.left_out, joined=split.joined)
     prepare = partial(_prepare, max_side=options.max_side, quality=options.quality)
     with contextlib.closing(map_in_order(prepare, split.items, options.num_proc)) as prepared:
         items = progress(prepared, split.total, "items", f"write {split.name}".strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any
 from bimodal_cl.command_line import path_text
 from bimodal_cl.data.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
+from bimodal_cl.progress import note
 
 from ..file_names import FileFinder
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
+from ..repeated_images import join_files, join_neighbours
 from ..table_columns import URLS, names_urls
 from .hf_tables import find_tables, plan_tables, text_options
+from .split_column import SPLIT_COLUMN, has_split_column, rows_of_splits
 
 SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
 BUILDER_OF = {
@@ -75,9 +79,13 @@ def read(args: argparse.Namespace) -> SourcePlan:
     if isinstance(loaded, SourcePlan):
         return loaded
     if not isinstance(loaded, dict):
-        return SourcePlan([_plan_split(args, "", args.split or "", loaded, folder)])
+        return SourcePlan(_plan_splits(args, "", "", args.split or "", loaded, folder))
     single = args.split is None and Path(args.dataset).is_file() and len(loaded) == 1
-    return SourcePlan([_plan_split(args, "" if single else name, name, part, folder) for name, part in loaded.items()])
+    splits: list[Split] = []
+    for name, part in loaded.items():
+        above = name if len(loaded) > 1 else ""
+        splits += _plan_splits(args, "" if single else name, above, name, part, folder)
+    return SourcePlan(splits)
 
 
 def _load(args: argparse.Namespace) -> tuple[Any, Path]:
@@ -139,18 +147,60 @@ def _pick_split(args: argparse.Namespace, loaded: Any) -> Any:
     return splits[args.split]
 
 
-def _plan_split(args: argparse.Namespace, name: str, where: str, dataset: Any, folder: Path) -> Split:
-    from datasets import Image
+def _plan_splits(
+    args: argparse.Namespace, name: str, above: str, where: str, dataset: Any, folder: Path
+) -> list[Split]:
+    """Plan one split of the data set, or those that a column of its rows tells apart.
 
+    Args:
+        args: the parsed flags.
+        name: of the folder it is written to.
+        above: of the folder that those of a column's splits are in.
+        where: what messages call it.
+        dataset: the split.
+        folder: where relative paths in it start from.
+    """
     features = dataset.features
     if features is None:  # a stream of untyped rows says what they hold by its first one
         features = next(iter(_rows(dataset, args.dataset)), {})
+    parts: dict[str, list[int]] = {}
+    if has_split_column(features):
+        if args.streaming:
+            note(
+                f"{args.dataset}: without --streaming, rows would go to a folder each by their column '{SPLIT_COLUMN}'"
+            )
+        else:
+            parts = rows_of_splits(dataset[SPLIT_COLUMN])
+    if len(parts) < 2:
+        return [_plan_split(args, name, where, dataset, features, folder)]
+    note(f"{args.dataset}: rows go to {', '.join(parts)} by their column '{SPLIT_COLUMN}'")
+    return [
+        _plan_split(
+            args,
+            f"{above}/{part}" if above else part,
+            f"{where} {part}".strip(),
+            dataset.select(numbers),
+            features,
+            folder,
+        )
+        for part, numbers in parts.items()
+    ]
+
+
+def _plan_split(
+    args: argparse.Namespace, name: str, where: str, dataset: Any, features: Mapping[str, Any], folder: Path
+) -> Split:
+    from datasets import Image
+
     image_column, caption_columns = find_columns(args, features)
     dataset = dataset.select_columns(list(dict.fromkeys([image_column, *caption_columns])))
     if isinstance(features[image_column], Image):
         dataset = dataset.cast_column(image_column, Image(decode=False))
     items = _items(_rows(dataset, args.dataset), where, image_column, caption_columns, folder)
-    return Split(name, items, getattr(dataset, "num_rows", None))
+    joined: Counter[str] = Counter()
+    # Names of files can be compared over all rows, images themselves only with their neighbours.
+    join = join_files if getattr(features[image_column], "dtype", "") == "string" else join_neighbours
+    return Split(name, join(items, joined), getattr(dataset, "num_rows", None), joined=joined)
 
 
 def find_columns(args: argparse.Namespace, features: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from bimodal_cl.progress import note
 
 from ..file_names import FileFinder
 from ..items import BadItem, Item, SourcePlan, Split
+from ..repeated_images import join_files
 from ..table_columns import TableOptions
 from .csv_file import make_item, read_pairs
 
@@ -71,7 +73,7 @@ def text_options(name: str, config: str | None, revision: str | None) -> dict[st
 
 
 def plan_tables(args: argparse.Namespace, tables: Mapping[str, Sequence[Path]], single: bool = False) -> SourcePlan:
-    """Plan the splits of tables on this machine: a row is an image, as in other files of a data set.
+    """Plan the splits of tables on this machine: rows of one image are joined, as in other files of a data set.
 
     Args:
         args: the parsed flags of the source ``hf``.
@@ -83,7 +85,7 @@ def plan_tables(args: argparse.Namespace, tables: Mapping[str, Sequence[Path]], 
     """
     if args.split is None:
         items = {split: _read(args, "" if single else split, paths) for split, paths in tables.items()}
-        return SourcePlan([Split("" if single else split, each, len(each)) for split, each in items.items()])
+        return SourcePlan([_join("" if single else split, each) for split, each in items.items()])
     from datasets import ReadInstruction
 
     wanted = [split for split in tables if re.search(rf"(?<!\w){re.escape(split)}(?!\w)", args.split)]
@@ -92,7 +94,12 @@ def plan_tables(args: argparse.Namespace, tables: Mapping[str, Sequence[Path]], 
     items = {split: _read(args, args.split, tables[split]) for split in wanted}
     parts = ReadInstruction.from_spec(args.split).to_absolute({split: len(each) for split, each in items.items()})
     chosen = [item for part in parts for item in items[part.splitname][part.from_ : part.to]]
-    return SourcePlan([Split("", chosen, len(chosen))])
+    return SourcePlan([_join("", chosen)])
+
+
+def _join(name: str, items: list[Item | BadItem]) -> Split:
+    joined: Counter[str] = Counter()
+    return Split(name, join_files(items, joined), len(items), joined=joined)
 
 
 def _read(args: argparse.Namespace, split: str, paths: Sequence[Path]) -> list[Item | BadItem]:

@@ -7,10 +7,12 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from bimodal_cl.data.decode import BadImage
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.data.samples import Sample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
@@ -21,11 +23,12 @@ from bimodal_cl.text_files import decode_text
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
+from ..repeated_images import join_by, join_neighbours
 
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
 SUCCESS = "success"
 ROWS_AT_A_TIME = 16  # of a parquet file; their images are in memory together
-PartReader = Callable[[Path, Counter[str]], Iterator[Item | BadItem]]
+PartReader = Callable[[Path, Counter[str], Counter[str]], Iterator[Item | BadItem]]
 
 
 class UnreadableTable(Exception):
@@ -77,19 +80,21 @@ def read(args: argparse.Namespace) -> SourcePlan:
         note(f"{folder}: left out: {describe_endings(others)}")
     lacking: Counter[str] = Counter()
     total = sum(filter(None, map(_count_successes, parts))) or None
-    return SourcePlan([Split("", _items(parts, kind, lacking), total, lacking)])
+    joined: Counter[str] = Counter()
+    return SourcePlan([Split("", _items(parts, kind, lacking, joined), total, lacking, joined=joined)])
 
 
-def _items(parts: list[Path], kind: PartReader, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+def _items(
+    parts: list[Path], kind: PartReader, lacking: Counter[str], joined: Counter[str]
+) -> Iterator[Item | BadItem]:
     for part in parts:
-        yield from kind(part, lacking)
+        yield from kind(part, lacking, joined)
 
 
-def _read_tar(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+def _read_tar(path: Path, lacking: Counter[str], joined: Counter[str]) -> Iterator[Item | BadItem]:
     lacking.update(_count_failures(path))
     with open_samples(path) as tar:
-        for sample in tar.samples:
-            yield from _read_sample(path, tar, sample)
+        yield from join_by(_digest, (_read_sample(path, tar, sample) for sample in tar.samples), joined)
         nameless = {ending: tar.left_out[ending] for ending in (HIDDEN, NO_ENDING) if tar.left_out[ending]}
         if nameless:
             note(f"{path.name}: left out: {describe_endings(nameless)}")
@@ -97,23 +102,39 @@ def _read_tar(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
             yield BadItem(path.name, f"{tar.damage.reason}; what stands before is used")
 
 
-def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Iterator[Item | BadItem]:
+def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Item | BadItem:
     where = f"{path.name} {sample.key}"
     extension = sample.image
     if extension is None:
-        yield BadItem(where, f"no image (only {', '.join(sample.members)})")
-        return
+        return BadItem(where, f"no image (only {', '.join(sample.members)})")
     try:
-        image = tar.read(sample, extension)
         text = tar.read(sample, sample.text) if sample.text else None
         metadata = tar.read(sample, ".json") if ".json" in sample.members else None
     except OSError as error:
-        yield BadItem(where, f"cannot be read: {error}")
-        return
-    yield _item(where, sample.key, image, text, metadata)
+        return BadItem(where, f"cannot be read: {error}")
+    return _item(where, sample.key, partial(_read_member, path, *sample.members[extension]), text, metadata)
 
 
-def _read_files(folder: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+def _read_member(path: Path, offset: int, size: int) -> bytes:
+    """Read an image when it is written, so that the samples of a part fit in memory."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise BadImage("unreadable", f"cannot be read: {error.strerror}") from None
+    if len(data) < size:
+        raise BadImage("unreadable", f"cannot be read: {path.name} has become shorter")
+    return data
+
+
+def _digest(item: Item) -> str | None:
+    """img2dataset's hash of an image as it was downloaded: COCO's, say, come five times, with a caption each."""
+    digest = json.loads(item.metadata).get("sha256") if item.metadata is not None else None
+    return digest if isinstance(digest, str) and digest else None
+
+
+def _read_files(folder: Path, lacking: Counter[str], joined: Counter[str]) -> Iterator[Item | BadItem]:
     lacking.update(_count_failures(folder))
     images, others = list_images(folder)
     stems = {path.with_suffix("") for path in images}
@@ -123,16 +144,19 @@ def _read_files(folder: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]
     )
     if left_out:
         note(f"{folder.name}: left out: {describe_endings(left_out)}")
-    for path in sorted(images, key=lambda path: natural_order(path.relative_to(folder).as_posix())):
-        where = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-        try:
-            texts = (_bytes_of(path.with_suffix(extension)) for extension in TEXT_EXTENSIONS)
-            text = next((text for text in texts if text is not None), None)
-            metadata = _bytes_of(path.with_suffix(".json"))
-        except OSError as error:
-            yield BadItem(where, f"cannot be read: {error.strerror}")
-            continue
-        yield _item(where, path.stem, path, text, metadata)
+    ordered = sorted(images, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
+    yield from join_by(_digest, (_read_file(folder, path) for path in ordered), joined)
+
+
+def _read_file(folder: Path, path: Path) -> Item | BadItem:
+    where = f"{folder.name}/{path.relative_to(folder).as_posix()}"
+    try:
+        texts = (_bytes_of(path.with_suffix(extension)) for extension in TEXT_EXTENSIONS)
+        text = next((text for text in texts if text is not None), None)
+        metadata = _bytes_of(path.with_suffix(".json"))
+    except OSError as error:
+        return BadItem(where, f"cannot be read: {error.strerror}")
+    return _item(where, path.stem, path, text, metadata)
 
 
 def _bytes_of(path: Path) -> bytes | None:
@@ -142,7 +166,11 @@ def _bytes_of(path: Path) -> bytes | None:
         return None
 
 
-def _read_parquet(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
+def _read_parquet(path: Path, lacking: Counter[str], joined: Counter[str]) -> Iterator[Item | BadItem]:
+    yield from join_neighbours(_read_rows(path, lacking), joined)  # whose images are in memory, so no more than these
+
+
+def _read_rows(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
     try:
         file = _open_parquet(path)
         column = _image_column(file)
@@ -171,7 +199,9 @@ def _read_parquet(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]
         yield BadItem(path.name, str(error))
 
 
-def _item(where: str, key: str, image: Path | bytes, text: bytes | None, metadata: bytes | None) -> Item | BadItem:
+def _item(
+    where: str, key: str, image: Path | bytes | Callable[[], bytes], text: bytes | None, metadata: bytes | None
+) -> Item | BadItem:
     """One item: its text is one caption, whatever its line breaks; without one, the caption of its metadata."""
     try:
         details = json.loads(metadata) if metadata is not None else None

@@ -214,7 +214,8 @@ def test_a_stream_that_does_not_know_its_columns(tmp_path):
     args = Namespace(dataset="made", image_column=None, caption_column=None)
     stream = datasets.IterableDataset.from_generator(rows)
     assert stream.features is None
-    items = list(hf._plan_split(args, "train", "train", stream, tmp_path).items)
+    (split,) = hf._plan_splits(args, "train", "", "train", stream, tmp_path)
+    items = list(split.items)
     assert [(item.image, item.captions) for item in items] == [(photo(n), (f"picture {n}",)) for n in range(3)]
 
 

@@ -190,3 +190,28 @@ def test_captions_in_parquet_are_text(prep, tmp_path, captions, kept, reason):
         assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [[text] for text in kept]
     else:
         assert "no item that can be written" in done.error
+
+
+@pytest.mark.parametrize("kind", ["webdataset", "files"])
+def test_an_image_that_was_listed_with_each_of_its_captions_is_one_image(prep, tmp_path, kind):
+    """As COCO's are: five rows of one address, whose downloads end in any order."""
+    samples = []
+    for turn, caption in enumerate("abc"):
+        for n in (0, 1):
+            row = {"key": f"{2 * turn + n:09d}", "caption": f"{caption} of {n}", "sha256": f"{n:064x}"}
+            files = {"jpg": photo(n), "json": json.dumps(row).encode(), "txt": row["caption"].encode()}
+            samples.append({f"{row['key']}.{extension}": data for extension, data in files.items()})
+    if kind == "webdataset":
+        write_tar(tmp_path / "in" / "00000.tar", [member for sample in samples for member in sample.items()])
+    else:
+        for sample in samples:
+            write_files(tmp_path / "in" / "00000", sample)
+    done = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "to")
+    assert done.status == 0
+    written = read_folder(tmp_path / "to")
+    assert [captions_of(sample) for sample in written] == [
+        ["a of 0", "b of 0", "c of 0"],
+        ["a of 1", "b of 1", "c of 1"],
+    ]
+    assert [image_of(sample) for sample in written] == [photo(0), photo(1)]
+    assert "  4 rows of an image that another row has already, a caption each: joined\n" in done.out

@@ -1,0 +1,33 @@
+"""Data sets whose rows name their split in a column, as those of Karpathy's splits on the hub do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .karpathy import SPLIT_OF
+
+SPLIT_COLUMN = "split"
+# What a row's split is called, and the folder that it goes to.
+FOLDER_OF = {**SPLIT_OF, "valid": "val", "validation": "val", "dev": "val"}
+
+
+def has_split_column(features: Mapping[str, Any]) -> bool:
+    """Whether a column of texts is called ``split``; ``features`` are the columns' types, or a row."""
+    found = features.get(SPLIT_COLUMN)
+    return isinstance(found, str) or getattr(found, "dtype", "") == "string"
+
+
+def rows_of_splits(values: Iterable[Any]) -> dict[str, list[int]]:
+    """Return the numbers of the rows of each folder, ``train`` first; nothing where a value is no split's name.
+
+    Args:
+        values: of the column, in order. ``restval`` belongs to ``train``, as usual.
+    """
+    rows: dict[str, list[int]] = {folder: [] for folder in ("train", "val", "test")}
+    for number, value in enumerate(values):
+        folder = FOLDER_OF.get(str(value).strip().lower())
+        if folder is None:
+            return {}
+        rows[folder].append(number)
+    return {folder: numbers for folder, numbers in rows.items() if numbers}

@@ -1,0 +1,68 @@
+"""Hugging Face data sets with a row a caption, and with the split of a row in a column."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from test_data_prep.raw_material import captions_of, photo, read_folder, write_files
+
+from bimodal_cl.data import Manifest
+
+
+def all_captions(folder):
+    """The captions of every image of a folder, in order."""
+    return [captions_of(sample) for sample in read_folder(folder)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    return write_files(tmp_path / "images", {f"{number}.jpg": photo(number) for number in range(3)})
+
+
+def test_rows_of_one_file_are_one_image_wherever_they_stand(prep, images, tmp_path):
+    rows = [{"image": f"images/{number}.jpg", "caption": f"{turn} of {number}"} for turn in "ab" for number in range(3)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows))
+    done = prep("write", "hf", "--dataset", tmp_path / "pairs.json", "--to", tmp_path / "to")
+    assert done.status == 0
+    assert all_captions(tmp_path / "to") == [["a of 0", "b of 0"], ["a of 1", "b of 1"], ["a of 2", "b of 2"]]
+    assert "  3 rows of an image that another row has already, a caption each: joined\n" in done.out
+
+
+def write_parquet(path, images, numbers, **columns):
+    cells = [{"bytes": (images / f"{number}.jpg").read_bytes(), "path": f"{number}.jpg"} for number in numbers]
+    parquet.write_table(pa.table({"image": cells, "caption": [f"row {n}" for n in range(len(cells))], **columns}), path)
+
+
+@pytest.mark.parametrize("flags", [(), ("--streaming",)])
+def test_rows_of_equal_bytes_are_one_image_where_they_follow_one_another(prep, images, tmp_path, flags):
+    write_parquet(tmp_path / "rows.parquet", images, [0, 0, 1, 1, 1, 0])
+    done = prep("write", "hf", "--dataset", tmp_path / "rows.parquet", "--to", tmp_path / "to", *flags)
+    assert done.status == 0
+    written = Manifest.load(next(path.parent for path in (tmp_path / "to").rglob("manifest.json")))
+    assert (written.num_images, written.num_texts) == (3, 6)
+    assert all_captions(written.folder) == [["row 0", "row 1"], ["row 2", "row 3", "row 4"], ["row 5"]]
+
+
+def test_a_column_of_splits_gives_a_folder_each(prep, images, tmp_path):
+    splits = ["test", "train", "restval", "val"]
+    write_parquet(tmp_path / "all.parquet", images, [0, 1, 2, 0], split=splits)
+    done = prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to")
+    assert done.status == 0
+    assert "all.parquet: rows go to train, val, test by their column 'split'" in done.err
+    found = {path.parent.name: all_captions(path.parent) for path in (tmp_path / "to").glob("*/manifest.json")}
+    assert found == {"train": [["row 1"], ["row 2"]], "val": [["row 3"]], "test": [["row 0"]]}
+
+
+def test_a_column_of_that_name_that_holds_no_splits_is_left_alone(prep, images, tmp_path):
+    write_parquet(tmp_path / "all.parquet", images, [0, 1], split=["banana", "train"])
+    assert prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to").status == 0
+    assert all_captions(tmp_path / "to") == [["row 0"], ["row 1"]]
+
+
+def test_one_split_in_the_column_changes_nothing(prep, images, tmp_path):
+    write_parquet(tmp_path / "all.parquet", images, [0, 1], split=["val", "val"])
+    assert prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to").status == 0
+    assert Manifest.load(tmp_path / "to").num_images == 2
