@@ -161,9 +161,7 @@ def test_weights_that_are_missing_are_refused_and_not_drawn(tmp_path):
     kept = {name: tensor for name, tensor in tensors.items() if ".layer.1." not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     text = {"hf_model_name": str(folder), "context_length": 12}
-    with pytest.raises(
-        UserError, match=r"are not those of its config.json: 16 missing \(encoder\.layer\.1"
-    ):
+    with pytest.raises(UserError, match=r"are not those of its config.json: 16 missing \(encoder\.layer\.1"):
         build_model(embed_dim=16, vision=VISION, text=text)
     kept = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
     save_file({**kept, "cls.bias": torch.ones(1)}, folder / "model.safetensors", metadata={"format": "pt"})
