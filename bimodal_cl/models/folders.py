@@ -90,9 +90,22 @@ def _newest_checkpoint(run: Path, what: str) -> Path:
         return beside if beside.is_dir() else latest.resolve()
     whole = sorted(path for path in latest.parent.glob("step_*") if (path / ARCHITECTURE_FILE).is_file())
     whole = [path for path in whole if not path.name.endswith(".partial")]
+    if not whole and (theirs := sorted(latest.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)):
+        raise UserError(
+            f"{what} is a run of open_clip's, whose checkpoints do not say their architecture: give it with the file, "
+            f"as in '{_open_clip_architecture(run)}:{theirs[-1]}'"
+        )
     if not whole:
         raise UserError(f"{what}: the run has no checkpoint yet: no {latest}")
     return whole[-1]
+
+
+def _open_clip_architecture(run: Path) -> str:
+    """The architecture that open_clip's training notes in ``params.txt``; ``NAME`` where it does not."""
+    params = run / "params.txt"
+    text = params.read_text("utf-8", errors="replace") if params.is_file() else ""
+    model = re.search(r"^model: (\S+)$", text, re.MULTILINE)
+    return model[1] if model else "NAME"
 
 
 def _open_clip(folder: Path) -> FoundFolder | None:

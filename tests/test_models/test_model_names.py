@@ -212,6 +212,15 @@ def test_a_mistyped_path_is_told_its_neighbour(tmp_path, encoder):
             load_model(tmp_path / given)
 
 
+def test_a_run_of_open_clips_says_how_to_name_its_checkpoints(tmp_path):
+    run = tmp_path / "2025_01_01-model_ViT-B-32"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "epoch_2.pt").touch()
+    (run / "params.txt").write_text("batch_size: 64\nmodel: ViT-B-32\nname: x\n")
+    with pytest.raises(UserError, match=r"is a run of open_clip's, .* as in 'ViT-B-32:.*/checkpoints/epoch_2\.pt'"):
+        load_model(run)
+
+
 def test_hub_repositories_without_a_usable_model(cache, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
