@@ -133,6 +133,23 @@ def _huggingface(folder: Path) -> FoundFolder | None:
     config = folder / "config.json"
     if not config.is_file():
         return None
+    refuse_other_family(config)
+    weights = next((folder / name for name in TRANSFORMERS_WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        if (folder / OPEN_CLIP_CONFIG).is_file():
+            return None
+        raise UserError(f"{folder}: has no weights: {_weights_there(folder)}")
+    if weights.suffix != ".json":
+        refuse_wrong_file(weights)
+    return FoundFolder("huggingface", folder.resolve().name, folder, weights)
+
+
+def refuse_other_family(config: Path) -> None:
+    """Refuse a ``config.json`` that is not one of a dual encoder, as far as its family tells.
+
+    Raises:
+        UserError: it is one of a single tower, of timm's or of nothing; the message says where such a model goes.
+    """
     values = read_json(config)
     family = values.get("model_type")
     if family is None:
@@ -144,14 +161,6 @@ def _huggingface(folder: Path) -> FoundFolder | None:
             )
         raise UserError(f"{config}: key 'model_type' is missing: no configuration of a Hugging Face model")
     _refuse_single_tower(config, str(family))
-    weights = next((folder / name for name in TRANSFORMERS_WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        if (folder / OPEN_CLIP_CONFIG).is_file():
-            return None
-        raise UserError(f"{folder}: has no weights: {_weights_there(folder)}")
-    if weights.suffix != ".json":
-        refuse_wrong_file(weights)
-    return FoundFolder("huggingface", folder.resolve().name, folder, weights)
 
 
 def _refuse_single_tower(config: Path, family: str) -> None:
