@@ -130,7 +130,7 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
         name=source.name,
         pretrained=source.pretrained,
         checkpoint=source.folder,
-        sha256=_hash_file(source.weights),
+        sha256=_hash_weights(source.weights),
         step=None if source.folder is None else _read_step(source.folder),
         run=source.run,
     )
@@ -160,9 +160,15 @@ def _read_step(checkpoint: Path) -> int | None:
         return None
 
 
-def _hash_file(path: Path) -> str:
+def _hash_weights(path: Path) -> str:
+    """The hash of a file of weights; of an index of shards that of the shards, one after the other."""
+    shards = [path]
+    if path.name.endswith(".index.json"):
+        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        shards = [path.with_name(name) for name in sorted(set(names))]
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for shard in shards:
+        with shard.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()

@@ -90,9 +90,22 @@ def _newest_checkpoint(run: Path, what: str) -> Path:
         return beside if beside.is_dir() else latest.resolve()
     whole = sorted(path for path in latest.parent.glob("step_*") if (path / ARCHITECTURE_FILE).is_file())
     whole = [path for path in whole if not path.name.endswith(".partial")]
+    if not whole and (theirs := sorted(latest.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)):
+        raise UserError(
+            f"{what} is a run of open_clip's, whose checkpoints do not say their architecture: give it with the file, "
+            f"as in '{_open_clip_architecture(run)}:{theirs[-1]}'"
+        )
     if not whole:
         raise UserError(f"{what}: the run has no checkpoint yet: no {latest}")
     return whole[-1]
+
+
+def _open_clip_architecture(run: Path) -> str:
+    """The architecture that open_clip's training notes in ``params.txt``; ``NAME`` where it does not."""
+    params = run / "params.txt"
+    text = params.read_text("utf-8", errors="replace") if params.is_file() else ""
+    model = re.search(r"^model: (\S+)$", text, re.MULTILINE)
+    return model[1] if model else "NAME"
 
 
 def _open_clip(folder: Path) -> FoundFolder | None:
@@ -120,6 +133,23 @@ def _huggingface(folder: Path) -> FoundFolder | None:
     config = folder / "config.json"
     if not config.is_file():
         return None
+    refuse_other_family(config)
+    weights = next((folder / name for name in TRANSFORMERS_WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        if (folder / OPEN_CLIP_CONFIG).is_file():
+            return None
+        raise UserError(f"{folder}: has no weights: {_weights_there(folder)}")
+    if weights.suffix != ".json":
+        refuse_wrong_file(weights)
+    return FoundFolder("huggingface", folder.resolve().name, folder, weights)
+
+
+def refuse_other_family(config: Path) -> None:
+    """Refuse a ``config.json`` that is not one of a dual encoder, as far as its family tells.
+
+    Raises:
+        UserError: it is one of a single tower, of timm's or of nothing; the message says where such a model goes.
+    """
     values = read_json(config)
     family = values.get("model_type")
     if family is None:
@@ -131,14 +161,6 @@ def _huggingface(folder: Path) -> FoundFolder | None:
             )
         raise UserError(f"{config}: key 'model_type' is missing: no configuration of a Hugging Face model")
     _refuse_single_tower(config, str(family))
-    weights = next((folder / name for name in TRANSFORMERS_WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        if (folder / OPEN_CLIP_CONFIG).is_file():
-            return None
-        raise UserError(f"{folder}: has no weights: {_weights_there(folder)}")
-    if weights.suffix != ".json":
-        refuse_wrong_file(weights)
-    return FoundFolder("huggingface", folder.resolve().name, folder, weights)
 
 
 def _refuse_single_tower(config: Path, family: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, one_line
@@ -41,12 +42,13 @@ def is_repository(name: str) -> bool:
     return bool(_REPOSITORY.fullmatch(name)) and not name.startswith(".")
 
 
-def fetch_repository(repository: str, what: str) -> Path:
+def fetch_repository(repository: str, what: str, check_config: Callable[[Path], None]) -> Path:
     """Return the folder of the cache with a model's configuration, weights and tokenizer, fetched where they must be.
 
     Args:
         repository: ``ORGANISATION/NAME``, optionally ``@REVISION``.
         what: how messages call it.
+        check_config: refuses a ``config.json`` of transformers' before any weights are fetched.
 
     Raises:
         UserError: the hub has no such model, or cannot be asked and the cache does not hold it.
@@ -54,8 +56,12 @@ def fetch_repository(repository: str, what: str) -> Path:
     files = _Repository(repository)
     try:
         config = files.get(OPEN_CLIP_CONFIG) or files.get("config.json")
+        if config is None and (adapter := files.get("adapter_config.json")) is not None:
+            return adapter.parent
         if config is None:
             raise files.refusal(what, f"{OPEN_CLIP_CONFIG} or config.json")
+        if config.name == "config.json":
+            check_config(config)
         weights = _fetch_weights(files, open_clip=config.name == OPEN_CLIP_CONFIG)
         if weights is None:
             raise files.refusal(what, "weights in safetensors or PyTorch's form")

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.models.architecture import Architecture, named_architecture, nearest
-from bimodal_cl.models.folders import WEIGHT_ENDINGS, FoundFolder, find_in_file, find_in_folder
+from bimodal_cl.models.folders import WEIGHT_ENDINGS, FoundFolder, find_in_file, find_in_folder, refuse_other_family
 from bimodal_cl.models.hub import NotFetched, fetch_repository, is_repository, why_not_fetched
 
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
@@ -159,7 +159,7 @@ def _locate_on_hub(repository: str, what: str) -> ModelSource:
     if not is_repository(repository.partition("@")[0]):
         raise UserError(f"{what}: a repository of the hub is ORGANISATION/NAME, got '{repository}'")
     try:
-        found = find_in_folder(fetch_repository(repository, what), what)
+        found = find_in_folder(fetch_repository(repository, what, refuse_other_family), what)
     except NotFetched:
         # Whoever loaded it by its open_clip tag has the weights in the cache, and open_clip the configuration.
         pair = _published().get(repository)

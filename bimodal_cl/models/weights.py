@@ -93,10 +93,12 @@ def _adapt(module: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def _refuse_other_model(module: nn.Module, tensors: dict[str, Tensor], pretrained: Pretrained, what: str) -> None:
     own = module.state_dict()
+    other = [name for name in own if name in tensors and tensors[name].shape != own[name].shape]
+    if own.keys() == tensors.keys() and not other:
+        return
     names = [name for name in matching_names(pretrained.tensors or {}) if f"'{name}'" not in what]
     whose = f"; they have the shapes of '{names[0]}'" if names else ""
     _refuse_other_names(pretrained.path, own.keys() - tensors.keys(), tensors.keys() - own.keys(), what, whose)
-    other = [name for name in own if tensors[name].shape != own[name].shape]
     if other:
         first = other[0]
         raise UserError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl import train
-from bimodal_cl.config import Config
+from bimodal_cl.config import Config, Model
 from bimodal_cl.config_source import changed_keys, dotted_keys, load_config, save_config
 from bimodal_cl.losses import _CLASSES
 
@@ -115,3 +115,20 @@ def test_version(capsys):
         train.main(["--version"])
     assert exit_.value.code == 0
     assert "0.1.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "missing"),
+    [
+        ({"pretrained": "runs/first"}, None),
+        ({"pretrained": "runs/first", "image_size": 64}, None),
+        ({"pretrained": "runs/first", "embed_dim": 64}, r"missing: \['vision', 'text', 'image_size'\]"),
+        ({"image_size": 64}, r"missing: \['embed_dim', 'vision', 'text'\]; or model.pretrained alone"),
+    ],
+)
+def test_weights_alone_may_say_what_the_model_is(model, missing):
+    if missing is None:
+        assert Model(**model).pretrained == "runs/first"
+    else:
+        with pytest.raises(ValueError, match=missing):
+            Model(**model)

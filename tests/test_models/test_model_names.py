@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from types import SimpleNamespace
@@ -13,6 +14,8 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.models import build_model, load_model
 from bimodal_cl.models.architecture import default_preprocess
 from bimodal_cl.models.names import canonical_architecture, locate_model
+from eval.encode import open_model
+from tests.test_models.small_models import write_tokenizer
 from tests.test_models.source_models import (
     PREPROCESS,
     RESNET,
@@ -24,6 +27,7 @@ from tests.test_models.source_models import (
     open_clip_model,
     openai_archive,
 )
+from tests.test_models.test_load_model import clip_folder, features_of
 
 
 @pytest.fixture
@@ -213,6 +217,15 @@ def test_a_mistyped_path_is_told_its_neighbour(tmp_path, encoder):
             load_model(tmp_path / given)
 
 
+def test_a_run_of_open_clips_says_how_to_name_its_checkpoints(tmp_path):
+    run = tmp_path / "2025_01_01-model_ViT-B-32"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "epoch_2.pt").touch()
+    (run / "params.txt").write_text("batch_size: 64\nmodel: ViT-B-32\nname: x\n")
+    with pytest.raises(UserError, match=r"is a run of open_clip's, .* as in 'ViT-B-32:.*/checkpoints/epoch_2\.pt'"):
+        load_model(run)
+
+
 def test_hub_repositories_without_a_usable_model(cache, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -222,15 +235,16 @@ def test_hub_repositories_without_a_usable_model(cache, tmp_path):
         load_model("hf-hub:lab/unfinished")
     (folder / "open_clip_config.json").unlink()
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    (folder / "model.safetensors").write_bytes(b"x")
-    hub_cache(cache, "lab/bert", folder)
+    hub_cache(cache, "lab/bert", folder)  # refused before its weights are asked for
     with pytest.raises(UserError, match="family 'bert' is not 'clip' or 'siglip' but a text model alone"):
         load_model("lab/bert")
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    hub_cache(cache, "lab/lora", folder)
+    with pytest.raises(UserError, match=r"holds an adapter \(LoRA\)"):
+        load_model("lab/lora")
 
 
 def test_a_transformers_model_of_the_hub(cache, tmp_path):
-    from tests.test_models.small_models import write_tokenizer
-    from tests.test_models.test_load_model import clip_folder, features_of
 
     theirs = clip_folder(tmp_path / "clip")
     write_tokenizer(tmp_path / "clip")
@@ -242,6 +256,24 @@ def test_a_transformers_model_of_the_hub(cache, tmp_path):
     expected = features_of(theirs.get_image_features(pixel_values=images))
     torch.testing.assert_close(model.encode_image(images), expected, atol=1e-5, rtol=0)
     assert model.architecture.quick_gelu
+
+
+def test_shards_of_a_transformers_model(cache, tmp_path):
+
+    theirs = clip_folder(tmp_path / "clip", eos_token_id=2)
+    write_tokenizer(tmp_path / "clip")
+    (tmp_path / "clip" / "model.safetensors").unlink()
+    (tmp_path / "clip" / "preprocessor_config.json").write_text("{}")
+    theirs.save_pretrained(tmp_path / "clip", max_shard_size="100KB")
+    shards = sorted((tmp_path / "clip").glob("model-*.safetensors"))
+    assert len(shards) > 1
+    hub_cache(cache, "lab/sharded", tmp_path / "clip")
+    scored = open_model("lab/sharded", torch.device("cpu"))
+    assert scored.sha256 == hashlib.sha256(b"".join(shard.read_bytes() for shard in shards)).hexdigest()
+    assert (scored.name, scored.pretrained) == ("lab/sharded", "hf-hub:lab/sharded")
+    images = torch.randn(2, 3, 32, 32)
+    expected = features_of(theirs.get_image_features(pixel_values=images))
+    torch.testing.assert_close(scored.encoder.encode_image(images), expected, atol=1e-5, rtol=0)
 
 
 def test_a_gated_or_missing_repository_says_so(monkeypatch):

@@ -1,0 +1,74 @@
+"""Models by other names than a run's: what the results say of them, and where they go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+from eval.cli import main
+from eval.encode import open_model, result_folder
+from tests.test_models.source_models import assert_same_features, export_folder, open_clip_model, openai_archive
+
+
+@pytest.fixture
+def source():
+    return open_clip_model(quick_gelu=True)
+
+
+def test_provenance_of_an_export_an_archive_and_a_tag(source, tmp_path, monkeypatch):
+    folder = export_folder(source, tmp_path / "export", quick_gelu=True)
+    archive = openai_archive(source, tmp_path / "ViT-tiny.pt")
+    monkeypatch.setattr("open_clip.download_pretrained", lambda config: str(archive))
+    config = json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]
+    weights = folder / "open_clip_model.safetensors"
+    for name, file, model, pretrained, checkpoint in (
+        (f"local-dir:{folder}", weights, "export", str(folder), str(folder)),
+        (str(archive), archive, "ViT-tiny", str(archive), str(archive)),
+        ("ViT-B/32", archive, "ViT-B-32", "openai", "openai"),
+    ):
+        if name == "ViT-B/32":  # in miniature
+            monkeypatch.setattr("open_clip.get_model_config", lambda name: config)
+        scored = open_model(name, torch.device("cpu"))
+        assert not scored.encoder.training
+        assert_same_features(scored.encoder, source)
+        assert (scored.name, scored.pretrained, scored.run) == (model, pretrained, None)
+        hashed = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert scored.provenance() == {"checkpoint": checkpoint, "checkpoint_sha256": hashed, "step": None}
+
+
+def test_every_name_has_a_folder_of_its_own(source, tmp_path):
+    scored = open_model(str(export_folder(source, tmp_path / "export")), torch.device("cpu"))
+    names = [
+        "a/b",
+        "a_b",
+        "a:b",
+        "hf-hub:org/clip",
+        "hf-hub/org/clip",
+        "ViT-L/14@336px",
+        "ViT-L/14/336px",
+        "x y",
+        "x_y",
+    ]
+    folders = [result_folder(scored, name, "out", names) for name in names]
+    assert len(set(folders)) == len(names)
+    for folder in folders:
+        assert folder.parent.name == "out"
+        assert not set(folder.name) & set(' :/\\*?"<>|')
+    assert str(folders[5]) == "out/ViT-L_14@336px"
+    assert str(result_folder(scored, "hf-hub:org/clip", None, ["hf-hub:org/clip"])) == "results/hf-hub=org_clip"
+
+
+def test_retrieval_of_an_archive_and_of_nothing(source, shards, tmp_path, capsys):
+    archive = openai_archive(source, tmp_path / "ViT-tiny.pt")
+    assert main(["retrieval", str(archive), "--data", str(shards), "--to", str(tmp_path / "out")]) == 0
+    result = json.loads((tmp_path / "out" / "zeroshot_retrieval_colours_test.json").read_text())
+    assert result["model"] == "ViT-tiny"
+    archive.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    capsys.readouterr()
+    assert main(["retrieval", str(archive), "--data", str(shards)]) == 2
+    assert capsys.readouterr().err.endswith(
+        "ViT-tiny.pt: is a Git LFS pointer and not the weights: fetch them with 'git lfs pull'\n"
+    )
