@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from open_clip import CLIPVisionCfg
 
 from bimodal_cl.config import Config
-from bimodal_cl.config_checks import World, check_best, check_patches, check_run
+from bimodal_cl.config_checks import World, check_best, check_patches, check_precision, check_run
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.labelled import LabelledImages, open_labelled
 from bimodal_cl.data.locations import is_pipe, is_remote
@@ -106,14 +106,14 @@ def build_accelerator(config: Config) -> Accelerator:
     Raises:
         UserError: the precision is not available on this device, or the processes do not find one another.
     """
+    on_cpu = config.train.device == "cpu"
+    state = PartialState(cpu=on_cpu)  # device and processes, before a precision is settled for this process for good
+    check_process_count(state.num_processes, os.environ)
+    check_precision(config.train.precision, state.device.type)
     try:
-        accelerator = Accelerator(
-            cpu=config.train.device == "cpu", mixed_precision=_MIXED_PRECISION[config.train.precision]
-        )
+        return Accelerator(cpu=on_cpu, mixed_precision=_MIXED_PRECISION[config.train.precision])
     except ValueError as error:
         raise UserError(f"train.precision={config.train.precision}: {error}") from None
-    check_process_count(accelerator.num_processes, os.environ)
-    return accelerator
 
 
 def describe_world(config: Config, accelerator: Accelerator, mixture: Mixture, plan: Plan) -> World:

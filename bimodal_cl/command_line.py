@@ -1,4 +1,4 @@
-"""What all three commands share: one-line errors with the nearest choice, and exit statuses."""
+"""What all three commands share: paths and flags, one-line errors with the nearest choice, warnings, exit statuses."""
 
 from __future__ import annotations
 

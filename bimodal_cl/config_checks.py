@@ -63,6 +63,22 @@ def check_run(config: Config, world: World) -> None:
     _apply((check(config, world) for check in RUN_REFUSALS), (check(config, world) for check in RUN_WARNINGS))
 
 
+def check_precision(precision: str, device: str) -> None:
+    """Refuse fp16 where Accelerate would train in float32 without a word.
+
+    Args:
+        precision: ``train.precision``.
+        device: ``"cpu"``, ``"cuda"``, ...
+
+    Raises:
+        SettingRefused: fp16 on the CPU.
+    """
+    if precision == "fp16" and device == "cpu":
+        raise SettingRefused(
+            "train.precision=fp16 is not available on the CPU, where it would be float32; use bf16 or float32"
+        )
+
+
 def check_best(best: str | None, scores: Sequence[str]) -> None:
     """Refuse a ``checkpoint.best`` that no evaluation will give, or that is better when smaller.
 
@@ -247,12 +263,6 @@ CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
 # Refused, in a world
 
 
-def _half_precision_on_cpu(config: Config, world: World) -> str | None:
-    if config.train.precision == "fp16" and world.device == "cpu":
-        return "train.precision=fp16 is not available on the CPU, where it would be float32; use bf16 or float32"
-    return None
-
-
 def _batch_that_cannot_be_shared(config: Config, world: World) -> str | None:
     size, ranks = config.train.global_batch_size, world.num_processes
     if size % ranks == 0:
@@ -338,7 +348,7 @@ def _no_command_to_run(config: Config, world: World) -> str | None:
     return None
 
 
-RUN_REFUSALS: tuple[Callable[[Config, World], str | None], ...] = (_half_precision_on_cpu, _batch_that_cannot_be_shared)
+RUN_REFUSALS: tuple[Callable[[Config, World], str | None], ...] = (_batch_that_cannot_be_shared,)
 RUN_WARNINGS: tuple[Callable[[Config, World], str | None], ...] = (
     _warmup_without_end,
     _never_before_the_end,

@@ -87,7 +87,7 @@ def parse_launcher_flags(words: Sequence[str]) -> dict[str, str]:
         return {}
     flags = {}
     for word, following in zip(words[start + 1 :], [*words[start + 2 :], ""], strict=True):
-        if word in ("-m", "--module", "--no_python") or "bimodal" in Path(word).name:
+        if word in ("-m", "--module", "--no_python") or "bimodal" in Path(word).name or word.endswith(".py"):
             break
         name, equals, value = word.partition("=")
         if name.startswith("--"):

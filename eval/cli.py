@@ -64,9 +64,9 @@ def parse_with_config(parser: Parser, argv: Sequence[str]) -> argparse.Namespace
     Raises:
         UserError: a mistake on the command line, or in the file (named with its key and the nearest valid one).
     """
-    argv = parser.spell(argv)
     parser.add_argument("--config", metavar="FILE", type=path_text, help="YAML file that gives arguments")
     parser.add_argument("--print-config", action="store_true", help="print the arguments as YAML and stop")
+    argv = parser.spell(argv)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--config", type=path_text)
     early.add_argument("--print-config", action="store_true")

@@ -1,0 +1,68 @@
+"""Flags under other names, with either of ``-`` and ``_``, and warnings as one line."""
+
+import warnings
+
+import pytest
+
+import data_prep.cli
+import eval.cli
+from bimodal_cl.command_line import run_command
+from bimodal_cl.errors import did_you_mean
+
+WRITE = ["write", "folder", "--images", "x"]
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "expected"),
+    [
+        (eval.cli.main, ["retrieval", "run", "--dataset", "x"], "'--dataset'; did you mean '--data'?"),
+        (eval.cli.main, ["retrieval", "--model", "run", "--data", "x"], "'--model'; MODEL is given without a flag"),
+        (eval.cli.main, ["retrieval", "run", "--num_workers", "2"], "did you mean '--workers'?"),
+        (eval.cli.main, ["retrieval", "run", "--output", "x"], "did you mean '--to'?"),
+        (eval.cli.main, ["retrieval", "run", "--amp", "x"], "did you mean '--precision'?"),
+        (eval.cli.main, ["zero-shot", "run", "--prompts", "x"], "did you mean '--templates'?"),
+        (eval.cli.main, ["report", "--run", "x"], "'--run'; RUN is given without a flag"),
+        (eval.cli.main, ["retrieval", "run", "--datta", "x"], "did you mean '--data'?"),
+        (data_prep.cli.main, [*WRITE, "--output", "y"], "did you mean '--to'?"),
+        (data_prep.cli.main, [*WRITE, "--to", "y", "--workers", "2"], "did you mean '--num-proc'?"),
+        (data_prep.cli.main, [*WRITE, "--to", "y", "--force"], "did you mean '--overwrite'?"),
+        (data_prep.cli.main, ["write", "folder", "--root", "x", "--to", "y"], "did you mean '--images'?"),
+        (data_prep.cli.main, ["index", "x", "--num-workers", "2"], "did you mean '--workers'?"),
+        (data_prep.cli.main, ["verify", "--input", "x"], "'--input'; DIR is given without a flag"),
+    ],
+)
+def test_other_names_are_answered_with_ours(main, argv, expected, capsys):
+    assert main(argv) == 2
+    line = capsys.readouterr().err
+    assert expected in line and line.count("\n") == 1
+
+
+def test_either_of_dash_and_underscore_will_do(tmp_path, capsys):
+    argv = ["write", "folder", "--images", str(tmp_path / "none"), "--to", "y", "--shard_size=7", "--num-proc", "1"]
+    assert data_prep.cli.main([*argv, "--max_side", "8"]) == 2
+    assert "no such folder" in capsys.readouterr().err  # and no word about flags
+    assert eval.cli.main(["retrieval", "run", "--data", "x", "--batch_size", "7", "--print_config"]) == 0
+    assert "batch_size: 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "expected"),
+    [
+        ("ViT-B/32", ["ViT-B-32", "ViT-L-14"], "'ViT-B-32'"),
+        ("vit_b_32", ["ViT-B-32", "ViT-L-14"], "'ViT-B-32'"),
+        ("CLIP", ["clip", "macl"], "'clip'"),
+    ],
+)
+def test_capitals_and_joints_do_not_hide_the_nearest(name, choices, expected):
+    assert did_you_mean(name, choices) == f"; did you mean {expected}?"
+
+
+def test_a_warning_is_one_line_of_the_main_process(capsys, monkeypatch):
+    def command(argv: object) -> None:
+        warnings.warn("a setting\nwithout effect", stacklevel=1)
+
+    assert run_command(command, []) == 0
+    assert capsys.readouterr().err == "warning: a setting without effect\n"
+    monkeypatch.setenv("RANK", "1")
+    assert run_command(command, []) == 0
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,174 @@
+"""Which key a user means: by what open_clip, the papers' code and other trainers call it, and by the wrong section."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bimodal_cl import train
+from bimodal_cl.config_names import _IN_STEPS, _NO_KEY, _OTHER_NAMES, _OTHER_VALUES, find_meant
+from bimodal_cl.config_source import dotted_keys
+
+MINIMAL = {
+    "output": "run",
+    "data": {"train": "shards"},
+    "model": {"name": "RN50"},
+    "loss": {"name": "clip"},
+    "train": {"num_epochs": 1},
+}
+
+FLAGS = """
+--optim.lr                 --optim.learning_rate
+--lr                       --optim.learning_rate
+--train.lr                 --optim.learning_rate
+--learning_rate            --optim.learning_rate
+--train.learning_rate      --optim.learning_rate
+--optimizer.lr             --optim.learning_rate
+--optim.leraning_rate      --optim.learning_rate
+--train.batch_size         --train.global_batch_size
+--batch-size               --train.global_batch_size
+--data.batch_size          --train.global_batch_size
+--epochs                   --train.num_epochs
+--train.epochs             --train.num_epochs
+--model                    --model.name
+--model.arch               --model.name
+--model.model              --model.name
+--data                     --data.train
+--train-data               --data.train
+--val-data                 --data.val
+--imagenet-val             --data.zero_shot
+--workers                  --data.num_workers
+--data.workers             --data.num_workers
+--wd                       --optim.weight_decay
+--optim.wd                 --optim.weight_decay
+--warmup                   --optim.warmup_steps
+--warmup_epochs            --optim.warmup_steps
+--grad-clip-norm           --optim.max_grad_norm
+--precision                --train.precision
+--train.mixed_precision    --train.precision
+--save-frequency           --checkpoint.every
+--zeroshot-frequency       --train.evaluate_every
+--name                     --output
+--logs                     --output
+--pretrained               --model.pretrained
+--loss                     --loss.name
+--ita_type                 --loss.name
+--gamma                    --loss.gamma
+--sogclr_gamma             --loss.gamma
+--rho_I                    --loss.rho
+--rho_init                 --loss.rho
+--eta_init                 --loss.eta
+--tau_init                 --loss.tau_init
+--loss.temperature         --loss.tau_init
+--temp                     --loss.tau_init
+--lr_tau                   --optim.temperature_learning_rate
+--image_encoder            --model.vision.timm_model_name
+--loss.roh                 --loss.rho
+--resum                    --resume
+"""
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert train.main(list(argv)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    return captured.err.strip()
+
+
+def write(folder: Path, **changes: object) -> str:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+    return str(path)
+
+
+@pytest.mark.parametrize(("given", "meant"), [line.split() for line in FLAGS.strip().splitlines()])
+def test_flags_name_the_flag_that_is_meant(given, meant, tmp_path, capsys):
+    line = refusal(capsys, "--config", write(tmp_path), given, "1")
+    assert f"unknown flag '{given}'; did you mean '{meant}'" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("--local-loss", "the loss is always that of the global batch"),
+        ("--accum-freq", "there is no accumulation of gradients"),
+        ("--dataset-type", "manifest.json"),
+        ("--report-to", "metrics.jsonl"),
+        ("--opt", "the optimizer is AdamW"),
+        ("--checkpoint", "--resume latest, best or PATH"),
+        ("--personalized_tau", "isogclr learns one for each"),
+        ("--model.vision", "a section; its flags: --model.vision.timm_model_name"),
+        ("--train.foo", "valid: device, evaluate_every"),
+    ],
+)
+def test_flags_without_a_key_say_why(given, why, tmp_path, capsys):
+    assert why in refusal(capsys, "--config", write(tmp_path), given, "1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"optim": {"lr": 1}}, "optim.lr: unknown key; did you mean 'optim.learning_rate'?"),
+        ({"train": {"learning_rate": 1}}, "train.learning_rate: unknown key; did you mean 'optim.learning_rate'?"),
+        ({"train": {"batch_size": 1}}, "did you mean 'train.global_batch_size'?"),
+        ({"lr": 1}, "lr: unknown key; did you mean 'optim.learning_rate'?"),
+        ({"optimizer": {"lr": 1}}, "optimizer: unknown key; did you mean 'optim'?"),
+        ({"loss": {"name": "clip", "temp": 1}}, "of loss 'clip'; did you mean 'loss.tau_init'?"),
+        ({"loss": {"name": "sogclr", "temp": 1}}, "of loss 'sogclr'; did you mean 'loss.tau'?"),
+        ({"loss": {"name": "macl", "temp": 1}}, "of loss 'macl'; did you mean 'loss.tau_base'?"),
+        ({"loss": {"name": "clip", "rho": 1}}, "unknown key of loss 'clip', a key of isogclr, rgcl_g; valid: mask_rep"),
+        ({"data": {"train": [{"path": "x"}]}}, "data.train.0.path: unknown key; did you mean 'data.train.folder'?"),
+        ({"data": {"train": [{"foldr": "x"}]}}, "data.train.0.foldr: unknown key; did you mean 'folder'?"),
+        ({"data": {"train": "x", "local_loss": 1}}, "unknown key: the loss is always that of the global batch"),
+        ({"loss": "macl"}, "loss: should be a mapping of keys, such as loss.name: macl, got 'macl'"),
+        ({"model": "ViT-B-32"}, "such as model.name: ViT-B-32"),
+        ({"loss": {"name": "clip", "tile_size": "full"}}, "loss.tile_size: input should be a valid integer, unable"),
+    ],
+)
+def test_files_name_the_key_that_is_meant(changes, expected, tmp_path, capsys):
+    path = write(tmp_path, **changes)
+    line = refusal(capsys, "--config", path)
+    assert line.startswith(f"error: {path}: ") and expected in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "meant"),
+    [
+        ("--train.precision", "fp32", "float32"),
+        ("--train.precision", "bfloat16", "bf16"),
+        ("--train.precision", "amp_bf16", "bf16"),
+        ("--train.precision", "float16", "fp16"),
+        ("--train.precision", "BF16", "bf16"),
+        ("--loss.products", "bfloat16", "bf16"),
+        ("--optim.schedule", "const", "constant"),
+        ("--train.device", "cuda", "auto"),
+        ("--loss.name", "iSogCLR", "isogclr"),
+        ("--loss.name", "CLIP", "clip"),
+        ("--loss.name", "infonce", "clip"),
+        ("--loss.name", "fastclip-v3", "rgcl_g"),
+    ],
+)
+def test_values_name_the_value_that_is_meant(flag, value, meant, tmp_path, capsys):
+    line = refusal(capsys, "--config", write(tmp_path), flag, value)
+    assert line.startswith(f"error: {flag}: ") and f"did you mean '{meant}'?" in line
+
+
+def test_a_count_of_epochs_is_told_from_one_of_steps(tmp_path, capsys):
+    assert "'--checkpoint.every' (in steps)?" in refusal(capsys, "--config", write(tmp_path), "--save-frequency", "1")
+    assert "'--optim.warmup_steps' (in steps)?" in refusal(capsys, "--config", write(tmp_path), "--warmup", "1")
+
+
+def test_the_tables_name_what_exists():
+    keys = {*dotted_keys(), "data.train.folder", "data.train.repeat", "data.train.weight"}
+    assert set(_OTHER_NAMES) <= keys and set(_IN_STEPS) <= keys
+    for names in (*_OTHER_NAMES.values(), *_NO_KEY, *_OTHER_VALUES.values()):
+        assert names == names.casefold().replace("-", "_") and len(set(names.split())) == len(names.split())
+
+
+def test_a_key_is_no_other_keys_alias_in_its_own_section():
+    for key in dotted_keys():
+        section, _, name = key.rpartition(".")
+        for other, names in _OTHER_NAMES.items():
+            if other.rpartition(".")[0] == section and name in names.split():
+                assert section == "loss"  # where each loss has keys of its own
+    assert find_meant("optim.eta_min", dotted_keys()) == ["loss.eta_min"]

@@ -1,0 +1,69 @@
+"""Runs that are refused for a setting: one line, exit status 2, and no folder; and warnings as a user sees them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bimodal_cl import train
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "expected"),
+    [
+        ({"train": {"precision": "fp16"}}, {}, "train.precision=fp16 is not available on the CPU"),
+        ({"train": {"global_batch_size": 1}}, {}, "a single pair has no negatives"),
+        ({"train": {"global_batch_size": 500}}, {}, "384 images are fewer than one global batch"),
+        ({"checkpoint": {"best": "zero_shot/acc1"}}, {}, "needs data.zero_shot"),
+        ({"checkpoint": {"best": "retrieval/text_retrieval_median_rank"}}, {}, "smaller is better there"),
+        ({}, {"ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision=bf16 differs from train.precision=float32"),
+        ({}, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "gradient_accumulation_steps=4"),
+        ({}, {"ACCELERATE_USE_FSDP": "true"}, "FSDP (--use_fsdp) is not supported"),
+    ],
+)
+def test_one_line_and_no_folder(changes, environment, expected, write_config, tmp_path, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert train.main(["--config", str(write_config(**changes))]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and expected in line and line.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_all_processes_find_wrong_is_said_once(write_config, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(SystemExit) as exit_:
+        train.main(["--config", str(write_config(train={"global_batch_size": 1}))])
+    assert exit_.value.code == 2 and capsys.readouterr().err == ""
+
+
+def test_warnings_are_one_line_each(write_config, capsys):
+    config = write_config(
+        loss={"name": "macl", "alpha": 0.0, "alignment": "anchor"},
+        train={"num_epochs": None, "num_steps": 2, "log_every": 50},
+        optim={"warmup_steps": 9},
+    )
+    assert train.main(["--config", str(config)]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
+    assert [line.partition(":")[0] for line in lines] == ["warning"] * 3
+    assert "optim.warmup_steps=9 is not shorter than the run of 2 steps" in lines[0]
+    assert "train.log_every=50: more than the run's 2 steps" in lines[1]
+    assert "loss: alpha=0: the temperatures are fixed" in lines[2]
+
+
+def test_data_are_not_profiled_and_resumed_at_once(write_config, capsys):
+    assert train.main(["--config", str(write_config()), "--profile-data", "2", "--resume", "latest"]) == 2
+    assert "--resume has no effect with --profile-data" in capsys.readouterr().err
+
+
+def test_the_launchers_flags_reach_the_check(write_config, tmp_path):
+    """A flag that Accelerate passes on to nobody is seen on its command line."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    flags = ["--gradient_accumulation_steps", "4", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    run = ["-m", "bimodal_cl.train", "--config", str(write_config())]
+    done = subprocess.run([*launch, *flags, *run], capture_output=True, text=True, env=os.environ, timeout=200)
+    assert done.returncode == 1
+    mistakes = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(mistakes) == 1 and "accelerate launch: gradient_accumulation_steps=4" in mistakes[0]
+    assert not (tmp_path / "run").exists()
