@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from bimodal_cl.config import Config
 from bimodal_cl.data import Manifest
@@ -20,6 +20,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
+from bimodal_cl.progress import note
 from bimodal_cl.trainer import Plan, Trainer
 from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot
 
@@ -205,6 +206,9 @@ def build_evaluation(config: Config, image_size: int) -> Evaluation:
             storage=storage,
         )
     labelled = open_labelled(config.data.zero_shot) if config.data.zero_shot is not None else None
+    if labelled is not None and PartialState().is_main_process:
+        for line in labelled.notes:
+            note(f"data.zero_shot: {line}")
     return Evaluation(open_pairs, labelled)
 
 
