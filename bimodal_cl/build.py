@@ -27,6 +27,7 @@ from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
 from bimodal_cl.preprocess import EvalTransform
+from bimodal_cl.progress import note
 from bimodal_cl.trainer import Plan, Trainer
 from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot, score_retrieval, zero_shot_scores
 
@@ -248,6 +249,9 @@ def build_evaluation(config: Config, transform: EvalTransform) -> Evaluation:
             storage=storage,
         )
     labelled = open_labelled(config.data.zero_shot) if config.data.zero_shot is not None else None
+    if labelled is not None and PartialState().is_main_process:
+        for line in labelled.notes:
+            note(f"data.zero_shot: {line}")
     return Evaluation(open_pairs, labelled)
 
 

@@ -11,6 +11,8 @@ others, the last one filled up with repeats, whatever the caller's batch size. W
   other rows: no library promises it, and it was measured to hold to the last bit for vision transformers, ResNets and
   other convolutional towers and text transformers of torch's CPU kernels, in float32 and bfloat16.
 - The same was measured for 1 to 4 threads at this batch size (at 8 images, a ResNet-50 did depend on it).
+- Convolutions choose their kernels by the layout of pixels and weights too. Both are channels last here, as they are in
+  training, so a checkpoint has the features that it had when it was written.
 
 Another kind of processor, another version of a library or another type of the products may change last bits.
 """
@@ -47,6 +49,8 @@ class Encoder(Protocol):
 def evaluation_mode(model: Encoder, autocast: torch.dtype | None = None) -> Iterator[torch.device]:
     """Put every module into evaluation mode, without gradients, and back afterwards; yields the model's device.
 
+    The weights of convolutions are laid out channels last, and stay so: no value changes.
+
     Args:
         model: a dual encoder.
         autocast: the type products are computed in (``torch.bfloat16``, ``torch.float16``); None: the weights' own.
@@ -56,6 +60,8 @@ def evaluation_mode(model: Encoder, autocast: torch.dtype | None = None) -> Iter
     try:
         for module, _ in was_training:
             module.training = False
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.to(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             yield device
     finally:
@@ -108,7 +114,8 @@ def distinct_images(model: Encoder, device: torch.device, keep_on: torch.device 
     """Return what encodes pixels ``[3, H, W]``, whose key is :func:`pixel_key`."""
 
     def encode(pixels: list[Tensor]) -> Tensor:
-        return model.encode_image(torch.stack(pixels).to(device, non_blocking=True))
+        batch = torch.stack(pixels).contiguous(memory_format=torch.channels_last)
+        return model.encode_image(batch.to(device, non_blocking=True))
 
     return DistinctInputs(encode, IMAGES_AT_ONCE, keep_on or device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +93,9 @@ def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
         per_class, confusions = result.get("per_class") or [], result.get("confusions") or []
         if not (per_class or confusions) or any("recall" not in each for each in per_class):
             continue
-        sizes = {each["class"]: int(each["count"]) for each in per_class}
+        sizes: Counter[str] = Counter()  # several classes may have one name
+        for each in per_class:
+            sizes[each["class"]] += int(each["count"])
         recalls = sorted(
             ((each["class"], int(each["count"]), float(each["recall"])) for each in per_class if each["count"]),
             key=lambda row: (row[2], -row[1]),

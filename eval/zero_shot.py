@@ -201,10 +201,13 @@ def count_confusions(predictions: np.ndarray, targets: np.ndarray, classnames: l
         classnames: one a class.
     """
     wrong = predictions != targets
-    pairs = Counter(zip(targets[wrong].tolist(), predictions[wrong].tolist(), strict=True))
-    named = [(classnames[target], classnames[prediction], count) for (target, prediction), count in pairs.items()]
-    named.sort(key=lambda each: (-each[2], each[:2]))  # by name, not by place: the order of classes says nothing
+    # By name, as classes of one name are one candidate, and the order of classes says nothing.
+    pairs = Counter(
+        (classnames[target], classnames[prediction])
+        for target, prediction in zip(targets[wrong].tolist(), predictions[wrong].tolist(), strict=True)
+    )
+    ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
     return [
         {"class": target, "predicted": prediction, "count": count}
-        for target, prediction, count in named[:_MAX_CONFUSIONS]
+        for (target, prediction), count in ordered[:_MAX_CONFUSIONS]
     ]

@@ -81,7 +81,7 @@ def test_shards_of_clip_benchmark(tmp_path: Path, counted: bool) -> None:
     ("label", "message"),
     [
         (b"2", "class 2 is outside [0, 2)"),
-        (b"dog", "key s1: class b'dog' is not a number"),
+        (b"dgo", "key s1: class 'dgo' is not a number, nor a class name; did you mean 'dog'?"),
         (b"-1", "class -1 is outside"),
     ],
 )

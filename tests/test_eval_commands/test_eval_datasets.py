@@ -8,7 +8,7 @@ import pytest
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.validation import DEFAULT_TEMPLATES
-from eval.datasets import dataset_name, load_classnames, load_templates, prompt_names
+from eval.datasets import dataset_name, load_templates, prompt_names
 
 
 def test_every_prompt_file_that_comes_along_loads():
@@ -42,17 +42,15 @@ def test_names_the_nearest_template():
         load_templates("phota")
 
 
-def test_classnames(tmp_path):
-    file = tmp_path / "names.txt"
-    file.write_text("house cat\nhunting dog\n\n")
-    assert load_classnames(file, ["n01", "n02"]) == ["house cat", "hunting dog"]
-    with pytest.raises(UserError, match=r"2 names for 3 classes \('a' to 'c'\)"):
-        load_classnames(file, ["a", "b", "c"])
-    file.write_text("cat\ncat\n")
-    with pytest.raises(UserError, match="'cat' stands for two classes"):
-        load_classnames(file, ["a", "b"])
-    with pytest.raises(UserError, match=r"name\.txt: no such file; did you mean 'names\.txt'"):
-        load_classnames(tmp_path / "name.txt", ["a"])
+def test_byte_order_marks_and_windows_line_ends_are_no_part_of_a_template(tmp_path):
+    file = tmp_path / "own.txt"
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-be"):
+        mark = "\ufeff" if encoding == "utf-16-be" else ""
+        file.write_bytes(f"{mark}an icon of {{c}}\r\n{{c}}, drawn\r\n".encode(encoding))
+        assert load_templates(str(file)) == ["an icon of {c}", "{c}, drawn"]
+    file.write_bytes("a caf\xe9 of {c}\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"own\.txt: not readable as text: byte 0xe9 on line 1 is not UTF-8"):
+        load_templates(str(file))
 
 
 def test_a_folder_named_after_a_split_takes_its_parents_name(tmp_path):

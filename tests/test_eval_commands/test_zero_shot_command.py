@@ -116,7 +116,7 @@ def test_config_files_of_the_project_are_valid(capsys):
     [
         (["--templates", "nowhere.txt"], "--templates nowhere.txt: no such file"),
         (["--templates", "{bad}"], "has no {c} where the class name goes"),
-        (["--classnames", "{bad}"], "1 names for 6 classes"),
+        (["--classnames", "{bad}"], "6 class folders but 1 names in bad.txt"),
         (["--split", "tset"], "--split tset: not in {data}; did you mean 'test'?"),
     ],
 )
