@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimodal_cl.data.locations import count_other_shards, is_remote, list_tars
+from bimodal_cl.data.locations import count_other_shards, is_remote, is_tar, list_tars
 from bimodal_cl.data.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
 from bimodal_cl.errors import UserError
 from bimodal_cl.image_files import describe_endings
@@ -49,7 +49,7 @@ def expect_shards(folder: Path, captions: CaptionsMode) -> Expected:
         names = [path.relative_to(folder).as_posix() for path in list_tars(folder)]
         note_other_shards(folder)
         return Expected(names, shards, mode or captions, findings)
-    for path in sorted(folder.glob("*.tar")):
+    for path in sorted(filter(is_tar, folder.iterdir())):
         if path.name not in shards:
             findings.append(Finding(MANIFEST_KIND, path.name, "", f"is not in {MANIFEST_NAME}"))
     return Expected(list(shards), shards, mode or captions, findings)

@@ -15,6 +15,8 @@ from bimodal_cl.text_files import NotText, decode_text
 # CLIP_benchmark takes a sample's .npy, where it has both.
 LABEL_EXTENSIONS = (".npy", ".cls")
 
+_NPY_MARK = b"\x93NUMPY"
+
 Label: TypeAlias = int | np.ndarray
 
 
@@ -42,7 +44,7 @@ def _parse_cls(where: str, content: bytes, classnames: Sequence[str]) -> int:
         text = decode_text(content).strip()
     except NotText as error:
         raise UserError(f"{where}: its .cls is no text: {error}") from None
-    if re.fullmatch(r"[+-]?[0-9]+", text):
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return _within(where, int(text), len(classnames))
     found = [index for index, name in enumerate(classnames) if name == text]
     if len(found) == 1:
@@ -53,11 +55,16 @@ def _parse_cls(where: str, content: bytes, classnames: Sequence[str]) -> int:
 
 
 def _parse_npy(where: str, content: bytes, classnames: Sequence[str]) -> Label:
+    if not content.startswith(_NPY_MARK):  # np.load would try archives and pickles
+        raise UserError(f"{where}: its .npy is no array of numpy's, which begin with \\x93NUMPY")
     try:
         values = np.load(io.BytesIO(content), allow_pickle=False)
+    except MemoryError:
+        raise UserError(f"{where}: its .npy is no array: its header says that it is larger than memory") from None
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{where}: its .npy is no array: {' '.join(str(error).split())}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        reason = "it holds Python objects" if "allow_pickle" in str(error) else " ".join(str(error).split())
+        raise UserError(f"{where}: its .npy is no array of numbers: {reason}") from None
+    if values.dtype.kind not in "biuf":
         raise UserError(f"{where}: its .npy holds no numbers")
     if values.ndim == 0 and values.dtype.kind in "iu":
         return _within(where, int(values), len(classnames))

@@ -2,14 +2,15 @@
 
 Where **all** class folders are named by whole numbers, the number is the class: folder ``10`` is the eleventh line of a
 names file, whichever folders are missing. They count from 1 only where they are exactly ``1`` to ``N`` and the file has
-``N`` lines. Other folders are paired with a names file by name, where all of them (underscores as spaces, in any case)
-stand in it once; else in natural order (``class2`` before ``class10``), which needs as many names as folders. Whatever
-the rule, ``notes`` shows the pairing.
+``N`` lines. Other folders are paired with a names file by name, where all of them (underscores and hyphens as spaces,
+in any case and Unicode form) stand in it once; else in natural order (``class2`` before ``class10``), which needs as
+many names as folders. Whatever the rule, ``notes`` shows the pairing.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from bimodal_cl.text_files import NotText, read_text
 
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
 _SHOWN = 12
+# What lines of a names file may begin or end with where they hold more than a name.
+_NUMBER_FIRST = re.compile(r"([0-9]{1,9})(\s*[:.,;)|=\t]\s*|\s+)\S.*")
+_NUMBER_LAST = re.compile(r".*\S\s*[\t,;]\s*([0-9]{1,9})")
+_ID_FIRST = re.compile(rf"{_WORDNET_ID.pattern}[\s:,].*")
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,37 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"{path}: holds no class name")
     if "" in lines:
         raise UserError(f"{path}: line {lines.index('') + 1} is empty; each line is the name of a class")
+    _refuse_more_than_names(path, lines)
     return lines
+
+
+def _refuse_more_than_names(path: Path, lines: Sequence[str]) -> None:
+    """Refuse a file whose lines would go into prompts with numbers, ids or marks that are no part of a name."""
+    if lines[0][0] in "[{" and lines[-1][-1] in "]}":
+        raise UserError(f"{path}: looks like JSON; it must hold the names themselves, one a line")
+    comment = next((number for number, line in enumerate(lines, 1) if line.startswith("# ")), None)
+    if comment is not None:
+        raise UserError(
+            f"{path}: line {comment} looks like a comment ('{lines[comment - 1][:40]}'); each line is the name of a "
+            "class"
+        )
+    firsts = [_NUMBER_FIRST.fullmatch(line) for line in lines]
+    marked = all(first is not None and first[2].strip(" ") for first in firsts)
+    what = ""
+    if all(map(_ID_FIRST.fullmatch, lines)):
+        what = "a WordNet id"
+    elif (marked and _is_count(firsts)) or _is_count([_NUMBER_LAST.fullmatch(line) for line in lines]):
+        what = "a number"
+    if what:
+        raise UserError(
+            f"{path}: each line has {what} beside the name ('{lines[0][:40]}'), which would go into prompts"
+        )
+
+
+def _is_count(numbers: Sequence[re.Match[str] | None]) -> bool:
+    """Whether the lines' numbers are 0, 1, ... or 1, 2, ...; one line alone counts nothing."""
+    found = [int(number[1]) for number in numbers if number is not None]
+    return len(numbers) > 1 and found in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
 
 
 def read_lines(path: Path) -> list[str]:
@@ -80,12 +115,23 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
     numbers = _numbers(root, ordered)
     if names is None:
         return _own_names(ordered, numbers)
+    negative = [folder for folder in ordered if re.fullmatch(r"-[0-9]+", folder)]
+    if negative and all(re.fullmatch(r"-?[0-9]+", folder) for folder in ordered):
+        raise UserError(f"{root}: folder '{negative[0]}' is no class: class numbers count from 0")
     if numbers:
         labels, notes = _labels_by_number(root, numbers, len(names), origin)
     else:
         labels, notes = _labels_by_name(root, ordered, names, origin)
     notes += [*pairing_lines({folder: names[label] for folder, label in labels.items()})]
-    return ClassNames(list(names), labels, notes + repeated_names(names))
+    return ClassNames(list(names), labels, notes + name_warnings(names))
+
+
+def name_warnings(names: Sequence[str]) -> list[str]:
+    """Lines that tell which names stand for several classes, and that names begin with numbers."""
+    warnings = repeated_names(names)
+    if _is_count([_NUMBER_FIRST.fullmatch(name) for name in names]):
+        warnings.append(f"warning: the names begin with numbers, which go into the prompts: '{names[0]}', '{names[1]}'")
+    return warnings
 
 
 def repeated_names(names: Sequence[str]) -> list[str]:
@@ -176,7 +222,7 @@ def _own_names(folders: Sequence[str], numbers: dict[str, int]) -> ClassNames:
             f"warning: folders such as '{ordered[0]}' are WordNet ids, which say nothing to a text tower: give the "
             "classes' names"
         ]
-    names = [folder.replace("_", " ") for folder in ordered]
+    names = [unicodedata.normalize("NFC", folder).replace("_", " ") for folder in ordered]
     return ClassNames(names, labels, notes + repeated_names(names))
 
 
@@ -195,4 +241,4 @@ def _imagenet_names(folders: Sequence[str]) -> list[str] | None:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
+    return " ".join(re.sub(r"[_-]", " ", unicodedata.normalize("NFKC", name)).casefold().split())

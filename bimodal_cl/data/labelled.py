@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from bimodal_cl.data.class_labels import LABEL_EXTENSIONS, Label, parse_label
-from bimodal_cl.data.class_names import name_classes, read_lines, read_names, repeated_names
+from bimodal_cl.data.class_names import name_classes, name_warnings, read_lines, read_names
 from bimodal_cl.data.decode import BadImage, decode_image
-from bimodal_cl.data.locations import count_other_shards, list_tars
+from bimodal_cl.data.locations import count_other_shards, is_tar, list_tars
 from bimodal_cl.data.samples import open_samples
 from bimodal_cl.data.storage import Storage
 from bimodal_cl.errors import UserError, did_you_mean
@@ -153,13 +153,13 @@ def open_labelled(path: str | Path, split: str = "test", classnames: str | Path 
     name = (path.resolve().parent if path.name == split else path.resolve()).name.removeprefix("wds_")
     part = path / split
     given = None if classnames is None else Path(classnames)
-    if (part / NUM_SHARDS).exists() or any(part.glob("*.tar")):
+    if (part / NUM_SHARDS).exists() or (part.is_dir() and any(map(is_tar, part.iterdir()))):
         return _open_shards(path, part, name, given)
     return _open_folders(part if part.is_dir() else path, [path, part], name, split, given)
 
 
 def _open_folders(root: Path, beside: list[Path], name: str, split: str, given: Path | None) -> LabelledImages:
-    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and ending_of(entry.name) != HIDDEN]
     file = given or _find(beside, CLASSNAMES)
     names = None if file is None else read_names(file)
     classes = name_classes(root, folders, names, file.name if file is not None else "")
@@ -219,7 +219,7 @@ def _open_shards(path: Path, part: Path, name: str, given: Path | None) -> Label
         raise UserError(f"{part}: its tars hold no images{f', only {describe_endings(left_out)}' if left_out else ''}")
     _warn_of_left_out(part, left_out)
     shown = _replace_names(file, classnames, given)
-    return _LabelledShards(name, shown, _read_templates([path, part]), labels, repeated_names(shown), places)
+    return _LabelledShards(name, shown, _read_templates([path, part]), labels, name_warnings(shown), places)
 
 
 def _replace_names(file: Path, classnames: list[str], given: Path | None) -> list[str]:
@@ -241,7 +241,10 @@ def _list_shards(part: Path) -> list[Path]:
     if not count.exists():
         return list_tars(part)
     try:
-        shards = [part / f"{n}.tar" for n in range(int(read_text(count)))]
+        number = int(read_text(count))
+        if number < 1:
+            raise ValueError(f"it says {number}")
+        shards = [part / f"{n}.tar" for n in range(number)]
     except (OSError, ValueError) as error:
         raise UserError(f"{count}: must hold the number of tars: {error}") from None
     for shard in shards:
@@ -249,7 +252,7 @@ def _list_shards(part: Path) -> list[Path]:
             others = describe_endings(count_other_shards(part))
             hint = f"; there are {others}: unpack them, shards must be plain tars" if others else ""
             raise UserError(f"shard {shard}: missing, though {NUM_SHARDS} says {len(shards)}{hint}")
-    more = sum(tar not in shards for tar in part.glob("*.tar"))
+    more = sum(is_tar(path) and path not in shards for path in part.iterdir())
     if more:
         logger.warning("%s: %d tars more than %s says are left out", part, more, NUM_SHARDS)
     return shards

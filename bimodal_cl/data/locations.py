@@ -176,11 +176,11 @@ def list_tars(folder: Path) -> list[Path]:
     Raises:
         UserError: there is none; says what there is instead, by ending.
     """
-    tars = list(folder.glob(f"*{SHARD_EXTENSION}")) or _tars_below(folder)
+    tars = _own_tars(folder) or _tars_below(folder)
     if not tars:
         there = Counter(_shard_ending(path.name) for path in folder.iterdir() if path.is_file())
         zipped = sum(there[ending] for ending in COMPRESSED_EXTENSIONS)
-        hint = "; shards must be plain tars: unpack them (`gunzip`)" if zipped else ""
+        hint = "; shards must be plain tars: unpack them" if zipped else ""
         holds = f": it holds {describe_endings(there)}" if there else ""
         raise UserError(f"no {SHARD_EXTENSION} in {folder}{holds}{hint}")
     return sorted(tars, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
@@ -190,16 +190,24 @@ def count_other_shards(folder: Path) -> Counter[str]:
     """Count what may be shards of a folder too and is not among its :func:`list_tars`: compressed or in sub-folders."""
     found = Counter(_shard_ending(path.name) for path in folder.iterdir() if path.is_file())
     counts = Counter({ending: found[ending] for ending in COMPRESSED_EXTENSIONS if found[ending]})
-    own = any(folder.glob(f"*{SHARD_EXTENSION}"))
-    below = len(_tars_below(folder)) if own else 0
+    below = len(_tars_below(folder)) if _own_tars(folder) else 0
     if below:
         counts[f"{SHARD_EXTENSION} in sub-folders ({folder / '**' / f'*{SHARD_EXTENSION}'})"] = below
     return counts
 
 
+def is_tar(path: Path) -> bool:
+    """Whether a file of a folder is a shard by its name; ``._0.tar`` is not, which macOS writes beside ``0.tar``."""
+    return path.suffix.lower() == SHARD_EXTENSION and not path.name.startswith(".")
+
+
+def _own_tars(folder: Path) -> list[Path]:
+    return list(filter(is_tar, folder.iterdir()))
+
+
 def _tars_below(folder: Path) -> list[Path]:
-    tars = folder.glob(f"*/**/*{SHARD_EXTENSION}")
-    return [path for path in tars if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    paths = filter(is_tar, folder.glob("*/**/*.*"))
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _shard_ending(name: str) -> str:

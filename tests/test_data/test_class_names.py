@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from bimodal_cl.data import open_labelled
-from bimodal_cl.data.class_names import name_classes, pairing_lines, read_names, repeated_names
+from bimodal_cl.data.class_names import name_classes, name_warnings, pairing_lines, read_names, repeated_names
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import encode_image
 
@@ -30,6 +31,13 @@ def pairing(folders, names):
         (["class10", "class2"], ["two", "ten"], {"class2": "two", "class10": "ten"}),
         (["Guinea_pig", "ant"], ["zebra", "guinea pig", "ant"], {"ant": "ant", "Guinea_pig": "guinea pig"}),
         (["b", "a"], ["x", "x"], {"a": "x", "b": "x"}),
+        # The names in another order than the folders, spelled in another way: hyphens, and letters of two code points.
+        (
+            ["great-dane", "tabby-cat"],
+            ["tabby cat", "Great Dane"],
+            {"great-dane": "Great Dane", "tabby-cat": "tabby cat"},
+        ),
+        (["cafe\u0301", "dog"], ["dog", "caf\u00e9"], {"cafe\u0301": "caf\u00e9", "dog": "dog"}),
     ],
 )
 def test_pairing(folders, names, expected):
@@ -133,3 +141,45 @@ def test_folders_that_are_missing_or_empty_move_no_label(tmp_path):
         assert data.classnames == TEN and data.labels == [0, 10]
         assert data.class_of_folder == {"0": 0, "2": 2, "10": 10}
         assert "1 of 3 class folders hold no image: 2" in data.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0: tench\n1: goldfish\n", "each line has a number beside the name ('0: tench'), which would go into prompts"),
+        ("1\ttench\n2\tgoldfish\n", "each line has a number beside the name"),
+        ("tench, 0\ngoldfish, 1\n", "each line has a number beside the name ('tench, 0')"),
+        ("n01440764 tench\nn01443537 goldfish\n", "each line has a WordNet id beside the name"),
+        ("# of two fish\ntench\ngoldfish\n", "line 1 looks like a comment ('# of two fish')"),
+        ('["tench", "goldfish"]', "looks like JSON; it must hold the names themselves, one a line"),
+    ],
+)
+def test_what_is_no_name_does_not_go_into_prompts(text, message, tmp_path):
+    (tmp_path / "names.txt").write_text(text)
+    with pytest.raises(UserError, match=re.escape(f"names.txt: {message}")):
+        read_names(tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["7 up", "3 sat"], ["10, Downing Street", "1, Main"], ["C#", "#1"]])
+def test_numbers_and_marks_may_belong_to_names(names, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    assert read_names(tmp_path / "names.txt") == names
+    assert name_warnings(names) == []
+
+
+def test_names_that_count_up_with_a_space_are_warned_about():
+    assert name_warnings(["0 cat", "1 dog"]) == [
+        "warning: the names begin with numbers, which go into the prompts: '0 cat', '1 dog'"
+    ]
+
+
+def test_a_negative_number_is_no_class():
+    with pytest.raises(UserError, match="folder '-1' is no class: class numbers count from 0"):
+        name_classes(ROOT, ["-1", "0", "1"], ["a", "b", "c"], "names.txt")
+
+
+def test_folders_of_systems_are_no_classes(tmp_path):
+    for folder in ("cat", "dog", "__MACOSX", ".ipynb_checkpoints"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(encode_image(1))
+    assert open_labelled(tmp_path).classnames == ["cat", "dog"]
