@@ -76,13 +76,15 @@ _OTHER_CONTENT = {
     b"<html": "HTML",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself",
 }
+_AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def name_other_content(data: bytes) -> str:
     """Say what bytes that are no image of ``IMAGE_FORMATS`` are, as far as their beginning tells; else ``""``."""
     if data[4:8] == b"ftyp":
-        return "HEIC" if data[8:12] in _HEIF_BRANDS else "a video (MP4)"
+        brand = data[8:12]
+        return "HEIC" if brand in _HEIF_BRANDS else "a damaged AVIF" if brand in _AVIF_BRANDS else "a video (MP4)"
     if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
         return "JPEG XL"
     begin = data[:64].lstrip().lower()

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+_MOST_OF_12_BITS = 2**12 - 1
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a TIFF's tag
 
 # What turns a stored image upright, by its orientation as EXIF numbers it.
@@ -36,13 +37,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     - Transparency is laid on white.
     - Integers from 0 to 65535 are taken as 16 bits, whose high byte remains. Where none is above 255 they are taken as
-      8 bits that were stored in more: viewers show such a file all but black.
+      8 bits that were stored in more: viewers show such a file all but black. Where the largest is from 256 to 4095
+      they may be 10 or 12 bits of a sensor, or depths: as 16 bits they would be all but black too.
     - Floats from 0 to 1 are multiplied by 255; those from 0 to 255 are rounded.
     - Everything else as Pillow converts it: 1 bit to 0 or 255, palettes by their colours, CMYK as ``(1 - C)(1 - K)``,
       L*a*b* from D50 to sRGB. An embedded ICC profile is not applied.
 
     Raises:
-        UndefinedRange: other integers or floats: black and white are not defined for them.
+        UndefinedRange: those, and other integers or floats: black and white are not defined for them.
     """
     transparent = "transparency" in image.info
     if image.mode == "RGB" and not transparent:
@@ -86,6 +88,11 @@ def _to_eight_bits(image: Image.Image) -> np.ndarray:
         raise UndefinedRange(
             f"mode {image.mode} with values from {low:g} to {high:g}: which of them is white is not known; "
             "save it as 8 or 16 bits"
+        )
+    if image.mode != "F" and 255 < high <= _MOST_OF_12_BITS:
+        raise UndefinedRange(
+            f"mode {image.mode} with values from {low} to {high}: all but black as 16 bits, and nobody knows whether "
+            "they are 10 or 12; save it as 8 bits, or as 16 of which all are used"
         )
     if image.mode == "F":
         grey = np.rint(values * 255 if high <= 1 else values).astype(np.uint8)

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from bimodal_cl.data.decode import MAX_PIXELS, BadImage, decode_picture, load_picture, open_picture
+from bimodal_cl.image_modes import is_deep
 
 # What other programs read from shards; content decides, not the file's name. Pillow calls a JPEG with an embedded
 # preview MPO.
@@ -50,6 +51,8 @@ def store_image(image: Path | bytes, max_side: int | None = None, quality: int =
         # Decoding at an eighth of the size still reads every byte, which is what finds a truncated file.
         picture.draft(None, (1, 1))
         load_picture(picture)
+        if is_deep(picture.mode):
+            decode_picture(picture)  # is its brightness defined?
         return StoredImage(data, extension)
     reason = "resized" if too_large else f"{picture.format} as JPEG"
     if too_large:

@@ -33,6 +33,7 @@ from .staging import locked
 if TYPE_CHECKING:
     from bimodal_cl.data.storage import Storage
 
+_WITHOUT_CAPTION = ("not_adjacent", "empty_caption")  # why texts that are there are not used
 PRELOADED = ("data_prep.shard_description", "bimodal_cl.data.storage")  # where shards are elsewhere
 
 
@@ -162,7 +163,8 @@ def _require_samples(
         UserError: there is no image, or no caption and no layout that tells why.
     """
     has_image = any(description.shard.num_images for description in found)
-    if has_image and (layout is not None or any(description.shard.num_texts for description in found)):
+    explained = layout is not None and not layout.has_captions
+    if has_image and (explained or any(description.shard.num_texts for description in found)):
         return
     endings: Counter[str] = Counter()
     for name in (description.shard.name for description in found):
@@ -173,12 +175,15 @@ def _require_samples(
     with suppress(OSError):  # it holds the tables of an older index
         (folder / ROWS_FOLDER).rmdir()
     first = found[0].shard.name
+    counts = sum((Counter(description.counts) for description in found), Counter())
+    why = next((f": {REPLACED_KINDS[kind]}" for kind in _WITHOUT_CAPTION if has_image and counts[kind]), "")
     damage = next((description.damage for description in found if description.damage), "")
     raise UserError(
         f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}: no "
         f"{'captions' if has_image else 'images'} in {len(found):,} shard{'s' if len(found) > 1 else ''}; they hold "
         f"{describe_endings(endings) or 'nothing'}{f' ({damage})' if damage else ''}; a sample is an image "
         f"(.jpg, .png, .webp, .tif, ...) and a {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]} beside it"
+        f"{why}"
     )
 
 

@@ -28,11 +28,13 @@ class Layout:
         name: whose layout it is.
         captions: how its texts are split; None where it does not tell.
         meaning: what follows, for people.
+        has_captions: whether its images have texts beside them.
     """
 
     name: str
     captions: CaptionsMode | None
     meaning: str
+    has_captions: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,10 @@ def recognise_layout(path: Path, location: str, has_beside: Callable[[str], bool
     has_text = any(extension in begin.extensions for extension in TEXT_EXTENSIONS)
     if ".cls" in begin.extensions and not has_text:
         return Layout(
-            "CLIP_benchmark classification", None, "it has labels and no captions; `bimodal-eval zero-shot` scores it"
+            "CLIP_benchmark classification",
+            None,
+            "it has labels and no captions; `bimodal-eval zero-shot` scores it",
+            has_captions=False,
         )
     if not has_text:
         return _without_text(begin)
@@ -94,6 +99,7 @@ def _without_text(begin: _Beginning) -> Layout | None:
         None,
         f"its captions ('{key}') are not read, only those of a .txt, .caption or .text beside the image; "
         "`bimodal-prep write img2dataset` writes shards that have one",
+        has_captions=False,
     )
 
 

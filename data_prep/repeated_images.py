@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from .items import BadItem, Item
@@ -40,6 +41,22 @@ def join_neighbours(items: Iterable[Item | BadItem], counts: Counter[str]) -> It
             yield item
     if held is not None:
         yield held
+
+
+def join_rows(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator[Item | BadItem]:
+    """Join all items of one file where images are files, which can be compared over all rows; else neighbours.
+
+    Arguments and order as :func:`join_neighbours`; the first image tells.
+    """
+    rows = iter(items)
+    begin: list[Item | BadItem] = []
+    for item in rows:
+        begin.append(item)
+        if isinstance(item, Item):
+            break
+    first = begin[-1] if begin else None
+    join = join_files if isinstance(first, Item) and isinstance(first.image, Path) else join_neighbours
+    yield from join(chain(begin, rows), counts)
 
 
 def join_files(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator[Item | BadItem]:

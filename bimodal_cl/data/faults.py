@@ -24,7 +24,7 @@ REPLACED_KINDS = {
     "zero_bytes": "the image has no bytes",
     "undecodable": "the image's bytes are not one, or are incomplete",
     "too_many_pixels": "the header promises more pixels than max_pixels: a decompression bomb",
-    "undefined_range": "integers or floats of 32 bits of which nobody knows which are white",
+    "undefined_range": "integers or floats of more than 8 bits of which nobody knows which are white",
     "unreadable": "the disk or the server failed, or the shard is compressed",
 }
 USED_KINDS = {

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError
+from bimodal_cl.image_formats import name_other_content
+from bimodal_cl.text_files import decode_text
 
 from ..input_paths import require_file
 
@@ -24,13 +26,13 @@ def load_annotations(path: Path, source: str) -> dict[str, Any]:
         UserError: it is missing, not JSON, without a list ``images``, or of the other kind: names the right source.
     """
     require_file(path, "--json")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+    content = _load_json(path)
     wanted = "COCO's captions" if source == CAPTIONS else "Karpathy's"
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "images" not in content[0]:
+        keys = ", ".join(map(repr, list(content[0])[:8]))
+        raise UserError(
+            f"{path} is a list of rows ({keys}), not {wanted} JSON; 'bimodal-prep write hf --dataset {path}' reads rows"
+        )
     if not isinstance(content, dict) or "images" not in content:
         raise UserError(f"{path} has no list 'images', so it is not in {wanted} format")
     images = content["images"]
@@ -46,6 +48,22 @@ def load_annotations(path: Path, source: str) -> dict[str, Any]:
         _require_captions(path, content)
         raise UserError(f"{path} is COCO's own JSON of captions, not Karpathy's; use 'bimodal-prep write coco'")
     return content
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    packed = name_other_content(data)
+    if packed in ("gzip", "zip"):
+        raise UserError(f"{path} is compressed by {packed}: unpack it first")
+    try:
+        return json.loads(decode_text(data))
+    except (ValueError, RecursionError) as error:
+        rows = str(error).startswith("Extra data: line 2 column 1 ")
+        hint = "; if it has a row a line, 'bimodal-prep write hf' reads it under a name in .jsonl" if rows else ""
+        raise UserError(f"{path} is not JSON: {error}{hint}") from None
 
 
 def _require_captions(path: Path, content: dict[str, Any]) -> None:

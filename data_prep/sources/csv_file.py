@@ -15,6 +15,7 @@ from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..table_columns import SEPARATORS, TableOptions
 from ..table_file import Table
+from .split_column import SPLIT_COLUMN, rows_of_splits
 
 SUMMARY = "CSV or TSV with a column of image paths and one of captions: shards in TO itself"
 RULES = r"""
@@ -68,11 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """A row: where it stands, its image's file and its captions."""
+    """A row: where it stands, its image's file, its captions, and what a column ``split`` says, None without one."""
 
     where: str
     path: Path
     captions: list[str]
+    split: str | None = None
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
@@ -90,13 +92,22 @@ def read(args: argparse.Namespace) -> SourcePlan:
     )
     images: dict[Path, Pair] = {}
     bad: list[BadItem] = []
+    splits: dict[str | None, None] = {}
     for row in read_pairs(args.csv, options, files):
         if isinstance(row, BadItem):
             bad.append(row)
-        elif row.path in images:
+            continue
+        splits.setdefault(row.split)
+        if row.path in images:
             images[row.path].captions.extend(row.captions)
         else:
             images[row.path] = row
+    parts = rows_of_splits(splits)
+    if len(parts) > 1:
+        note(
+            f"{args.csv.name}: rows of {', '.join(parts)} by column '{SPLIT_COLUMN}' go into one set: "
+            "'bimodal-prep write hf' makes a folder of each"
+        )
     items = (make_item(name_without_ending(files.root, path), row) for path, row in images.items())
     return SourcePlan([Split("", chain(bad, items), len(bad) + len(images))])
 
@@ -116,6 +127,7 @@ def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str 
     table = Table(path, options, files)
     if table.choice.guessed:
         note(f"{path.name}: {table.choice.guessed}")
+    split_column = table.columns.index(SPLIT_COLUMN) if table.columns.count(SPLIT_COLUMN) == 1 else None
     for row in table.rows():
         where = f"{split} {path.name}, line {row.line}".strip()
         name = "" if row.fault else row.cells[table.choice.image].strip()
@@ -126,7 +138,7 @@ def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str 
         captions = [row.cells[column] for column in table.choice.captions]
         if not all(caption.strip() for caption in captions):
             note(f"{where}: empty caption")
-        yield Pair(where, files.locate(name), captions)
+        yield Pair(where, files.locate(name), captions, None if split_column is None else row.cells[split_column])
     if table.joined:
         note(table.joined_note())
 

@@ -18,10 +18,10 @@ from bimodal_cl.progress import note
 from ..file_names import FileFinder
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..repeated_images import join_files, join_neighbours
+from ..repeated_images import join_rows
 from ..table_columns import URLS, names_urls
-from .hf_tables import find_tables, plan_tables, text_options
-from .split_column import SPLIT_COLUMN, has_split_column, rows_of_splits
+from .hf_tables import find_tables, pick_rows, plan_tables, require_named_splits, text_options
+from .split_column import SPLIT_COLUMN, has_split_column, tell_splits
 
 SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
 BUILDER_OF = {
@@ -141,10 +141,12 @@ def _refuse_missing_path(name: str) -> None:
 def _pick_split(args: argparse.Namespace, loaded: Any) -> Any:
     if args.split is None:
         return loaded
+    from datasets import concatenate_datasets
+
     splits = loaded if isinstance(loaded, dict) else {"train": loaded}
-    if args.split not in splits:
-        raise UserError(f"--dataset {args.dataset} has no split '{args.split}'{did_you_mean(args.split, splits)}")
-    return splits[args.split]
+    require_named_splits(args, splits)
+    parts = pick_rows(args.split, {name: len(split) for name, split in splits.items()})
+    return concatenate_datasets([splits[name].select(range(first, last)) for name, first, last in parts])
 
 
 def _plan_splits(
@@ -170,10 +172,9 @@ def _plan_splits(
                 f"{args.dataset}: without --streaming, rows would go to a folder each by their column '{SPLIT_COLUMN}'"
             )
         else:
-            parts = rows_of_splits(dataset[SPLIT_COLUMN])
+            parts = tell_splits(args.dataset, dataset[SPLIT_COLUMN])
     if len(parts) < 2:
         return [_plan_split(args, name, where, dataset, features, folder)]
-    note(f"{args.dataset}: rows go to {', '.join(parts)} by their column '{SPLIT_COLUMN}'")
     return [
         _plan_split(
             args,
@@ -198,9 +199,7 @@ def _plan_split(
         dataset = dataset.cast_column(image_column, Image(decode=False))
     items = _items(_rows(dataset, args.dataset), where, image_column, caption_columns, folder)
     joined: Counter[str] = Counter()
-    # Names of files can be compared over all rows, images themselves only with their neighbours.
-    join = join_files if getattr(features[image_column], "dtype", "") == "string" else join_neighbours
-    return Split(name, join(items, joined), getattr(dataset, "num_rows", None), joined=joined)
+    return Split(name, join_rows(items, joined), getattr(dataset, "num_rows", None), joined=joined)
 
 
 def find_columns(args: argparse.Namespace, features: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.progress import note
@@ -21,7 +21,9 @@ from ..items import BadItem, Item, SourcePlan, Split
 from ..repeated_images import join_files
 from ..table_columns import TableOptions
 from .csv_file import make_item, read_pairs
+from .split_column import tell_splits
 
+_Row: TypeAlias = tuple[Item | BadItem, str | None]  # with its split, None where no column says it
 METADATA = "metadata.csv"  # of a folder of images
 
 
@@ -84,17 +86,65 @@ def plan_tables(args: argparse.Namespace, tables: Mapping[str, Sequence[Path]], 
         UserError: no such split, or a table that cannot be read.
     """
     if args.split is None:
-        items = {split: _read(args, "" if single else split, paths) for split, paths in tables.items()}
-        return SourcePlan([_join("" if single else split, each) for split, each in items.items()])
+        above = "" if single or len(tables) == 1 else "{}"
+        rows = {split: _read(args, "" if single else split, paths) for split, paths in tables.items()}
+        plans = (_plan(args, "" if single else split, above.format(split), each) for split, each in rows.items())
+        return SourcePlan([part for plan in plans for part in plan])
+    require_named_splits(args, tables)
+    rows = {split: _read(args, args.split, tables[split]) for split in tables if _names(args.split, split)}
+    parts = pick_rows(args.split, {split: len(each) for split, each in rows.items()})
+    return SourcePlan(_plan(args, "", "", [row for name, first, last in parts for row in rows[name][first:last]]))
+
+
+def require_named_splits(args: argparse.Namespace, splits: Collection[str]) -> None:
+    """Refuse a ``--split`` that names none of the splits there are.
+
+    Args:
+        args: the parsed flags of the source ``hf``.
+        splits: their names.
+
+    Raises:
+        UserError: as said.
+    """
+    if not any(_names(args.split, split) for split in splits):
+        raise UserError(f"--dataset {args.dataset} has no split '{args.split}'{did_you_mean(args.split, splits)}")
+
+
+def pick_rows(wanted: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
+    """Return what a split such as ``train[:10%]+test`` asks for: names of splits, with the first row and the last + 1.
+
+    Args:
+        wanted: as ``datasets`` writes it.
+        sizes: rows of each split.
+    """
     from datasets import ReadInstruction
 
-    wanted = [split for split in tables if re.search(rf"(?<!\w){re.escape(split)}(?!\w)", args.split)]
-    if not wanted:
-        raise UserError(f"--dataset {args.dataset} has no split '{args.split}'{did_you_mean(args.split, tables)}")
-    items = {split: _read(args, args.split, tables[split]) for split in wanted}
-    parts = ReadInstruction.from_spec(args.split).to_absolute({split: len(each) for split, each in items.items()})
-    chosen = [item for part in parts for item in items[part.splitname][part.from_ : part.to]]
-    return SourcePlan([_join("", chosen)])
+    return [(part.splitname, part.from_, part.to) for part in ReadInstruction.from_spec(wanted).to_absolute(sizes)]
+
+
+def _names(wanted: str, split: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(split)}(?!\w)", wanted) is not None
+
+
+def _plan(args: argparse.Namespace, name: str, above: str, rows: list[_Row]) -> list[Split]:
+    """Plan one split of tables, or those that a column of their rows tells apart, as those of other data sets.
+
+    Args:
+        args: the parsed flags.
+        name: of the folder it is written to.
+        above: of the folder that those of a column's splits are in.
+        rows: all of them.
+    """
+    known = [number for number, (_, split) in enumerate(rows) if split is not None]
+    parts = tell_splits(args.dataset, [rows[number][1] for number in known])
+    if len(parts) < 2:
+        return [_join(name, [item for item, _ in rows])]
+    bad: list[Item | BadItem] = [item for item, split in rows if split is None]
+    splits = []
+    for part, numbers in parts.items():
+        splits.append(_join(f"{above}/{part}" if above else part, [*bad, *(rows[known[n]][0] for n in numbers)]))
+        bad = []
+    return splits
 
 
 def _join(name: str, items: list[Item | BadItem]) -> Split:
@@ -102,13 +152,16 @@ def _join(name: str, items: list[Item | BadItem]) -> Split:
     return Split(name, join_files(items, joined), len(items), joined=joined)
 
 
-def _read(args: argparse.Namespace, split: str, paths: Sequence[Path]) -> list[Item | BadItem]:
-    items: list[Item | BadItem] = []
+def _read(args: argparse.Namespace, split: str, paths: Sequence[Path]) -> list[_Row]:
+    rows: list[_Row] = []
     options = TableOptions(args.image_column, args.caption_column, command="bimodal-prep write csv")
     for path in paths:
         for row in read_pairs(path, options, FileFinder(path.parent), split):
-            items.append(row if isinstance(row, BadItem) else make_item(f"{len(items):09d}", row))
-    return items
+            if isinstance(row, BadItem):
+                rows.append((row, None))
+            else:
+                rows.append((make_item(f"{len(rows):09d}", row), row.split))
+    return rows
 
 
 def _data_files(builder: Any) -> Mapping[Any, Any]:

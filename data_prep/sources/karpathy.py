@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from bimodal_cl.errors import UserError, did_you_mean
 from ..file_names import FileFinder, compose
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
+from ..repeated_images import join_files
 from .annotation_file import KARPATHY, load_annotations
 from .coco import locate_image
 
@@ -45,7 +47,12 @@ def read(args: argparse.Namespace) -> SourcePlan:
         if args.split not in by_split:
             raise UserError(f"{args.json} has no image of split '{args.split}'{did_you_mean(args.split, wanted)}")
         wanted = [args.split]
-    return SourcePlan([Split(name, _items(by_split[name], args), len(by_split[name])) for name in wanted])
+    return SourcePlan([_plan_split(name, by_split[name], args) for name in wanted])
+
+
+def _plan_split(name: str, records: list[dict[str, Any]], args: argparse.Namespace) -> Split:
+    joined: Counter[str] = Counter()
+    return Split(name, join_files(_items(records, args), joined), len(records), joined=joined)
 
 
 def _items(records: list[dict[str, Any]], args: argparse.Namespace) -> Iterator[Item | BadItem]:

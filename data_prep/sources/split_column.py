@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from bimodal_cl.progress import note
 
 from .karpathy import SPLIT_OF
 
@@ -26,8 +28,33 @@ def rows_of_splits(values: Iterable[Any]) -> dict[str, list[int]]:
     """
     rows: dict[str, list[int]] = {folder: [] for folder in ("train", "val", "test")}
     for number, value in enumerate(values):
-        folder = FOLDER_OF.get(str(value).strip().lower())
+        folder = folder_of(value)
         if folder is None:
             return {}
         rows[folder].append(number)
     return {folder: numbers for folder, numbers in rows.items() if numbers}
+
+
+def tell_splits(dataset: str, values: Sequence[Any]) -> dict[str, list[int]]:
+    """Return the numbers of the rows of each folder as :func:`rows_of_splits`, and say what becomes of the rows.
+
+    Args:
+        dataset: what messages call it.
+        values: of the column.
+    """
+    parts = rows_of_splits(values)
+    if len(parts) > 1:
+        note(f"{dataset}: rows go to {', '.join(parts)} by their column '{SPLIT_COLUMN}'")
+    elif not parts:
+        odd = [value for value in values if folder_of(value) is None]
+        if len(odd) < len(values):
+            note(
+                f"{dataset}: rows stay together, whatever their column '{SPLIT_COLUMN}' says, since {len(odd):,} of "
+                f"them hold no split's name there ({odd[0]!r})"
+            )
+    return parts
+
+
+def folder_of(value: Any) -> str | None:
+    """The folder of a row's split; None where its name is not a split's."""
+    return FOLDER_OF.get(str(value).strip().lower())

@@ -74,6 +74,7 @@ def test_xpm_which_pillow_only_reads() -> None:
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"\0\0\0\x18ftypisom\0\0\0\0", "a video (MP4)"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "a damaged AVIF"),
         (b"\xff\x0a\x00\x01", "JPEG XL"),
         (b"\n <svg xmlns='http://www.w3.org/2000/svg'>", "SVG"),
         (b"<!DOCTYPE HTML><p>404", "HTML"),

@@ -15,6 +15,7 @@ from PIL import Image
 
 from bimodal_cl.data.decode import BadImage, decode_image, open_encoded
 from bimodal_cl.image_modes import UndefinedRange, to_rgb
+from data_prep.image_bytes import store_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 ACROSS = RAMP.T.copy()
@@ -235,6 +236,19 @@ def test_what_has_no_defined_range_is_refused_by_name(values: np.ndarray, messag
     with pytest.raises(BadImage, match=message) as error:
         decode_image(stored(image, "TIFF"))
     assert error.value.kind == "undefined_range"
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_ten_or_twelve_bits_in_sixteen_are_not_taken_for_black(format: str) -> None:
+    """A sensor's 12 bits, or millimetres of depth: the high byte of each is 15 at most."""
+    data = stored(Image.fromarray(RAMP.astype(np.uint16) * 16), format)
+    with pytest.raises(BadImage, match=r"mode I;16 with values from 0 to 4080: all but black as 16 bits") as error:
+        decode_image(data)
+    assert error.value.kind == "undefined_range"
+    with pytest.raises(BadImage, match="from 0 to 4080"):
+        store_image(data)
+    bright = np.asarray(decode_image(stored(Image.fromarray(RAMP.astype(np.uint16) * 17), format)))
+    assert np.array_equal(bright, grey(RAMP * 17.0 // 256))
 
 
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PNG", "WEBP", "AVIF"])

@@ -1,5 +1,6 @@
 """COCO's own JSON of captions -> shards; files of its other kinds, and Karpathy's, are told apart."""
 
+import gzip
 import json
 
 import pytest
@@ -13,7 +14,9 @@ def write(prep, tmp_path):
     write_files(tmp_path / "coco", images)
 
     def run(content, *flags, source="coco", images="train2017"):
-        write_files(tmp_path / "coco", {"captions.json": content if isinstance(content, str) else json.dumps(content)})
+        write_files(
+            tmp_path / "coco", {"captions.json": content if isinstance(content, str | bytes) else json.dumps(content)}
+        )
         json_flags = ("--json", tmp_path / "coco" / "captions.json", "--images", tmp_path / "coco" / images)
         return prep("write", source, *json_flags, *flags, "--to", tmp_path / "to", "--overwrite")
 
@@ -111,3 +114,36 @@ def test_the_right_source_is_named(write, prep, tmp_path):
     assert "is not JSON" in write("{").error
     assert "no list 'images'" in write("[1]").error
     assert "did you mean 'train2017'?" in write(make_coco([(0, "a")]), images="tran2017").error
+
+
+def test_a_file_that_stands_in_the_list_once_a_caption_is_one_image(write, tmp_path):
+    content = make_coco([(n, f"caption {n}") for n in range(4)])
+    for n, image in enumerate(reversed(content["images"])):
+        image["file_name"] = f"{n % 2:012d}.jpg"
+    done = write(content)
+    assert done.status == 0
+    samples = read_folder(tmp_path / "to")
+    assert [captions_of(sample) for sample in samples] == [["caption 3", "caption 1"], ["caption 2", "caption 0"]]
+    assert "  2 rows of an image that another row has already, a caption each: joined\n" in done.out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks(write, tmp_path, encoding):
+    write(make_coco([(0, "A caf\u00e9.")]))
+    path = tmp_path / "coco" / "captions.json"
+    path.write_bytes(path.read_text().encode(encoding))
+    again = write(path.read_bytes())
+    assert again.status == 0 and captions_of(read_folder(tmp_path / "to")[0]) == ["A caf\u00e9."]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"{}"), "is compressed by gzip: unpack it first"),
+        (b"PK\x03\x04...", "is compressed by zip: unpack it first"),
+        ([{"image": "a.jpg", "caption": "a"}], "is a list of rows ('image', 'caption'), not COCO's captions JSON"),
+        ('{"image": "a.jpg"}\n{"image": "b.jpg"}\n', "if it has a row a line, 'bimodal-prep write hf' reads it"),
+    ],
+)
+def test_files_of_other_formats(write, content, message):
+    assert message in write(content).error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import datasets
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -58,11 +59,51 @@ def test_a_column_of_splits_gives_a_folder_each(prep, images, tmp_path):
 
 def test_a_column_of_that_name_that_holds_no_splits_is_left_alone(prep, images, tmp_path):
     write_parquet(tmp_path / "all.parquet", images, [0, 1], split=["banana", "train"])
-    assert prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to").status == 0
-    assert all_captions(tmp_path / "to") == [["row 0"], ["row 1"]]
+    done = prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to")
+    assert done.status == 0 and all_captions(tmp_path / "to") == [["row 0"], ["row 1"]]
+    assert "rows stay together, whatever their column 'split' says, since 1 of them hold no split's name" in done.err
 
 
 def test_one_split_in_the_column_changes_nothing(prep, images, tmp_path):
     write_parquet(tmp_path / "all.parquet", images, [0, 1], split=["val", "val"])
     assert prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to").status == 0
     assert Manifest.load(tmp_path / "to").num_images == 2
+
+
+def test_rows_of_one_file_of_an_image_folder_are_one_image(prep, images, tmp_path):
+    rows = [{"file_name": f"{number}.jpg", "text": f"{turn} of {number}"} for turn in "ab" for number in range(3)]
+    write_files(images, {"metadata.jsonl": "".join(json.dumps(row) + "\n" for row in rows)})
+    done = prep("write", "hf", "--dataset", images, "--to", tmp_path / "to")
+    assert done.status == 0
+    assert all_captions(tmp_path / "to" / "train") == [[f"a of {n}", f"b of {n}"] for n in range(3)]
+
+
+def write_split_table(tmp_path):
+    rows = [(0, "test"), (1, "train"), (2, "restval"), (0, "val"), (1, "train")]
+    lines = [f"images/{number}.jpg,row {n},{split}\n" for n, (number, split) in enumerate(rows)]
+    write_files(tmp_path, {"all.csv": "".join(["image,caption,split\n", *lines, ",no image,train\n"])})
+
+
+def test_a_column_of_splits_of_a_table(prep, images, tmp_path):
+    write_split_table(tmp_path)
+    done = prep("write", "hf", "--dataset", tmp_path / "all.csv", "--to", tmp_path / "to")
+    assert done.status == 0 and "skipped all.csv, line 7: no image path" in done.err
+    found = {path.parent.name: all_captions(path.parent) for path in (tmp_path / "to").glob("*/manifest.json")}
+    assert found == {"train": [["row 1", "row 4"], ["row 2"]], "val": [["row 3"]], "test": [["row 0"]]}
+
+
+def test_the_source_csv_writes_one_set_and_says_so(prep, images, tmp_path):
+    write_split_table(tmp_path)
+    done = prep("write", "csv", "--csv", tmp_path / "all.csv", "--to", tmp_path / "to")
+    assert done.status == 0 and Manifest.load(tmp_path / "to").num_images == 3
+    assert "all.csv: rows of train, val, test by column 'split' go into one set: 'bimodal-prep write hf'" in done.err
+
+
+def test_a_slice_of_a_saved_data_set(prep, images, tmp_path):
+    rows = {"image": [str(images / f"{n}.jpg") for n in (0, 1, 2)], "caption": ["a", "b", "c"]}
+    saved = datasets.Dataset.from_dict(rows)
+    datasets.DatasetDict(train=saved, test=saved.select([2])).save_to_disk(tmp_path / "saved")
+    flags = ("write", "hf", "--dataset", tmp_path / "saved", "--split")
+    assert prep(*flags, "train[1:]+test", "--to", tmp_path / "to").status == 0
+    assert all_captions(tmp_path / "to") == [["b"], ["c", "c"]]
+    assert "has no split 'tset'; did you mean 'test'?" in prep(*flags, "tset", "--to", tmp_path / "no").error

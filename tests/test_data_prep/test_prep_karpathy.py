@@ -31,6 +31,15 @@ def test_splits_and_restval_to_train(prep, tmp_path):
         assert [captions_of(sample) for sample in samples] == [[f"{n} caption 0", f"{n} caption 1"] for n in numbers]
 
 
+def test_an_image_that_is_listed_twice_is_one(prep, tmp_path):
+    source = write_karpathy(tmp_path / "raw", ["train", "train"])
+    change(source, lambda images: images[1].update(filename=images[0]["filename"]))
+    arguments = ("--json", source / "data.json", "--images", source / "images")
+    assert prep("write", "karpathy", *arguments, "--to", tmp_path / "to").status == 0
+    captions = [captions_of(sample) for sample in read_folder(tmp_path / "to" / "train")]
+    assert captions == [["0 caption 0", "0 caption 1", "1 caption 0", "1 caption 1"]]
+
+
 def test_coco_layout_and_one_split(prep, tmp_path):
     source = write_karpathy(tmp_path / "raw", ["train", "val"])
     write_files(source / "images" / "val2014", {"1.jpg": photo(77)})

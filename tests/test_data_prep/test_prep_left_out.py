@@ -137,6 +137,21 @@ def test_an_index_of_nothing_usable_is_refused_with_what_it_found(prep, tmp_path
         assert [path.name for path in tmp_path.iterdir()] == ["0.tar"]
 
 
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        (("a.jpg", "b.jpg", "a.txt", "b.txt"), ": its text does not stand next to the image in the shard"),
+        (("images/a.jpg", "captions/a.txt"), ""),
+        (("a.jpg", "a.txt "), ": its text is blank"),
+    ],
+)
+def test_an_index_without_a_usable_caption_says_why(prep, tmp_path, members, why):
+    contents = {"jpg": photo(0), "txt": b"x", "txt ": b" \n"}
+    write_tar(tmp_path / "0.tar", [(name.strip(), contents[name.partition(".")[2]]) for name in members])
+    error = prep("index", tmp_path).error
+    assert "no captions in 1 shard; they hold" in error and error.endswith(f".text beside it{why}")
+
+
 def test_one_shard_of_several_without_an_image_is_named(prep, tmp_path):
     write_tar(tmp_path / "0.tar", [("a.jpg", photo(0)), ("a.txt", b"a")])
     write_tar(tmp_path / "1.tar", [("b.heic", b"?"), ("b.txt", b"b")])
@@ -267,3 +282,11 @@ def test_img2dataset_tars_take_every_format_and_name_the_rest(prep, tmp_path):
     assert done.status == 0 and "written: 1 images, 1 captions" in done.out
     assert "skipped 00000.tar 1: no image (only .heic, .txt)\n" in done.err
     assert "00000.tar: left out: 1 without an ending\n" in done.err
+
+
+def test_shards_by_their_names_in_capitals_and_what_macos_writes_beside_them(prep, tmp_path):
+    write_tar(tmp_path / "0.TAR", [("a.jpg", photo(0)), ("a.txt", b"a")])
+    write_tar(tmp_path / "1.tar", [("b.jpg", photo(1)), ("b.txt", b"b")])
+    (tmp_path / "._1.tar").write_bytes(b"Mac OS X")
+    assert "2 images, 2 captions (whole) in 2 shards" in prep("index", tmp_path).out
+    assert "2 images, 0 faults" in prep("verify", tmp_path).out
