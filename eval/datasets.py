@@ -78,13 +78,13 @@ def load_templates(given: str) -> list[str]:
 
 
 def require_classes(classnames: Sequence[str], path: Path) -> None:
-    """Refuse data of one class, on which every model scores 100 %.
+    """Refuse data of one class, or of one name for all, on which every model scores 100 %.
 
     Raises:
         UserError: there are fewer than two.
     """
-    if len(classnames) < 2:
-        raise UserError(f"--data {path}: needs at least two classes, found only {list(classnames)}")
+    if len(set(classnames)) < 2:
+        raise UserError(f"--data {path}: needs at least two classes, found only {sorted(set(classnames))}")
 
 
 def _prompt_lines(text: str) -> list[str]:

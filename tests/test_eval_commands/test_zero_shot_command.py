@@ -137,6 +137,10 @@ def test_data_of_one_class_are_refused(run_folder, class_folders, capsys):
     (one / "0.png").rename(one / "dark" / "0.png")
     assert main(["zero-shot", str(run_folder), "--data", str(one)]) == 2
     assert "needs at least two classes, found only ['dark']" in capsys.readouterr().err
+    folders = [path for path in (class_folders / "test").iterdir() if path.is_dir()]
+    (class_folders / "classnames.txt").write_text("dog\n" * len(folders))
+    assert main(["zero-shot", str(run_folder), "--data", str(class_folders)]) == 2
+    assert "needs at least two classes, found only ['dog']" in capsys.readouterr().err
 
 
 def test_a_class_may_be_called_like_a_split(run_folder, class_folders, tmp_path):
