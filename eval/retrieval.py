@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bimodal_cl.validation import PairFeatures
 
 _TOP = 5  # images shown for a caption
+_AS_ONE = "; shards with a caption a sample are joined by `bimodal-prep write`"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +69,22 @@ def run(arguments: argparse.Namespace) -> None:
     print(", ".join(f"{count:,} {name.removeprefix('num_').replace('_', ' ')}" for name, count in counts.items()))
     rows.extend(_rows("chance", chance))
     print(format_table(["", "direction", "R@1", "R@5", "R@10", "median rank"], rows))
+    for line in notes_on_repeats(pairs):
+        print(line)
     print(*written, sep="\n")
+
+
+def notes_on_repeats(pairs: PairFeatures) -> list[str]:
+    """Lines on images and captions that no model can tell from another one, and which therefore cost recall."""
+    lines = []
+    for what, features in (("images", pairs.image_features), ("captions", pairs.text_features)):
+        distinct = len({row.tobytes() for row in features.cpu().numpy()})
+        if distinct < len(features):
+            lines.append(
+                f"note: only {distinct:,} of {len(features):,} {what} are distinct; equal ones tie, and a tie with the "
+                f"right one counts against it{_AS_ONE if what == 'images' else ''}"
+            )
+    return lines
 
 
 def encode_shards(

@@ -205,7 +205,7 @@ def _faulty_texts() -> Iterator[Group]:
     texts = {
         "no_caption": [None, None],
         "empty_caption": [b"", b" \n\t\n", b"\xef\xbb\xbf"],
-        "not_utf8": [b"caf\xe9 at night", b"\xff\xfe", "Größe".encode("latin-1")],
+        "not_utf8": [b"caf\xe9 at night", b"\xfe\xfd", "Größe".encode("latin-1")],
     }
     for kind, variants in texts.items():
         for number, text in enumerate(variants):

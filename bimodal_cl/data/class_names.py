@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bimodal_cl.data.class_folders import spoken_names
 from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.text_files import NotText, read_text
@@ -104,8 +105,8 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
     Args:
         root: where the folders are, for messages.
         folders: the class folders' names.
-        names: of the classes; None: the folders' own are used, underscores as spaces, and ImageNet's where they are
-            WordNet ids of its classes.
+        names: of the classes; None: the folders' own are used, as :func:`~bimodal_cl.data.class_folders.spoken_names`
+            reads them, and ImageNet's where they are WordNet ids of its classes.
         origin: where the names are from, for messages.
 
     Raises:
@@ -222,8 +223,8 @@ def _own_names(folders: Sequence[str], numbers: dict[str, int]) -> ClassNames:
             f"warning: folders such as '{ordered[0]}' are WordNet ids, which say nothing to a text tower: give the "
             "classes' names"
         ]
-    names = [unicodedata.normalize("NFC", folder).replace("_", " ") for folder in ordered]
-    return ClassNames(names, labels, notes + repeated_names(names))
+    names, said = spoken_names(ordered)
+    return ClassNames(names, labels, notes + said + repeated_names(names))
 
 
 def _imagenet_notes(name_of_folder: dict[str, str], names: Sequence[str]) -> list[str]:

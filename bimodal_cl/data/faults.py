@@ -36,7 +36,7 @@ USED_KINDS = {
     "animated": "the first frame is used",
     "exif_rotated": "turned upright as its EXIF says",
     "extreme_aspect": "one side is more than 20 times the other; cropped like any other",
-    "not_utf8": "bytes of the caption that are not UTF-8 become U+FFFD",
+    "not_utf8": "UTF-16 with its mark is decoded; other bytes of the caption that are not UTF-8 become U+FFFD",
 }
 SHARD_KINDS = {
     "truncated": "the tar ends inside a member; with --damaged keep its whole samples before that are used",

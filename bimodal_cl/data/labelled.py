@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from bimodal_cl.data.class_folders import find_class_folders
 from bimodal_cl.data.class_labels import LABEL_EXTENSIONS, Label, parse_label
 from bimodal_cl.data.class_names import name_classes, name_warnings, read_lines, read_names
 from bimodal_cl.data.decode import BadImage, decode_image
@@ -159,7 +160,7 @@ def open_labelled(path: str | Path, split: str = "test", classnames: str | Path 
 
 
 def _open_folders(root: Path, beside: list[Path], name: str, split: str, given: Path | None) -> LabelledImages:
-    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and ending_of(entry.name) != HIDDEN]
+    folders, remarks = find_class_folders(root)
     file = given or _find(beside, CLASSNAMES)
     names = None if file is None else read_names(file)
     classes = name_classes(root, folders, names, file.name if file is not None else "")
@@ -184,7 +185,7 @@ def _open_folders(root: Path, beside: list[Path], name: str, split: str, given: 
     loose = count_endings([path for path in root.iterdir() if ending_of(path.name) in IMAGE_EXTENSIONS], root)
     left_out.update({f"{ending} outside the class folders": count for ending, count in loose.items()})
     _warn_of_left_out(root, left_out)
-    notes = list(classes.notes)
+    notes = [*remarks, *classes.notes]
     if empty:
         shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
         notes.append(f"{len(empty)} of {len(folders)} class folders hold no image: {shown}")

@@ -42,7 +42,7 @@ def test_unusable_items_are_named(prep, tmp_path):
     assert "6 items skipped" in done.out
     for line in (
         "skipped sub/lone.jpg: no lone.txt beside it",
-        "skipped latin.txt: byte 0xe9 on line 1 is not UTF-8",
+        "skipped latin.txt: byte 0xe9 on line 1 is not UTF-8; save it as UTF-8",
         f"skipped {raw / 'blank.jpg'}: no caption",
         "skipped meta.json: not JSON",
         f"skipped {raw / 'no.jpg'}: not an image",

@@ -62,3 +62,21 @@ def test_a_tar_that_is_counted_and_missing_is_named(run_folder, benchmark_layout
 def test_labelled_images_are_sent_to_zero_shot(run_folder, wds_folder, capsys):
     assert main(["retrieval", str(run_folder), "--data", str(wds_folder)]) == 2
     assert "hold no captions; images with labels are scored by `bimodal-eval zero-shot`" in capsys.readouterr().err
+
+
+def test_images_that_come_more_than_once_are_remarked(run_folder, tmp_path, capsys):
+    """As COCO's do through img2dataset, with a caption a sample: no model can choose among the copies."""
+    folder = tmp_path / "test"
+    folder.mkdir()
+    members = []
+    for number, name in enumerate(list(COLOURS)[:3] * 2):
+        members += [(f"{number}.png", as_png(draw(name, 3))), (f"{number}.txt", f"{name} {number}".encode())]
+    write_tar(folder / "0.tar", members)
+    (folder / "nshards.txt").write_text("1")
+    result = retrieve(run_folder, folder, tmp_path / "out")
+    assert result["metrics"]["image_retrieval_recall@1"] == 0
+    shown = capsys.readouterr().out
+    assert (
+        "note: only 3 of 6 images are distinct; equal ones tie, and a tie with the right one counts against it" in shown
+    )
+    assert "captions are distinct" not in shown
