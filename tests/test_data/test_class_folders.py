@@ -27,6 +27,7 @@ def write_images(root, *paths):
         (["3_ring binder", "cup"], ["3 ring binder", "cup"]),  # not all are numbered
         (["2_door", "2_window"], ["2 door", "2 window"]),  # the same number twice: part of the names
         (["a/abbey", "c/church/indoor"], ["abbey", "church indoor"]),
+        (["cafe\u0301", "bar"], ["caf\u00e9", "bar"]),  # letters of two code points, as macOS names folders
     ],
 )
 def test_names(folders, names):

@@ -69,7 +69,7 @@ def test_faults_of_samples(prep, shards, tmp_path):
         "img3.txt": b" \n\n",
         "img4.txt": None,
         "img5.jpg": None,
-        "img6.txt": b"\xff\xfe",
+        "img6.txt": b"\xe9\xff",
         "img7.jpg": photo(7, format="TIFF"),
     }
     for tar in sorted(shards.glob("*.tar")):
