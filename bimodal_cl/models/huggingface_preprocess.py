@@ -93,7 +93,7 @@ def _read_resize(options: Mapping[str, Any], image_size: int, where: str) -> dic
     """The keys of the transform: how an image is resized, and that a square of the model's size comes out."""
     resample = options["resample"]
     names = [filter_.name.lower() for filter_ in Image.Resampling]
-    filters = {**dict(zip(Image.Resampling, names, strict=True)), **dict(zip(names, names, strict=True))}
+    filters: dict[Any, str] = dict(zip([*Image.Resampling, *names], [*names, *names], strict=True))
     if resample not in filters:
         raise UserError(f"{where}resample = {resample!r} is none of Pillow's filters: 0 to 5, or a name as 'bicubic'")
     transform = {"interpolation": filters[resample], **_read_mode(options, image_size, where)}
