@@ -34,12 +34,14 @@ from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot, score_
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def build_trainer(config: Config, folder: Path) -> Trainer:
+def build_trainer(config: Config, folder: Path, checkpoint: Path | None = None) -> Trainer:
     """Build everything a run needs.
 
     Args:
         config: the run.
         folder: where it writes.
+        checkpoint: the one to continue from, which brings the model: what `config.model` was built from may be gone,
+            or another by now. Its weights and all else come by :meth:`Trainer.resume`.
 
     Raises:
         UserError: data that do not fit their manifest, an unknown model, a batch that the ranks cannot share.
@@ -50,7 +52,10 @@ def build_trainer(config: Config, folder: Path) -> Trainer:
     check_run(config, describe_world(config, accelerator, mixture, plan))
     batch_size = config.train.global_batch_size // accelerator.num_processes
     torch.manual_seed(config.seed)
-    model = build_model(**config.model.model_dump(mode="json"))
+    if checkpoint is None:
+        model = build_model(**config.model.model_dump(mode="json"))
+    else:
+        model = DualEncoder.load(checkpoint).train()
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
     vision = model.architecture.vision
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):

@@ -86,7 +86,7 @@ def _train(argv: Sequence[str]) -> None:
     from bimodal_cl.build import build_trainer  # torch is imported only now: --help and mistakes answer at once
 
     with _said_once_per_machine(SettingRefused):
-        trainer = build_trainer(config, folder)
+        trainer = build_trainer(config, folder, checkpoint)
     if checkpoint is not None:
         trainer.resume(checkpoint)
     if trainer.accelerator.is_main_process:

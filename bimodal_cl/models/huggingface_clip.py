@@ -27,6 +27,7 @@ _GELU: dict[str, dict[str, str]] = {
     "gelu": {},
     "gelu_pytorch_tanh": {"approximate": "tanh"},
     "gelu_new": {"approximate": "tanh"},
+    "gelu_fast": {"approximate": "tanh"},
 }
 _BLOCK_NAMES = {
     "layer_norm1": "ln_1",

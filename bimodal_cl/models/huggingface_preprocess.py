@@ -24,6 +24,7 @@ _READ = {
 }
 # What transformers' classes do where the file is silent; `default_to_square` is what a number means as `size`.
 _SHARED = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+_SWITCHES = ("do_resize", "do_rescale", "do_normalize", "do_center_crop")
 _HALF = {"image_mean": 0.5, "image_std": 0.5, "do_center_crop": False}
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIPImageProcessor": {"resample": 3, "do_center_crop": True, "default_to_square": False},
@@ -56,7 +57,8 @@ def read_preprocess(folder: Path, family: str, image_size: int) -> dict[str, Any
         if key not in _INERT | _READ and value is not None and value is not False:
             raise UserError(f"{where}{key} = {value!r} is nothing that this preprocessing can do")
     options = {**_SHARED, **_class_defaults(values, family, where)}
-    options |= {key: value for key, value in values.items() if value is not None}
+    # null is "no" where a step is switched, and silence elsewhere
+    options |= {key: value for key, value in values.items() if value is not None or key in _SWITCHES}
     return {
         **_read_resize(options, image_size, where),
         **_read_statistics(options, where),
@@ -90,9 +92,11 @@ def _class_defaults(values: Mapping[str, Any], family: str, where: str) -> dict[
 def _read_resize(options: Mapping[str, Any], image_size: int, where: str) -> dict[str, Any]:
     """The keys of the transform: how an image is resized, and that a square of the model's size comes out."""
     resample = options["resample"]
-    if resample not in list(Image.Resampling):
-        raise UserError(f"{where}resample = {resample!r} is no number of Pillow's filters, 0 to 5")
-    transform = {"interpolation": Image.Resampling(resample).name.lower(), **_read_mode(options, image_size, where)}
+    names = [filter_.name.lower() for filter_ in Image.Resampling]
+    filters: dict[Any, str] = dict(zip([*Image.Resampling, *names], [*names, *names], strict=True))
+    if resample not in filters:
+        raise UserError(f"{where}resample = {resample!r} is none of Pillow's filters: 0 to 5, or a name as 'bicubic'")
+    transform = {"interpolation": filters[resample], **_read_mode(options, image_size, where)}
     if options["do_center_crop"]:
         crop = _read_size(options.get("crop_size", image_size), "crop_size", True, where)
         if set(crop) != {"height", "width"} or set(crop.values()) != {image_size}:

@@ -22,6 +22,8 @@ from bimodal_cl.models.hub import NotFetched, fetch_repository, is_repository, w
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 _HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)(?:/tree/[\w.-]+)?/?")
 _TIMM = "timm/"
+_OPENAI = ("ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
+_OPENAI_FORM = re.compile(r"vit-\w/\w+(@\w+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def locate_model(given: str | Path, what: str = "model") -> ModelSource:
     """
     name = expand_name(given)
     what = f"{what} '{name}'"
-    if not name:
+    if not name.removeprefix(_LOCAL):
         raise UserError(f"{what}: the name is empty")
     if address := _HUB_ADDRESS.fullmatch(name):
         name = _HUB + address[1]
@@ -229,10 +231,11 @@ def _split_pair(name: str) -> tuple[str | None, str]:
 def _locate_elsewhere(name: str, what: str) -> ModelSource:
     """Look a name up on the hub that is neither here nor open_clip's, and say what may be meant if it is not there."""
     import open_clip
+    import timm
 
     path = Path(name)
     pairs = ["/".join(pair) for pair in open_clip.list_pretrained()]
-    near = near_path(path) or nearest(name, pairs, only_near=True)
+    near = near_path(path) or nearest(name, _OPENAI if _OPENAI_FORM.fullmatch(name) else pairs, only_near=True)
     looks_like_a_path = name.startswith((".", "/", "~")) or path.suffix in WEIGHT_ENDINGS or len(path.parts) > 2
     if looks_like_a_path or ":" in name:
         missing = ": no such file or folder" if path.suffix in WEIGHT_ENDINGS else " is no folder and no file"
@@ -243,6 +246,8 @@ def _locate_elsewhere(name: str, what: str) -> ModelSource:
             return _locate_on_hub(name, what)
         except NotFetched as error:
             hub = f" (as a model of the hub it {error.reason})"
+            if name.startswith(_TIMM) and timm.is_model(name.removeprefix(_TIMM)):
+                hub += "; an image model of timm's goes to model.vision.timm_model_name"
     raise UserError(f"{what} is no folder and no open_clip NAME/TAG{near}{hub}")
 
 

@@ -41,7 +41,12 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
     raw = name is not None and options.get("clean") == "none" and bool(options.pop("clean"))
     side = options.get("padding_side", "right")
     if name is None:
-        return SimpleTokenizer(context_length=text["context_length"], **options)
+        try:
+            simple = SimpleTokenizer(context_length=text["context_length"], **options)
+            simple(["a"])  # some kinds of shortening need more packages, and say so only now
+        except Exception as error:
+            raise UserError(f"model.text.tokenizer_kwargs {options}: no such tokenizer ({one_line(error)})") from error
+        return simple
     source = str(folder) if folder is not None else name
     try:
         tokenizer = HFTokenizer(

@@ -1,11 +1,12 @@
 """The tensors of a weights file, whoever wrote it, read without running code that may be in it.
 
-Formats: safetensors, ``torch.save`` (``weights_only``: tensors and containers alone), TorchScript archives. Around and
-in front of the tensors' names stands what trainers put there: dictionaries, ``module.``, ``_orig_mod.``.
+Formats: safetensors, ``torch.save`` (``weights_only``: tensors, numbers and containers alone), TorchScript archives.
+Around and in front of the tensors' names stands what trainers put there: dictionaries, ``module.``, ``_orig_mod.``.
 """
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import re
 import warnings
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,6 +114,8 @@ def _read_content(path: Path) -> Any:
     refuse_wrong_file(path)
     with path.open("rb") as file:
         start = file.read(16)
+    if path.suffix == ".safetensors" and start.startswith((b"PK", b"\x80")) and start[8:9] != b"{":
+        raise UserError(f"{path}: is a file of torch.save and not of safetensors: rename it to '{path.stem}.pt'")
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
     if start.startswith(b"PK"):
@@ -144,7 +148,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path, mmap: bool) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_plain_values()):
             warnings.simplefilter("ignore")  # on the pickle's version
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
@@ -156,6 +160,18 @@ def _read_pickled(path: Path, mmap: bool) -> Any:
         raise UserError(f"{path}: not written by torch.save, or damaged: nothing but tensors can be read") from error
     except Exception as error:
         raise UserError(f"{path}: damaged or cut short ({_reason(error)}): {_AGAIN}") from error
+
+
+def _plain_values() -> list[Any]:
+    """What trainers store beside the tensors, and what restores it: numpy's numbers and arrays, argparse's settings.
+
+    Counts, scores and random states stand there. numpy has called its module by two names.
+    """
+    kinds = [np.bool_, *np.sctypeDict.values()]
+    numbers = {type(np.dtype(kind)) for kind in kinds if np.dtype(kind).kind in "biufc"}
+    restore = ((np.array(0)[()].__reduce__()[0], "scalar"), (np.array(0).__reduce__()[0], "_reconstruct"))
+    named = [(value, f"numpy.{core}.multiarray.{name}") for value, name in restore for core in ("core", "_core")]
+    return [np.ndarray, np.dtype, *numbers, *named, argparse.Namespace]
 
 
 def _reason(error: Exception) -> str:

@@ -130,6 +130,21 @@ def test_mistakes_are_one_line_that_names_them(arguments, match, monkeypatch, tm
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"reduction_mask": "syntax"}, "tokenizer_kwargs {'reduction_mask': 'syntax'}: no such tokenizer .*nltk"),
+        ({"lower": True}, "tokenizer_kwargs {'lower': True}: no such tokenizer .*unexpected keyword argument 'lower'"),
+        ({"clean": "all"}, "tokenizer_kwargs {'clean': 'all'}: no such tokenizer .*Invalid clean function"),
+    ],
+)
+def test_options_that_the_tokenizer_does_not_have_are_one_line(options, match, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nltk", None)  # as where it is not installed
+    with pytest.raises(UserError, match=match) as refusal:
+        build_model(**inline(text={**TEXT, "tokenizer_kwargs": options}))
+    assert "\n" not in str(refusal.value)
+
+
 def test_weights_of_another_architecture_are_refused(encoder, tmp_path):
     encoder.save(tmp_path)
     deeper = {**VISION, "layers": 2}

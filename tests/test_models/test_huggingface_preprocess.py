@@ -108,6 +108,22 @@ def test_an_old_file_of_numbers_means_the_shortest_edge(folder):
     compare(load_model(path), theirs, CLIPImageProcessor(size={"shortest_edge": 40}, crop_size=SQUARE, **HALF))
 
 
+def test_a_null_switches_a_step_off_and_filters_have_names(folder):
+    from transformers import AutoImageProcessor
+
+    path, theirs = folder
+    square = {"height": SIDE, "width": SIDE}
+    for options in (
+        {"do_normalize": None},
+        {"do_rescale": None},
+        {"do_center_crop": None, "size": square},
+        {"resample": "bilinear"},
+    ):
+        values = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 40}, "crop_size": SIDE}
+        (path / "preprocessor_config.json").write_text(json.dumps({**values, **HALF, **options}))
+        compare(load_model(path), theirs, AutoImageProcessor.from_pretrained(path))
+
+
 def test_transformers_order_of_the_two_files(folder):
     from transformers import AutoImageProcessor, CLIPImageProcessor
 
@@ -155,7 +171,7 @@ def test_the_preprocessing_survives_saving_and_grows_with_the_images(folder, tmp
         ({"size": {"longest_edge": 32}}, "size = {'longest_edge': 32} is no size: height and width, shortest_edge"),
         ({"size": "32"}, "size = '32' is no size"),
         ({"size": 0}, "size = 0 is no size"),
-        ({"size": SQUARE, "do_center_crop": False, "resample": "bicubic"}, "resample = 'bicubic' is no number"),
+        ({"size": SQUARE, "do_center_crop": False, "resample": "cubic"}, "resample = 'cubic' is none of Pillow's"),
         ({"size": 32, "do_center_crop": False}, "do_center_crop = False leaves images that are not square"),
         ({"size": [40, 40], "do_center_crop": False}, "size = 40 is not the model's image_size, 32"),
         ({"do_resize": False, "do_center_crop": False}, "do_resize = False without do_center_crop leaves images"),
@@ -177,7 +193,7 @@ def test_what_cannot_be_done_is_refused_by_file_and_key(options, match, nested, 
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_fast"])
 def test_texts_and_other_activations(activation, tmp_path):
     theirs = write_clip(tmp_path, activation)
     model = load_model(tmp_path)  # no tokenizer in it: open_clip's, which is OpenAI's
@@ -216,5 +232,5 @@ def test_missing_tensors_are_refused(folder):
     tensors = {name: tensor for name, tensor in load_file(path).items() if "text_model" not in name}
     path.unlink()
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"tensors of the CLIPModel are missing \(text_model\."):
+    with pytest.raises(UserError, match=r"not those of its config.json: 36 missing \(text_model\."):
         load_model(folder[0])

@@ -198,6 +198,10 @@ def test_mistakes_in_a_config_are_one_line(arguments, match, cache):
         ("https://example.org/clip.pt", "is an address: download the file, and give its path"),
         ("ViT-B-32:nowhere/weights.pt", "no such file 'nowhere/weights.pt'"),
         ("", "the name is empty"),
+        ("local-dir:", "local-dir:': the name is empty"),
+        ("ViT-B/31", "did you mean 'ViT-B/32'"),
+        ("ViT-L/14@335px", "did you mean 'ViT-L/14@336px'"),
+        ("timm/vit_base_patch16_224.augreg_in1k", "an image model of timm's goes to model.vision.timm_model_name"),
     ],
 )
 def test_names_of_nothing_are_one_line(name, match, cache):

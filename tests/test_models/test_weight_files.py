@@ -8,7 +8,9 @@ import os
 import pickle
 import zipfile
 from argparse import Namespace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from open_clip.model import CustomTextCLIP, convert_weights_to_fp16
@@ -48,6 +50,14 @@ WRAPPINGS = {
     "lightning": lambda t: {"state_dict": prefixed(t, "model."), "global_step": 7, "hyper_parameters": {"lr": 1e-3}},
     "compiled tower": lambda t: {name.replace("visual.", "visual._orig_mod."): each for name, each in t.items()},
     "model": lambda t: {"model": t, "epoch": 1, "optimizer": {"state": {}}},
+    "numpy and argparse beside it": lambda t: {
+        "model": t,
+        "args": Namespace(lr=0.1, tags=["a"]),
+        "best": np.float64(0.5),
+        "epoch": np.int64(3),
+        "history": np.arange(4.0),
+        "done": np.bool_(True),
+    },
     "half": lambda t: {name: each.half() for name, each in t.items()},
 }
 
@@ -192,8 +202,8 @@ def bad_file(kind, folder):
         path.write_bytes(path.read_bytes()[:-5000])
     elif kind == "quantised":
         torch.save({**tensors, "visual.conv1.weight": tensors["visual.conv1.weight"].to(torch.int8)}, path)
-    elif kind in ("namespace", "whole module", "number", "zip"):
-        values = {"namespace": {"args": Namespace(lr=1), "state_dict": tensors}, "whole module": open_clip_model()}
+    elif kind in ("path", "whole module", "number", "zip"):
+        values = {"path": {"output": Path("runs"), "state_dict": tensors}, "whole module": open_clip_model()}
         torch.save(values.get(kind, {"lr": 3}), path)
         if kind == "zip":
             with zipfile.ZipFile(path, "w") as archive:
@@ -234,7 +244,7 @@ def bad_file(kind, folder):
         ("cut safetensors", r"damaged, cut short or no safetensors file \([\d,]+ bytes"),
         ("cut zip", r"damaged or cut short \([\d,]+ bytes\): copy or download it again"),
         ("cut legacy", "damaged or cut short"),
-        ("namespace", r"holds objects of Python \(argparse\.Namespace\), which only running code"),
+        ("path", r"holds objects of Python \(pathlib\.(_local\.)?PosixPath\), which only running code"),
         ("whole module", r"holds objects of Python \(open_clip\.model\.CLIP\).* save the model's state_dict alone"),
         ("number", "holds no tensors of a model"),
         ("quantised", "quantised weights .'visual.conv1.weight' is int8"),
@@ -309,6 +319,12 @@ def test_a_library_is_quoted_without_control_characters():
     error = RuntimeError("\x1b[1;31mLOAD REPORT\x1b[0m\n key\t\x1b]8;;http://x\x07missing\x00\r\n")
     assert one_line(error) == "LOAD REPORT key missing"
     assert one_line(RuntimeError("\x1b[0m")) == "RuntimeError"
+
+
+def test_a_file_of_torch_under_another_ending_says_so(tmp_path):
+    torch.save(open_clip_model().state_dict(), tmp_path / "clip.safetensors")
+    with pytest.raises(UserError, match=r"file of torch\.save and not of safetensors: rename it to 'clip\.pt'"):
+        load_model(tmp_path / "clip.safetensors")
 
 
 def test_a_file_read_twice_is_the_same(tmp_path):

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from bimodal_cl import train
+from bimodal_cl.models import build_model, load_model
+from tests.test_training.conftest import SMALL
 
 CLOCK = ("seconds", "data_seconds", "samples_per_second")
 
@@ -50,6 +52,27 @@ def test_resume_at_every_checkpoint_equals_no_interruption(write_config, tmp_pat
     for step in (3, 6, 9):  # an epoch has 5 steps
         assert train.main(["--config", str(part), "--resume", f"step_{step:08d}"]) == 0
         assert_equal_runs(tmp_path / "whole", tmp_path / "part")
+
+
+@pytest.mark.parametrize("after", ["gone", "another"])
+def test_resume_needs_nothing_of_the_model_it_started_from(write_config, tmp_path, after):
+    source = tmp_path / "source"
+    model = build_model(**SMALL["model"])
+    model.architecture = model.architecture.with_preprocess({"resize_mode": "squash", "mean": [0.5] * 3})
+    model.save(source)
+    write = partial(write_config, model=dict.fromkeys(SMALL["model"]) | {"pretrained": str(source)})
+    write = partial(write, checkpoint={"every": 3, "keep_last": 9})
+    assert train.main(["--config", str(write("whole"))]) == 0
+    part = write("part")
+    assert train.main(["--config", str(part)]) == 0
+    if after == "gone":
+        shutil.rmtree(source)
+    else:
+        model.architecture = model.architecture.with_preprocess({"resize_mode": "longest"})
+        model.save(source)
+    assert train.main(["--config", str(part), "--resume", "step_00000006"]) == 0
+    assert_equal_runs(tmp_path / "whole", tmp_path / "part")
+    assert load_model(tmp_path / "part").transform == load_model(tmp_path / "whole").transform
 
 
 def test_kill_and_resume_equals_no_interruption(write_config, tmp_path, start):
