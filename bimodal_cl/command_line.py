@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from bimodal_cl import __version__
+from bimodal_cl.config_names import find_value
 from bimodal_cl.errors import RunStopped, ServerFailed, UserError, did_you_mean
 from bimodal_cl.paths import expand_path
 
@@ -73,11 +74,30 @@ class Parser(argparse.ArgumentParser):
         self._given = self.spell(sys.argv[1:] if args is None else args)
         known, rest = super().parse_known_args(self._given, namespace)
         if rest:
-            flag = rest[0].split("=")[0]
+            flag, equals, _ = rest[0].partition("=")
             if flag.startswith("-"):
                 raise UserError(f"{self.prog}: unknown flag '{flag}'{self.suggest(flag)}")
-            raise UserError(f"{self.prog}: unexpected argument '{flag}'")
+            meant = ""
+            if equals:  # "lr=1e-4", as other programs take it
+                meant = f"; did you mean '--{flag}'?" if f"--{flag}" in self._option_string_actions else ""
+                meant = meant or self.suggest(f"--{flag}")
+            raise UserError(f"{self.prog}: unexpected argument '{flag}'{meant}")
+        self._warn_of_repeats(self._given)
         return known, rest
+
+    def _warn_of_repeats(self, argv: Sequence[str]) -> None:
+        """Of a flag with one value that is given twice with different ones, the last counts, as scripts expect."""
+        values: dict[str, list[str]] = {}
+        for number, word in enumerate(argv):
+            if word == "--":
+                break
+            flag, equals, value = word.partition("=")
+            action = self._option_string_actions.get(flag)
+            if action is not None and action.nargs is None and not isinstance(action, argparse._AppendAction):
+                values.setdefault(flag, []).append(value if equals else " ".join(argv[number + 1 : number + 2]))
+        for flag, given in values.items():
+            if len(set(given)) > 1:
+                warnings.warn(f"{flag} is given {len(given)} times; the last one counts: {given[-1]}", stacklevel=2)
 
     def spell(self, argv: Sequence[str]) -> list[str]:
         """Return arguments with ``-`` and ``_`` within flags as this parser spells them: either will do."""
@@ -106,12 +126,13 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             what = action.metavar or "/".join(action.option_strings) or action.dest
-            raise UserError(f"{self.prog}: unknown {what} '{value}'{did_you_mean(str(value), action.choices)}")
+            meant = find_value(str(value), map(str, action.choices)) or str(value)
+            raise UserError(f"{self.prog}: unknown {what} '{value}'{did_you_mean(meant, action.choices)}")
 
     def error(self, message: str) -> NoReturn:
         """Raise the user's mistake; where a flag is missing, one that nobody knows may be meant for it."""
         if message.startswith("the following arguments are required"):
-            for flag in (given.split("=")[0] for given in self._given if given.startswith("--")):
+            for flag in (given.split("=")[0] for given in self._given if given.startswith("-")):
                 near = self.suggest(flag)
                 if flag not in self._option_string_actions and near:
                     raise UserError(f"{self.prog}: unknown flag '{flag}'{near}")
@@ -123,7 +144,7 @@ def path_text(text: str) -> str:
     try:
         return expand_path(text)
     except UserError as error:
-        raise argparse.ArgumentTypeError(f"{error}, in '{text}'") from None
+        raise argparse.ArgumentTypeError(f"{error}, in '{text}'" if text.strip() else str(error)) from None
 
 
 def path_argument(text: str) -> Path:

@@ -15,18 +15,30 @@ from pydantic import (
     Field,
     PlainSerializer,
     SerializerFunctionWrapHandler,
+    field_validator,
     model_serializer,
     model_validator,
 )
 
 from bimodal_cl.paths import expand_path
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
+
+def _no_truth(value: Any) -> Any:
+    """YAML's ``yes`` would be the number 1 of whatever is counted."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+NotTruth = BeforeValidator(_no_truth)
+Fraction = Annotated[float, Field(ge=0, le=1), NotTruth]
+BelowOne = Annotated[float, Field(ge=0, lt=1), NotTruth]
+Weight = Annotated[float, Field(gt=0, le=1), NotTruth]
+Positive = Annotated[float, Field(gt=0), NotTruth]
+NotNegative = Annotated[float, Field(ge=0), NotTruth]
+Cosine = Annotated[float, Field(ge=-1, le=1), NotTruth]
+Count = Annotated[int, Field(ge=1), NotTruth]
+CountOrZero = Annotated[int, Field(ge=0), NotTruth]
 PathText = Annotated[str, AfterValidator(expand_path)]  # holds, and config.yaml stores, what ~ and $NAME stood for
 
 
@@ -55,7 +67,7 @@ def _as_sets(value: Any) -> Any:
     """A folder alone stands for a list of one."""
     values = [value] if isinstance(value, str | dict) else value
     if not isinstance(values, list | tuple):
-        return values
+        raise ValueError("should be a folder, or a list of {folder, repeat | weight}")
     return [{"folder": each} if isinstance(each, str) else each for each in values]
 
 
@@ -82,6 +94,13 @@ class Data(Section):
     cache_dir: PathText | None = Field(None, description="where shards from elsewhere are kept; null: the user's cache")
     cache_gb: NotNegative = Field(16.0, description="GiB of shards kept there; 0: rows are fetched one by one")
     allow_pipe: bool = Field(False, description="run the commands of pipe: shards")
+
+    @field_validator("crop_scale", mode="before")
+    @classmethod
+    def _crop_is_a_pair(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != 2:
+            raise ValueError("should be [smallest, largest], such as [0.9, 1.0]")
+        return value
 
     @model_validator(mode="after")
     def _weights_for_all_or_none(self) -> Data:
@@ -113,13 +132,24 @@ class VisionTower(Section):
     timm_proj: Literal["linear", "mlp", ""] | None = Field(None, description="timm: linear, mlp or empty")
     timm_drop: BelowOne | None = Field(None, description="timm: head dropout")
     timm_drop_path: BelowOne | None = Field(None, description="timm: stochastic depth")
-    layers: int | list[int] | None = Field(None, description="ViT: blocks; ResNet: four numbers of blocks")
+    layers: Annotated[int | list[int], NotTruth] | None = Field(
+        None, description="ViT: blocks; ResNet: four numbers of blocks"
+    )
     width: Count | None = Field(None, description="ViT: width")
     head_width: Count | None = Field(None, description="ViT: width of an attention head")
     mlp_ratio: Positive | None = Field(None, description="ViT: width of the MLP over width")
     patch_size: Count | None = Field(None, description="ViT: patch side in pixels")
     patch_dropout: BelowOne | None = Field(None, description="ViT: share of patches left out in training (FLIP)")
     pool_type: Literal["tok", "avg"] | None = Field(None, description="ViT: of the class token, or of all patches")
+
+    @field_validator("layers")
+    @classmethod
+    def _some_blocks(cls, layers: int | list[int] | None) -> int | list[int] | None:
+        if isinstance(layers, list) and len(layers) != 4:
+            raise ValueError("should be four numbers of blocks for a ResNet, one number for a ViT")
+        if layers is not None and min(layers if isinstance(layers, list) else [layers]) < 1:
+            raise ValueError("there must be at least one block")
+        return layers
 
 
 class TextTower(Section):
@@ -130,7 +160,9 @@ class TextTower(Section):
     hf_tokenizer_name: PathText | None = Field(None, description="its tokenizer, where that is another folder or name")
     hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")
     hf_proj_type: str | None = Field(None, description="linear or mlp")
-    context_length: Count | None = Field(None, description="tokens of a caption; longer ones are cut")
+    context_length: Annotated[int, Field(ge=3), NotTruth] | None = Field(
+        None, description="tokens of a caption, its first and last included; longer ones are cut"
+    )
     vocab_size: Count | None = Field(None, description="open_clip: 49408")
     width: Count | None = Field(None, description="transformer: width")
     heads: Count | None = Field(None, description="transformer: attention heads")
@@ -209,7 +241,9 @@ class SigLIP(LossSection):
     name: Literal["siglip"]
     tau_init: Positive = Field(0.1, description="initial temperature")
     tau_min: Positive = Field(0.01, description="the temperature stays above it")
-    bias_init: Annotated[float, Field(ge=-1e4, le=1e4)] = Field(-10.0, description="initial bias of the logits")
+    bias_init: Annotated[float, Field(ge=-1e4, le=1e4), NotTruth] = Field(
+        -10.0, description="initial bias of the logits"
+    )
 
 
 class CyCLIP(MarginSection):
@@ -228,15 +262,13 @@ class MACL(TableSection):
     name: Literal["macl"]
     tau_base: Positive = Field(0.1, description="temperature at the base alignment")
     alpha: NotNegative = Field(0.5, description="how strongly the temperature follows the alignment")
-    alignment_base: Annotated[float, Field(ge=-1, le=1)] = Field(0.0, description="alignment with tau = tau_base")
+    alignment_base: Cosine = Field(0.0, description="alignment with tau = tau_base")
     alignment: Literal["batch", "anchor"] = Field("batch", description="of the batch, or one for each image and text")
-    mu: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="anchor: weight of the new alignment")
+    mu: Weight = Field(0.1, description="anchor: weight of the new alignment")
     reweight: bool = Field(True, description="gradient scale one; false is the paper's ablation")
     text_tau_base: Positive | None = Field(None, description="texts' tau_base; null: the images'")
     text_alpha: NotNegative | None = Field(None, description="texts' alpha; null: the images'")
-    text_alignment_base: Annotated[float, Field(ge=-1, le=1)] | None = Field(
-        None, description="texts' alignment_base; null: the images'"
-    )
+    text_alignment_base: Cosine | None = Field(None, description="texts' alignment_base; null: the images'")
 
 
 class SogCLR(TableSection):
@@ -244,7 +276,7 @@ class SogCLR(TableSection):
 
     name: Literal["sogclr"]
     tau: Positive = Field(0.05, description="fixed temperature")
-    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="weight of the new value in u")
+    gamma: Weight = Field(0.8, description="weight of the new value in u")
     gamma_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: from 1 to gamma by half time"
     )
@@ -257,21 +289,19 @@ class ISogCLR(TableSection):
     tau_init: Positive = Field(0.01, description="initial temperature of every image and text")
     tau_min: Positive = Field(0.005, description="lower bound of the temperatures")
     tau_max: Positive = Field(1.0, description="upper bound of the temperatures")
-    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="weight of the new value in u")
+    gamma: Weight = Field(0.8, description="weight of the new value in u")
     gamma_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: from 1 to gamma by half time"
     )
     rho: NotNegative = Field(6.0, description="KL radius; above log of the negatives, tau falls to tau_min")
     rho_fraction: Fraction | None = Field(None, description="rho as a share of log of the negatives, instead of rho")
-    beta: Annotated[float, Field(gt=0, le=1)] = Field(0.9, description="weight of the new temperature gradient")
+    beta: Weight = Field(0.9, description="weight of the new temperature gradient")
     eta: Positive = Field(0.03, description="step size of the temperatures")
     eta_schedule: Literal["constant", "cosine", "exp"] = Field(
         "constant", description="how eta falls over the training"
     )
     eta_min: NotNegative = Field(1e-4, description="cosine, exp: what eta falls towards")
-    eta_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.00124, description="exp: what is left of eta - eta_min at the end"
-    )
+    eta_decay: Weight = Field(0.00124, description="exp: what is left of eta - eta_min at the end")
     tau_optimizer: Literal["momentum", "adam"] = Field(
         "momentum", description="of the temperatures (FastCLIP-v2: adam)"
     )
@@ -286,7 +316,7 @@ class RGCLGlobal(TableSection):
     name: Literal["rgcl_g"]
     tau_init: Positive = Field(0.07, description="initial temperature")
     tau_min: Positive = Field(0.01, description="the temperature stays above it")
-    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.2, description="weight of the new value in u")
+    gamma: Weight = Field(0.2, description="weight of the new value in u")
     gamma_schedule: Literal["constant", "cosine"] = Field("cosine", description="cosine: from 1 to gamma by half time")
     rho: NotNegative = Field(6.5, description="KL radius; above log of the negatives, tau falls to tau_min")
     rho_fraction: Fraction | None = Field(None, description="rho as a share of log of the negatives, instead of rho")
@@ -347,7 +377,7 @@ class Config(Section):
     """A training run."""
 
     output: PathText = Field(description="the run's folder")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**63), NotTruth] = Field(
         0, description="of initialization, sample order, augmentation and dropout"
     )
     data: Data

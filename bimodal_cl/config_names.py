@@ -11,7 +11,8 @@ from bimodal_cl.errors import nearest
 
 # key: its other names, without section, in lower case with "_"
 _OTHER_NAMES = {
-    "output": "name logs log_dir out output_dir output_folder outdir out_dir save_dir run_dir run_name exp_name",
+    "output": "name logs log_dir out output_dir output_folder outdir out_dir save_dir run_dir run_name exp_name "
+    "checkpoint_dir ckpt_dir",
     "seed": "random_seed manual_seed",
     "data.train": "train_data train_file train_image_root train_shards train_dir train_path training_data dataset data "
     "data_dir data_path dataset_path shards folder root webdataset cc3m_ann_path cc3m_img_root",
@@ -19,7 +20,7 @@ _OTHER_NAMES = {
     "data.train.repeat": "repeats times epochs upsampling upsampling_factor",
     "data.train.weight": "ratio share prob probability proportion sampling_weight",
     "data.val": "val_data validation val_file val_dir val_path valid validation_data eval_data test_data test_file "
-    "val_coco_file val_flickr_file retrieval_data",
+    "data_test val_coco_file val_flickr_file retrieval_data",
     "data.zero_shot": "imagenet_val imagenet_v2 imagenet zeroshot zero_shot_data zs_dataset zs_datafolder zs_data",
     "data.num_workers": "workers n_workers dataloader_workers loader_workers num_proc num_threads",
     "data.crop_scale": "scale aug_cfg random_resized_crop rrc_scale crop crop_min",
@@ -35,6 +36,7 @@ _OTHER_NAMES = {
     "model.vision.patch_dropout": "force_patch_dropout",
     "model.vision.layers": "depth num_layers num_hidden_layers",
     "model.vision.width": "vision_width hidden_size",
+    "model.vision.head_width": "heads num_heads num_attention_heads head_dim",
     "model.text.hf_model_name": "text_encoder text_model hf_model",
     "model.text.hf_tokenizer_name": "tokenizer tokenizer_name hf_tokenizer",
     "model.text.hf_pooler_type": "pooler_type pooler hf_pooler",
@@ -96,22 +98,37 @@ _NO_KEY = {
     "csv_separator csv_img_key csv_caption_key": "bimodal-prep write csv makes shards of a table first",
     "world_size dist_url dist_backend distributed no_distributed local_rank rank num_processes num_gpus n_gpus gpus "
     "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch starts them",
-    "opt optimizer optimizer_name": "the optimizer is AdamW: optim.beta1, optim.beta2, optim.eps, optim.weight_decay",
+    "opt optimizer optimizer_name optim_name": "the optimizer is AdamW: optim.beta1, optim.beta2, "
+    "optim.eps, optim.weight_decay",
     "report_to wandb wandb_project_name wandb_notes wandb_project tensorboard debug copy_codebase log_local": "a run "
     "writes metrics.jsonl, and bimodal-eval report shows it",
-    "checkpoint ckpt resume_from resume_from_checkpoint ckpt_path auto_resume": "--resume latest, best or PATH "
-    "continues a run, and model.pretrained starts from weights",
+    "checkpoint ckpt resume_from resume_from_checkpoint ckpt_path checkpoint_path auto_resume resume": "--resume "
+    "latest, best or PATH continues a run, and model.pretrained starts from weights",
     "learnable_temp personalized_tau temperature_scheme": "loss.name says it: sogclr has a fixed temperature, clip and "
     "rgcl_g learn one, isogclr learns one for each image and text",
     "evaluate eval eval_only zs_only": "bimodal-eval scores a run",
+    "grad_checkpointing gradient_checkpointing activation_checkpointing torchcompile compile torch_compile torchscript "
+    "trace use_bnb_linear": "there is no such way to save memory or time; leave it out",
+    "lock_image lock_image_unlocked_groups lock_image_freeze_bn_stats lock_text lock_text_unlocked_layers "
+    "lock_text_freeze_layer_norm freeze freeze_vision freeze_text freeze_image": "both towers are always trained",
+    "image_mean image_std image_interpolation image_resize_mode mean std interpolation": "the preprocessing comes with "
+    "the model: model.pretrained",
+    "force_quick_gelu quick_gelu force_custom_text": "architecture and weights bring it: model.name, model.pretrained",
+    "epochs_cooldown lr_cooldown_power": "after the warm-up the learning rate is optim.schedule: cosine or constant",
+    "use_bn_sync sync_bn sync_batchnorm": "batch norms see the images of their own process; leave it out",
+    "ema model_ema use_ema label_smoothing distill_model distill_pretrained coca_caption_loss_weight "
+    "coca_contrastive_loss_weight loss_dist_impl dropout": "there is nothing like it here; leave it out",
+    "remote_sync remote_sync_frequency remote_sync_protocol": "a run stays in its folder, output; copy it from there",
 }
 
 # value: its other spellings
 _OTHER_VALUES = {
     "float32": "fp32 f32 32 32_true full single no float tf32",
+    "fp32": "float32 f32 32 32_true full single no float tf32",
     "bf16": "bfloat16 amp_bf16 amp_bfloat16 pure_bf16 bf16_mixed bf16_true fp_bf16",
     "fp16": "float16 half f16 16 16_mixed amp amp_fp16 pure_fp16",
-    "auto": "cuda gpu mps cuda:0 xpu npu",
+    "auto": "cuda gpu mps xpu npu cuda:0 cuda:1 cuda:2 cuda:3 0",
+    "cuda": "gpu nvidia 0 cuda0 gpu:0",
     "constant": "const none fixed flat",
     "clip": "infonce info_nce nce ntxent nt_xent contrastive clip_loss softmax",
     "siglip": "sigmoid siglip_loss",
@@ -155,7 +172,8 @@ def find_meant(given: str, keys: Sequence[str]) -> list[str]:
     near = nearest(name, beside, similarity=0.85)
     if near is not None:
         return [beside[near]]
-    named = [key for key in keys if name in _OTHER_NAMES.get(key, "").split()]
+    called = {name, _plain(given.replace(".", "_"))}  # data.path: what others call data_path
+    named = [key for key in keys if called.intersection(_OTHER_NAMES.get(key, "").split())]
     same = [key for key, last in last_names.items() if last == name and key != given]
     for found in ([key for key in named if key in beside.values()], named if not same else [], same):
         if found:

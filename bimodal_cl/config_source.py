@@ -24,7 +24,9 @@ from bimodal_cl.errors import UserError, did_you_mean, nearest
 from bimodal_cl.text_files import NotText, read_text
 
 Keys = tuple[str, ...]
-_CHOICE = re.compile(r"constrained-\w+|literal\[.*\]|int|list\[.*\]")  # pydantic's names for the types of a field
+_CHOICE = re.compile(
+    r"function-before\[.*\]|constrained-\w+|literal\[.*\]|int|list\[.*\]"
+)  # pydantic's names for the types of a field
 REPLACED_WHOLE = ("loss",)  # which keys it has depends on its name
 
 
@@ -139,9 +141,11 @@ def suggest_flag(flag: str, flags: Iterable[str]) -> str:
     section, _, name = given.rpartition(".")
     beside = [key.rpartition(".")[2] for key in keys if section and key.rpartition(".")[0] == section]
     inside = [f"--{key}" for key in keys if key.startswith(f"{given}.")]
-    if section and inside:
+    if inside and (section or not (is_known(given, keys) or why_no_key(given))):
         return f": a section; its flags: {', '.join(inside)}"
-    return _suggest(given, keys, "--") or (did_you_mean(name, beside) if beside else did_you_mean(flag, flags))
+    if beside:
+        return _suggest(given, keys, "--") or did_you_mean(name, beside)
+    return _suggest(given, keys, "--") or "; --help lists all flags"
 
 
 def _suggest(given: str, keys: Sequence[str], dashes: str = "") -> str:
@@ -149,7 +153,9 @@ def _suggest(given: str, keys: Sequence[str], dashes: str = "") -> str:
     name = given.rpartition(".")[2]
     meant = find_meant(given, keys)
     why = why_no_key(name)
-    if why is not None and not any(key.rpartition(".")[2] == name for key in meant):
+    if why is None or any(key.rpartition(".")[2] == name for key in meant):
+        why = why_no_key(given.replace(".", "_"))  # optim.name: what others call optim_name
+    if why is not None:
         return f": {why}"
     names = [f"'{dashes}{key}'{in_steps(name, key)}" for key in meant]
     return f"; did you mean {' or '.join(filter(None, [', '.join(names[:-1]), *names[-1:]]))}?" if names else ""

@@ -25,8 +25,11 @@ def expand_path(text: str) -> str:
         text: a path, a URL, or a name that is neither.
 
     Raises:
-        UserError: a variable that is not set, or a user who does not exist; named in the message.
+        UserError: no path at all, as from ``"$NAME"`` with nothing in it (a ``Path`` would make the current folder of
+            it); a variable that is not set, or a user who does not exist; named in the message.
     """
+    if not text.strip():
+        raise UserError("the path is empty")
     if text.lower().startswith(_COMMAND):
         return text
     if text.startswith(_LOCAL_FOLDER):

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -18,6 +19,9 @@ from bimodal_cl.config_checks import SettingRefused, check_config
 from bimodal_cl.config_source import add_flags, changed_keys, flags_given, load_config, save_config, suggest_flag
 from bimodal_cl.errors import UserError
 from bimodal_cl.launch_checks import check_launch, read_launcher_flags
+
+if TYPE_CHECKING:
+    from bimodal_cl.trainer import Trainer
 
 CONFIG_FILE = "config.yaml"
 
@@ -64,6 +68,27 @@ def build_parser() -> Parser:
 
 
 def _train(argv: Sequence[str]) -> None:
+    # config_checks says it of the key, in fewer words.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    with _warned_of_unless_refused():
+        run = _set_up(argv)
+    if run is None:
+        return
+    config, trainer = run
+    if trainer.accelerator.is_main_process:
+        try:
+            trainer.folder.mkdir(parents=True, exist_ok=True)
+            save_config(config, trainer.folder / CONFIG_FILE)
+        except OSError as error:  # what the look at permissions could not tell, such as a read-only disk
+            raise UserError(f"output: {trainer.folder} cannot be written: {error.strerror}") from None
+    trainer.accelerator.wait_for_everyone()
+    trainer.run()
+    trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
+    trainer.accelerator.end_training()
+
+
+def _set_up(argv: Sequence[str]) -> tuple[Config, Trainer] | None:
+    """Do everything that may refuse a run; None where something was to be printed and nothing to be trained."""
     with _said_once_per_machine():
         arguments = build_parser().parse_args(argv)
         config = load_config(arguments.config, flags_given(arguments))
@@ -71,15 +96,13 @@ def _train(argv: Sequence[str]) -> None:
             raise UserError("--resume has no effect with --profile-data, which trains nothing: leave one of them out")
         check_launch(config, os.environ, read_launcher_flags())
         check_config(config)
-    # config_checks says it of the key, in fewer words.
-    warnings.filterwarnings("ignore", message="This DataLoader will create")
     if arguments.print_config:
         print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
-        return
+        return None
     folder = Path(config.output)
     if arguments.profile_data is not None:
         _profile_data(config, folder, arguments.profile_data)
-        return
+        return None
     with _said_once_per_machine():
         checkpoint = _prepare_folder(folder, config, arguments.resume)
 
@@ -89,16 +112,16 @@ def _train(argv: Sequence[str]) -> None:
         trainer = build_trainer(config, folder, checkpoint)
     if checkpoint is not None:
         trainer.resume(checkpoint)
-    if trainer.accelerator.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_config(config, folder / CONFIG_FILE)
-        except OSError as error:  # what the look at permissions could not tell, such as a read-only disk
-            raise UserError(f"output: {folder} cannot be written: {error.strerror}") from None
-    trainer.accelerator.wait_for_everyone()
-    trainer.run()
-    trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
-    trainer.accelerator.end_training()
+    return config, trainer
+
+
+@contextmanager
+def _warned_of_unless_refused() -> Iterator[None]:
+    """Hold warnings back until nothing can refuse the run any more: a refusal is one line, with none before it."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.command_line import path_text
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.config_names import find_value
+from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.text_files import read_text
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from bimodal_cl.models import DualEncoder
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+_DEVICES = ("cuda", "cpu", "mps", "auto")
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,13 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError:  # its message lists all kinds of processors that torch was ever built for
+        meant = find_value(name, _DEVICES) or name
+        raise UserError(f"--device {name}: no such device{did_you_mean(meant, _DEVICES)}") from None
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name}: {reason}{did_you_mean(name, ('auto', 'cpu', 'cuda', 'mps'))}") from None
+        raise UserError(f"--device {name}: this machine has none: {one_line(error)}") from None
     return device
 
 

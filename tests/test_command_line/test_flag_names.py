@@ -7,7 +7,8 @@ import pytest
 import data_prep.cli
 import eval.cli
 from bimodal_cl.command_line import run_command
-from bimodal_cl.errors import did_you_mean
+from bimodal_cl.errors import UserError, did_you_mean
+from eval.encode import resolve_device
 
 WRITE = ["write", "folder", "--images", "x"]
 
@@ -20,6 +21,10 @@ WRITE = ["write", "folder", "--images", "x"]
         (eval.cli.main, ["retrieval", "run", "--num_workers", "2"], "did you mean '--workers'?"),
         (eval.cli.main, ["retrieval", "run", "--output", "x"], "did you mean '--to'?"),
         (eval.cli.main, ["retrieval", "run", "--amp", "x"], "did you mean '--precision'?"),
+        (eval.cli.main, ["retrieval", "run", "--precision", "float32"], "'float32'; did you mean 'fp32'?"),
+        (eval.cli.main, ["retrieval", "run", "--precision", "bfloat16"], "'bfloat16'; did you mean 'bf16'?"),
+        (eval.cli.main, ["retrieval", "run", "--precision", "amp"], "'amp'; did you mean 'fp16'?"),
+        (eval.cli.main, ["retrieval", "run", "-d", "x"], "unknown flag '-d'; valid: --batch-size"),
         (eval.cli.main, ["zero-shot", "run", "--prompts", "x"], "did you mean '--templates'?"),
         (eval.cli.main, ["report", "--run", "x"], "'--run'; RUN is given without a flag"),
         (eval.cli.main, ["retrieval", "run", "--datta", "x"], "did you mean '--data'?"),
@@ -43,6 +48,33 @@ def test_either_of_dash_and_underscore_will_do(tmp_path, capsys):
     assert "no such folder" in capsys.readouterr().err  # and no word about flags
     assert eval.cli.main(["retrieval", "run", "--data", "x", "--batch_size", "7", "--print_config"]) == 0
     assert "batch_size: 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--to", "a", "--to=b"], "warning: --to is given 2 times; the last one counts: b\n"),
+        (["--to", "a", "--to", "a"], ""),
+        (
+            ["--batch-size", "7", "--batch_size", "8"],
+            "warning: --batch-size is given 2 times; the last one counts: 8\n",
+        ),
+        (["--config", "{0}/one.yaml", "--config", "{0}/two.yaml"], "warning: --config is given 2 times"),
+    ],
+)
+def test_a_flag_that_replaces_an_earlier_one_is_named(flags, expected, tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text("name: set\n")
+    flags = [flag.format(tmp_path) for flag in flags]
+    assert eval.cli.main(["retrieval", "run", "--data", "x", *flags, "--print-config"]) == 0
+    shown = capsys.readouterr().err
+    assert shown.startswith(expected) and shown.count("\n") == bool(expected)
+
+
+@pytest.mark.parametrize(("device", "expected"), [("gpu", "'cuda'"), ("CPU", "'cpu'"), ("cuda0", "'cuda'")])
+def test_a_device_that_is_none_is_answered_with_the_nearest(device, expected):
+    with pytest.raises(UserError, match=f"^--device {device}: no such device; did you mean {expected}\\?$"):
+        resolve_device(device)
 
 
 @pytest.mark.parametrize(

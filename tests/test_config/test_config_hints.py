@@ -65,6 +65,10 @@ FLAGS = """
 --image_encoder            --model.vision.timm_model_name
 --loss.roh                 --loss.rho
 --resum                    --resume
+--model.vision.heads       --model.vision.head_width
+--data.path                --data.train
+--data.test                --data.val
+--checkpoint.dir           --output
 """
 
 
@@ -99,6 +103,17 @@ def test_flags_name_the_flag_that_is_meant(given, meant, tmp_path, capsys):
         ("--personalized_tau", "isogclr learns one for each"),
         ("--model.vision", "a section; its flags: --model.vision.timm_model_name"),
         ("--train.foo", "valid: device, evaluate_every"),
+        ("--optim", "a section; its flags: --optim.learning_rate"),
+        ("--optim.name", "the optimizer is AdamW"),
+        ("--checkpoint.resume", "--resume latest, best or PATH"),
+        ("--grad-checkpointing", "no such way to save memory"),
+        ("--torchcompile", "no such way to save memory or time"),
+        ("--lock-image", "both towers are always trained"),
+        ("--image-mean", "the preprocessing comes with the model"),
+        ("--use-bn-sync", "batch norms see the images of their own process"),
+        ("--epochs-cooldown", "optim.schedule: cosine or constant"),
+        ("--ema", "there is nothing like it here"),
+        ("--unheard-of", "'--unheard-of'; --help lists all flags"),
     ],
 )
 def test_flags_without_a_key_say_why(given, why, tmp_path, capsys):
@@ -123,6 +138,22 @@ def test_flags_without_a_key_say_why(given, why, tmp_path, capsys):
         ({"loss": "macl"}, "loss: should be a mapping of keys, such as loss.name: macl, got 'macl'"),
         ({"model": "ViT-B-32"}, "such as model.name: ViT-B-32"),
         ({"loss": {"name": "clip", "tile_size": "full"}}, "loss.tile_size: input should be a valid integer, unable"),
+        (
+            {"loss": {"name": "clip", "tile_size": 0}},
+            "loss.tile_size: input should be greater than or equal to 1, or 'au",
+        ),
+        ({"seed": True}, "seed: should be a number, got True"),
+        ({"optim": {"learning_rate": True}}, "optim.learning_rate: should be a number, got True"),
+        ({"data": {"train": None}}, "data.train: should be a folder, or a list of {folder, repeat | weight}, got None"),
+        ({"data": {"train": "x", "crop_scale": [0.5]}}, "data.crop_scale: should be [smallest, largest], such as [0.9"),
+        ({"data": {"train": "x", "crop_scale": 0.5}}, "data.crop_scale: should be [smallest, largest], such as [0.9"),
+        ({"model": {"vision": {"layers": 0}}}, "model.vision.layers: there must be at least one block, got 0"),
+        ({"model": {"vision": {"layers": [1, 0, 1, 1]}}}, "model.vision.layers: there must be at least one block"),
+        (
+            {"model": {"vision": {"layers": [1, 2]}}},
+            "model.vision.layers: should be four numbers of blocks for a ResNet",
+        ),
+        ({"model": {"text": {"context_length": 2}}}, "model.text.context_length: input should be greater than or equa"),
     ],
 )
 def test_files_name_the_key_that_is_meant(changes, expected, tmp_path, capsys):
@@ -151,6 +182,13 @@ def test_files_name_the_key_that_is_meant(changes, expected, tmp_path, capsys):
 def test_values_name_the_value_that_is_meant(flag, value, meant, tmp_path, capsys):
     line = refusal(capsys, "--config", write(tmp_path), flag, value)
     assert line.startswith(f"error: {flag}: ") and f"did you mean '{meant}'?" in line
+
+
+def test_an_argument_without_dashes_is_answered_with_the_flag(tmp_path, capsys):
+    path = write(tmp_path)
+    line = refusal(capsys, "--config", path, "train.num_epochs=3")
+    assert "unexpected argument 'train.num_epochs'; did you mean '--train.num_epochs'?" in line
+    assert "did you mean '--optim.learning_rate'?" in refusal(capsys, "--config", path, "lr=1e-4")
 
 
 def test_a_count_of_epochs_is_told_from_one_of_steps(tmp_path, capsys):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from bimodal_cl.classifier import build_classifier
-from bimodal_cl.encode_once import TEXTS_AT_ONCE, evaluation_mode
+from bimodal_cl.encode_once import TEXTS_AT_ONCE, distinct_images, distinct_texts, evaluation_mode
 from bimodal_cl.errors import UserError
 from bimodal_cl.validation import encode_labelled, encode_pairs, evaluate_retrieval, evaluate_zero_shot
 
@@ -151,3 +151,27 @@ def test_a_class_is_the_renormalised_mean_of_its_prompts():
 def test_refuses_what_cannot_be_scored(call, message):
     with pytest.raises(UserError, match=message):
         call(ColourEncoder())
+
+
+@pytest.mark.parametrize(("device", "images", "texts"), [("cpu", 32, 64), ("meta", 128, 256)])
+def test_an_accelerator_sees_larger_batches_of_one_shape(device, images, texts):
+    """Torch's device "meta" stands for a GPU here: what is sent there leaves the CPU."""
+    seen = []
+
+    class Tower:
+        def encode_image(self, pixels):
+            assert pixels.device.type == device
+            seen.append(len(pixels))
+            return torch.zeros(len(pixels), 3)
+
+        def encode_text(self, texts):
+            seen.append(len(texts))
+            return torch.zeros(len(texts), 3)
+
+    for distinct, item, expected in ((distinct_images, torch.zeros(3, 2, 2), images), (distinct_texts, "a", texts)):
+        inputs = distinct(Tower(), torch.device(device), torch.device("cpu"))
+        for number in range(expected + 1):
+            inputs.add(number, item)
+        assert inputs.features().shape == (expected + 1, 3)
+        assert seen == [expected, expected]
+        seen.clear()

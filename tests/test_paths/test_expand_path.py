@@ -56,6 +56,9 @@ def test_a_path_that_exists_with_its_dollar_is_that_path():
         ("$NOWHERE/a", r"the variable \$NOWHERE is not set"),
         ("a/${NOWHERE}", r"the variable \$NOWHERE is not set"),
         ("~nobody-of-that-name/a", "no user whose home ~nobody-of-that-name"),
+        ("", "the path is empty"),
+        (" ", "the path is empty"),
+        ("local-dir:", "the path is empty"),
     ],
 )
 def test_what_stands_for_nothing_is_refused_by_name(text, expected):
@@ -167,3 +170,23 @@ def test_the_file_of_arguments_may_hold_such_paths_too(tmp_path, capsys):
     Path("eval.yaml").write_text("data: $NOWHERE/val\n")
     assert eval.cli.main(["retrieval", "x", "--config", "eval.yaml"]) == 2
     assert "eval.yaml: data: the variable $NOWHERE is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "where"),
+    [
+        (train.main, ["--config", "run.yaml", "--output", ""], "--output: the path is empty"),
+        (train.main, ["--config", "run.yaml", "--data.train="], "--data.train: 0.folder: the path is empty"),
+        (train.main, ["--config", "run.yaml", "--resume", ""], "argument --resume: the path is empty"),
+        (data_prep.cli.main, ["write", "folder", "--images", "here", "--to", ""], "argument --to: the path is empty"),
+        (data_prep.cli.main, ["index", ""], "argument SHARDS: the path is empty"),
+        (eval.cli.main, ["retrieval", "run", "--data", ""], "argument --data: the path is empty"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(main, argv, where, capsys):
+    """What a script's ``--to "$FOLDER"`` gives where FOLDER holds nothing."""
+    Path("run.yaml").write_text(yaml.safe_dump(CONFIG))
+    assert main(argv) == 2
+    line = capsys.readouterr().err
+    assert where in line and line.count("\n") == 1
+    assert [each.name for each in Path().iterdir()] == ["run.yaml"]

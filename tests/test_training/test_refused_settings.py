@@ -52,6 +52,15 @@ def test_warnings_are_one_line_each(write_config, capsys):
     assert "loss: alpha=0: the temperatures are fixed" in lines[2]
 
 
+def test_a_refusal_is_the_only_line(write_config, tmp_path, capsys):
+    """Of a run that does not begin, nobody needs to know what else is odd."""
+    idle = {"optim": {"warmup_steps": 900, "schedule": "constant", "min_learning_rate": 1e-5}}
+    assert train.main(["--config", str(write_config(**idle, checkpoint={"best": "zero_shot/acc1"}))]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: checkpoint.best") and line.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_are_not_profiled_and_resumed_at_once(write_config, capsys):
     assert train.main(["--config", str(write_config()), "--profile-data", "2", "--resume", "latest"]) == 2
     assert "--resume has no effect with --profile-data" in capsys.readouterr().err
