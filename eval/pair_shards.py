@@ -43,21 +43,14 @@ def open_pairs(path: Path, split: str) -> Manifest:
 
 
 def _index(folder: Path) -> Manifest:
-    """Make the manifest of CLIP_benchmark's shards from the headers of the tars that ``nshards.txt`` counts."""
+    """Make the manifest of CLIP_benchmark's shards from the headers of the tars."""
     from bimodal_cl.data import Manifest, Shard, index_shard
+    from bimodal_cl.data.labelled import list_numbered_shards
 
-    path = folder / _NUM_SHARDS
-    try:
-        count = int(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: must hold the number of tars: {error}") from None
     shards = []
-    for name in (f"{number}.tar" for number in range(count)):
-        if not (folder / name).is_file():
-            raise UserError(f"shard {folder / name}: missing, though {_NUM_SHARDS} says {count}")
-        index = index_shard(folder / name, "lines")
-        texts = int(index.caption_count.sum())
-        shards.append(Shard(name, len(index), texts, (folder / name).stat().st_size))
+    for path in list_numbered_shards(folder):
+        index = index_shard(path, "lines")
+        shards.append(Shard(path.name, len(index), int(index.caption_count.sum()), path.stat().st_size))
     if not sum(shard.num_texts for shard in shards):
         raise UserError(
             f"{folder}: its tars hold no captions; images with labels are scored by `bimodal-eval zero-shot`"

@@ -200,7 +200,7 @@ def _open_shards(path: Path, part: Path, name: str, given: Path | None) -> Label
     labels: list[Label] = []
     places: list[tuple[Path, str, int, int]] = []
     left_out: Counter[str] = Counter()
-    for shard in _list_shards(part):
+    for shard in list_numbered_shards(part):
         with open_samples(shard) as tar:
             if tar.damage is not None:
                 raise UserError(f"shard {shard}: {tar.damage.reason}")
@@ -237,7 +237,12 @@ def _warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
         logger.warning("%s: left out, as no images: %s", folder, describe_endings(left_out))
 
 
-def _list_shards(part: Path) -> list[Path]:
+def list_numbered_shards(part: Path) -> list[Path]:
+    """List the shards of a folder in CLIP_benchmark's layout: ``0.tar``, ... as ``nshards.txt`` counts; else all tars.
+
+    Raises:
+        UserError: one of them is missing, the count is no number of at least 1, or there is no tar.
+    """
     count = part / NUM_SHARDS
     if not count.exists():
         return list_tars(part)
