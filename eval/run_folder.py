@@ -131,6 +131,9 @@ def write_whole(path: Path, text: str) -> None:
         temporary.replace(path)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk the system does not say which file
+        raise
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
