@@ -13,23 +13,23 @@ import torch
 from accelerate import Accelerator, PartialState
 from open_clip import CLIPVisionCfg
 
-from bimodal_cl.config import Config
-from bimodal_cl.config_checks import World, check_best, check_patches, check_precision, check_run
+from bimodal_cl.cli.progress import note
+from bimodal_cl.config.checks import World, check_best, check_patches, check_precision, check_run
+from bimodal_cl.config.launch_checks import check_process_count
+from bimodal_cl.config.schema import Config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.labelled import LabelledImages, open_labelled
-from bimodal_cl.data.locations import is_pipe, is_remote
-from bimodal_cl.data.mixture import Mixture
-from bimodal_cl.data.storage import Storage
-from bimodal_cl.data.stream import Stream, open_stream
+from bimodal_cl.data.pipeline.stream import Stream, open_stream
+from bimodal_cl.data.shards.mixture import Mixture
+from bimodal_cl.data.storage.locations import is_pipe, is_remote
+from bimodal_cl.data.storage.sources import Storage
 from bimodal_cl.errors import UserError
-from bimodal_cl.launch_checks import check_process_count
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
 from bimodal_cl.preprocess import EvalTransform
-from bimodal_cl.progress import note
+from bimodal_cl.scoring.validation import evaluate_retrieval, evaluate_zero_shot, score_retrieval, zero_shot_scores
 from bimodal_cl.trainer import Plan, Trainer
-from bimodal_cl.validation import evaluate_retrieval, evaluate_zero_shot, score_retrieval, zero_shot_scores
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 

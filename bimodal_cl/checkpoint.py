@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
-from bimodal_cl.text_files import read_text
+from bimodal_cl.files.text_files import read_text
 
 LATEST, BEST = "latest", "best"
 _PARTIAL = ".partial"

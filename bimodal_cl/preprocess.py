@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.image_modes import read_orientation, to_rgb, turn_upright
+from bimodal_cl.files.image_modes import read_orientation, to_rgb, turn_upright
 
 if TYPE_CHECKING:
     from torch import Tensor

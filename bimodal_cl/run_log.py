@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from bimodal_cl.progress import format_duration, note
-from bimodal_cl.text_files import read_text
+from bimodal_cl.cli.progress import format_duration, note
+from bimodal_cl.files.text_files import read_text
 
 METRICS_FILE = "metrics.jsonl"
 

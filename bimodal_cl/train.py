@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from bimodal_cl.command_line import EXIT_USER_ERROR, Parser, path_text, run_command
-from bimodal_cl.config import Config
-from bimodal_cl.config_checks import SettingRefused, check_config
-from bimodal_cl.config_source import add_flags, changed_keys, flags_given, load_config, save_config, suggest_flag
+from bimodal_cl.cli.command_line import EXIT_USER_ERROR, Parser, path_text, run_command
+from bimodal_cl.config.checks import SettingRefused, check_config
+from bimodal_cl.config.launch_checks import check_launch, read_launcher_flags
+from bimodal_cl.config.schema import Config
+from bimodal_cl.config.source import add_flags, changed_keys, flags_given, load_config, save_config, suggest_flag
 from bimodal_cl.errors import UserError
-from bimodal_cl.launch_checks import check_launch, read_launcher_flags
 
 if TYPE_CHECKING:
     from bimodal_cl.trainer import Trainer
@@ -138,7 +138,7 @@ def _said_once_per_machine(mistake: type[UserError] = UserError) -> Iterator[Non
 def _profile_data(config: Config, folder: Path, num_batches: int) -> None:
     """Print where the data's time goes; nothing is written."""
     from bimodal_cl.build import build_trainer
-    from bimodal_cl.data.profile import profile_stream
+    from bimodal_cl.data.pipeline.profile import profile_stream
 
     if num_batches < 1:
         raise UserError(f"--profile-data must be at least 1, got {num_batches}")

@@ -18,10 +18,10 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from bimodal_cl.checkpoint import load_checkpoint, read_state, save_checkpoint
-from bimodal_cl.data.stream import Batch, Stream
+from bimodal_cl.data.pipeline.stream import Batch, Stream
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.losses import ContrastiveLoss
-from bimodal_cl.losses.anchors import gather_state
+from bimodal_cl.losses.tables.anchors import gather_state
 from bimodal_cl.models import DualEncoder
 from bimodal_cl.run_log import RunLog
 

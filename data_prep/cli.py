@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bimodal_cl.command_line import Parser, run_command
+from bimodal_cl.cli.command_line import Parser, run_command
 
-from . import index_command, verify_command
+from .indexing import command as index_command
 from .sources import SOURCES
+from .verification import command as verify_command
 
 DESCRIPTION = """Turn images with captions into shards that bimodal-train streams.
 
@@ -77,7 +78,7 @@ def _add_write_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _write(args: argparse.Namespace) -> int:
-    from .writer import WriteOptions, write
+    from .writing.writer import WriteOptions, write
 
     options = WriteOptions(args.max_side, args.quality, args.shard_size, args.strict, args.num_proc)
     job = {key: value for key, value in vars(args).items() if key not in NOT_PART_OF_JOB}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bimodal_cl.data.locations import suggest_path
+from bimodal_cl.data.storage.locations import suggest_path
 from bimodal_cl.errors import UserError
 
 

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 FEW = 64  # items that one process finishes before others have started
 CHUNK = 8  # items that go to a process together
-PRELOADED = ("data_prep.writer", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")  # imported once for all processes
+PRELOADED = ("data_prep.writing.writer", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")  # imported once for all processes
 CHUNKS_AHEAD = 3  # chunks a process that are under way or wait for their turn
 _GRACE = 2.0  # seconds for a process to leave what it does
 

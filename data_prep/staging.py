@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.text_files import read_text
+from bimodal_cl.files.text_files import read_text
 
 try:
     import fcntl

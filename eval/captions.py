@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.text_files import read_text
+from bimodal_cl.files.text_files import read_text
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.mixture import Folders, Mixture
+    from bimodal_cl.data.shards.mixture import Folders, Mixture
 
 
 def iterate_captions(data: Mixture) -> Iterator[tuple[int, int, list[str]]]:
@@ -24,7 +24,7 @@ def iterate_captions(data: Mixture) -> Iterator[tuple[int, int, list[str]]]:
     Raises:
         UserError: the manifest or a shard cannot be read.
     """
-    from bimodal_cl.data.mixture_reader import MixtureReader
+    from bimodal_cl.data.shards.mixture_reader import MixtureReader
 
     reader = MixtureReader(data)
     try:

@@ -10,16 +10,16 @@ from typing import Any
 
 import yaml
 
-from bimodal_cl.command_line import Parser, path_text, run_command
+from bimodal_cl.cli.command_line import Parser, path_text, run_command
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.text_files import NotText, read_text
+from bimodal_cl.files.text_files import NotText, read_text
 
 # name: (module with add_arguments and run, one line of help)
 COMMANDS = {
     "zero-shot": ("zero_shot", "classify labelled images by the nearest class prompt"),
     "retrieval": ("retrieval", "find images by caption and captions by image, R@1, R@5, R@10 and median rank"),
     "temperatures": ("temperatures", "show the temperatures a run learned for its images and texts"),
-    "report": ("report", "write a run's report.html"),
+    "report": ("report.command", "write a run's report.html"),
 }
 _OWN = ("help", "config", "print_config")
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.text_files import NotText, read_text
+from bimodal_cl.files.text_files import NotText, read_text
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 _PROMPTS = files(__package__) / "prompts"

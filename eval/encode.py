@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.command_line import path_text
-from bimodal_cl.config_names import find_value
+from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.config.names import find_value
 from bimodal_cl.errors import UserError, did_you_mean, one_line
-from bimodal_cl.text_files import read_text
+from bimodal_cl.files.text_files import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +114,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def autocast_type(precision: str) -> torch.dtype | None:
-    """What ``bimodal_cl.validation`` calls ``autocast``, from ``--precision``."""
+    """What ``bimodal_cl.scoring.validation`` calls ``autocast``, from ``--precision``."""
     import torch
 
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -28,7 +28,7 @@ def open_pairs(path: Path, split: str) -> Manifest:
         UserError: none of them is there, or manifest and shards do not fit.
     """
     from bimodal_cl.data import Manifest
-    from bimodal_cl.data.manifest import MANIFEST_NAME
+    from bimodal_cl.data.shards.manifest import MANIFEST_NAME
 
     for folder in (path, path / split):
         if (folder / MANIFEST_NAME).exists():

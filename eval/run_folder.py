@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.text_files import NotText, decode_text, read_text
+from bimodal_cl.files.text_files import NotText, decode_text, read_text
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.mixture import Mixture
+    from bimodal_cl.data.shards.mixture import Mixture
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find_data(run: RunFolder, folder: str | None) -> Path | None:
 def find_training_data(run: RunFolder) -> tuple[Mixture | None, str]:
     """Find the data a run was trained on and check them against its tables: ``(data, "")`` or ``(None, why)``."""
     from bimodal_cl.data import Manifest
-    from bimodal_cl.data.mixture import Mixture
+    from bimodal_cl.data.shards.mixture import Mixture
 
     section = run.config.get("data")
     named = section.get("train") if isinstance(section, dict) else None

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bimodal_cl.command_line import path_text
+from bimodal_cl.cli.command_line import path_text
 from bimodal_cl.errors import UserError
 
 from .run_folder import RunFolder, find_training_data, load_run, write_whole
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.mixture import Mixture
+    from bimodal_cl.data.shards.mixture import Mixture
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 Kind = Literal["image", "text"]

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.command_line import path_text
+from bimodal_cl.cli.command_line import path_text
 
 from .datasets import load_templates, prompt_names, require_classes, require_folder, require_split
 from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
@@ -23,9 +23,9 @@ from .results import build_result, format_table, make_folder, percent, write_res
 if TYPE_CHECKING:
     import numpy as np
 
-    from bimodal_cl.classifier import Classifier
     from bimodal_cl.data import LabelledImages
-    from bimodal_cl.validation import LabelledFeatures
+    from bimodal_cl.scoring.classifier import Classifier
+    from bimodal_cl.scoring.validation import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
 _COLUMNS = {
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     templates = load_templates(arguments.templates) if arguments.templates else None
 
     from bimodal_cl.data import open_labelled
-    from bimodal_cl.validation import DEFAULT_TEMPLATES
+    from bimodal_cl.scoring.validation import DEFAULT_TEMPLATES
 
     labelled = open_labelled(arguments.data, split=arguments.split, classnames=arguments.classnames)
     require_classes(labelled.classnames, arguments.data)
@@ -102,8 +102,8 @@ def score_model(
         templates: prompts with ``{c}``.
         arguments: ``batch_size``, ``workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
     """
-    from bimodal_cl.classifier import build_classifier
-    from bimodal_cl.validation import encode_labelled
+    from bimodal_cl.scoring.classifier import build_classifier
+    from bimodal_cl.scoring.validation import encode_labelled
 
     autocast = autocast_type(arguments.precision)
     classifier = build_classifier(model.encoder, labelled.classnames, templates, autocast=autocast)
@@ -146,7 +146,7 @@ def _score_classes(
     classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
 ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
     """Metrics, their chance levels and details of images that show one class each."""
-    from bimodal_cl.classifier import classify, score_classification
+    from bimodal_cl.scoring.classifier import classify, score_classification
 
     ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
     targets = encoded.targets.numpy()
@@ -163,8 +163,8 @@ def _score_sets(
     classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
 ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
     """The same of images that may show several classes."""
-    from bimodal_cl.classifier import class_similarities
     from bimodal_cl.metrics import average_precision, chance_average_precision
+    from bimodal_cl.scoring.classifier import class_similarities
 
     precisions = average_precision(class_similarities(classifier, encoded.image_features), encoded.targets)
     counts = encoded.targets.sum(dim=0)
@@ -196,7 +196,7 @@ def count_confusions(predictions: np.ndarray, targets: np.ndarray, classnames: l
     """The pairs of classes taken for one another, the most frequent first.
 
     Args:
-        predictions: int64 ``[images]``, the class taken for each: see ``bimodal_cl.classifier.classify``.
+        predictions: int64 ``[images]``, the class taken for each: see ``bimodal_cl.scoring.classifier.classify``.
         targets: int64 ``[images]``.
         classnames: one a class.
     """

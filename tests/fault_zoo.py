@@ -47,7 +47,7 @@ class FaultZoo:
     Args:
         folder: the shards; no manifest.
         num_images, num_texts: rows and captions that ``bimodal-prep index --damaged keep`` must count.
-        planted: how often each kind of ``bimodal_cl/data/faults.py`` stands in the shards ("unreadable" is no
+        planted: how often each kind of ``bimodal_cl/data/shards/faults.py`` stands in the shards ("unreadable" is no
             property of a file).
         places: shard and key ("" where it is the shard as a whole) of each planted fault, by kind.
         damaged: shards that ``bimodal-prep index`` refuses unless it is told to keep what stands before the damage.

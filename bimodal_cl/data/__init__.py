@@ -9,24 +9,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bimodal_cl.data.images.transforms import EvalTransform, TrainTransform
     from bimodal_cl.data.labelled import LabelledImages, open_labelled
-    from bimodal_cl.data.manifest import Manifest, Shard
-    from bimodal_cl.data.member_names import IMAGE_EXTENSIONS
+    from bimodal_cl.data.order.plan import EpochPlan
     from bimodal_cl.data.pairs import Pair, image_ids_of_texts, read_pairs
-    from bimodal_cl.data.plan import EpochPlan
-    from bimodal_cl.data.shard import ShardIndex, index_shard, split_captions
-    from bimodal_cl.data.stream import Batch, Stream, open_stream
-    from bimodal_cl.data.transforms import EvalTransform, TrainTransform
+    from bimodal_cl.data.pipeline.stream import Batch, Stream, open_stream
+    from bimodal_cl.data.shards.index import ShardIndex, index_shard, split_captions
+    from bimodal_cl.data.shards.manifest import Manifest, Shard
+    from bimodal_cl.data.shards.members import IMAGE_EXTENSIONS
 
 _MODULES = {
     "labelled": ("LabelledImages", "open_labelled"),
-    "manifest": ("Manifest", "Shard"),
+    "shards.manifest": ("Manifest", "Shard"),
     "pairs": ("Pair", "image_ids_of_texts", "read_pairs"),
-    "plan": ("EpochPlan",),
-    "member_names": ("IMAGE_EXTENSIONS",),
-    "shard": ("ShardIndex", "index_shard", "split_captions"),
-    "stream": ("Batch", "Stream", "open_stream"),
-    "transforms": ("EvalTransform", "TrainTransform"),
+    "order.plan": ("EpochPlan",),
+    "shards.members": ("IMAGE_EXTENSIONS",),
+    "shards.index": ("ShardIndex", "index_shard", "split_captions"),
+    "pipeline.stream": ("Batch", "Stream", "open_stream"),
+    "images.transforms": ("EvalTransform", "TrainTransform"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

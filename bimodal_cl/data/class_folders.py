@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from bimodal_cl.image_files import HIDDEN, ending_of
-from bimodal_cl.image_formats import IMAGE_EXTENSIONS
+from bimodal_cl.files.image_files import HIDDEN, ending_of
+from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 
 # CUB's 001.Black_footed_Albatross, Stanford Dogs' n02085620-Chihuahua.
 _NUMBERED = re.compile(r"([0-9]+|n[0-9]{8})[._ -]+(.*[^\W\d_].*)")

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.text_files import NotText, decode_text
+from bimodal_cl.files.text_files import NotText, decode_text
 
 # CLIP_benchmark takes a sample's .npy, where it has both.
 LABEL_EXTENSIONS = (".npy", ".cls")

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bimodal_cl.data.class_folders import spoken_names
-from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.text_files import NotText, read_text
+from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.text_files import NotText, read_text
 
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
 _SHOWN = 12

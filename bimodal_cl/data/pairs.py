@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from bimodal_cl.data.decode import BadImage, decode_image
-from bimodal_cl.data.manifest import Manifest
-from bimodal_cl.data.mixture import Folders, open_mixture
-from bimodal_cl.data.mixture_reader import MixtureReader
-from bimodal_cl.data.rows import RowReader
+from bimodal_cl.data.images.decode import BadImage, decode_image
+from bimodal_cl.data.shards.manifest import Manifest
+from bimodal_cl.data.shards.mixture import Folders, open_mixture
+from bimodal_cl.data.shards.mixture_reader import MixtureReader
+from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError
 
 

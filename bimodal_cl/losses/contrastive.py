@@ -19,13 +19,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from bimodal_cl.distributed import reduce_sum, world_size
-from bimodal_cl.losses.anchors import AnchorTable, widen_exactly_
 from bimodal_cl.losses.batch_checks import require_sound_batch
 from bimodal_cl.losses.margin import Margins, Negatives, compute_alignment, compute_margins
-from bimodal_cl.losses.margin_kernels import Kernel
-from bimodal_cl.losses.margin_products import Products
-from bimodal_cl.losses.margin_tiles import TileSize
-from bimodal_cl.losses.occurrences import Occurrences
+from bimodal_cl.losses.margin.kernels import Kernel
+from bimodal_cl.losses.margin.products import Products
+from bimodal_cl.losses.margin.tiles import TileSize
+from bimodal_cl.losses.tables.anchors import AnchorTable, widen_exactly_
+from bimodal_cl.losses.tables.occurrences import Occurrences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         num_images: number of images of the data set; None where the loss keeps nothing per anchor.
         num_texts: number of texts of the data set; None likewise.
         tile_size: rows and columns of similarities held at a time; ``"auto"`` chooses from the batch and the free
-            memory, None holds all of them; see :func:`~bimodal_cl.losses.margin_tiles.choose_tiling`.
+            memory, None holds all of them; see :func:`~bimodal_cl.losses.margin.tiles.choose_tiling`.
         mask_repeats: other captions of the same image and repeats of the same caption are not negatives.
 
     Raises:
@@ -210,11 +210,11 @@ class MarginLoss(ContrastiveLoss):
     Args:
         num_images: see :class:`ContrastiveLoss`; so are ``num_texts``, ``tile_size`` and ``mask_repeats``.
         products: ``"float32"``, or ``"bf16"`` for matrix products of features and weights rounded to bf16; all else
-            stays float32. See :mod:`~bimodal_cl.losses.margin_products`. float64 features stay float64.
+            stays float32. See :mod:`~bimodal_cl.losses.margin.products`. float64 features stay float64.
 
     Attributes:
         kernel: which code computes the margins, to be set where the choice made by
-            :func:`~bimodal_cl.losses.margin_kernels.choose_kernel` is not wanted.
+            :func:`~bimodal_cl.losses.margin.kernels.choose_kernel` is not wanted.
     """
 
     def __init__(

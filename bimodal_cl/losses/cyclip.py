@@ -14,8 +14,8 @@ from bimodal_cl.distributed import reduce_sum, world_size
 from bimodal_cl.losses.clip import CLIPLoss
 from bimodal_cl.losses.contrastive import Anchors, require_between
 from bimodal_cl.losses.margin import Negatives
-from bimodal_cl.losses.margin_products import Products
-from bimodal_cl.losses.margin_tiles import TileSize
+from bimodal_cl.losses.margin.products import Products
+from bimodal_cl.losses.margin.tiles import TileSize
 
 _ROWS = 1024  # of P and Q at a time
 

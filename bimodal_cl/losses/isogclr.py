@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.losses.contrastive import Anchors, Direction, require_between
-from bimodal_cl.losses.margin_products import Products
-from bimodal_cl.losses.margin_tiles import TileSize
-from bimodal_cl.losses.occurrences import Occurrences
+from bimodal_cl.losses.margin.products import Products
+from bimodal_cl.losses.margin.tiles import TileSize
 from bimodal_cl.losses.radius import KLRadius
 from bimodal_cl.losses.sogclr import MovingAverageLoss, compute_estimated_loss
-from bimodal_cl.losses.tau_descent import StepSize, build_descent
+from bimodal_cl.losses.tables.occurrences import Occurrences
+from bimodal_cl.losses.tables.tau_descent import StepSize, build_descent
 
 MAX_TAU_GRADIENT = 5.0
 
@@ -34,8 +34,8 @@ class ISogCLRLoss(MovingAverageLoss):
     near negatives, hence a large temperature; a rare one a small temperature.
 
     With ``tau_optimizer="adam"`` and ``gamma_schedule="cosine"`` this is FastCLIP-v2 (arXiv 2407.01445): the clipped
-    gradient goes through :class:`~bimodal_cl.losses.tau_descent.Adam` instead. (The authors' code leaves the factor
-    ``tau_i`` out of the margin's weight there; here it is the derivative of the loss above.)
+    gradient goes through :class:`~bimodal_cl.losses.tables.tau_descent.Adam` instead. (The authors' code leaves the
+    factor ``tau_i`` out of the margin's weight there; here it is the derivative of the loss above.)
 
     Args:
         tau_init: temperature of an anchor at first.
@@ -46,12 +46,12 @@ class ISogCLRLoss(MovingAverageLoss):
         beta: ``momentum``: weight of the **new** gradient, in (0, 1].
         eta: step size of the temperature, > 0; FastCLIP-v2 has 0.0133 with Adam.
         eta_schedule: ``"constant"``, or falling over the training by ``"cosine"`` or ``"exp"``, which need
-            :meth:`set_progress`; see :class:`~bimodal_cl.losses.tau_descent.StepSize`, also for ``eta_min`` and
+            :meth:`set_progress`; see :class:`~bimodal_cl.losses.tables.tau_descent.StepSize`, also for ``eta_min`` and
             ``eta_decay``.
         tau_optimizer: ``"momentum"`` or ``"adam"``.
         adam_beta1: ``adam``: weight of the **old** mean gradient, in [0, 1); see
-            :class:`~bimodal_cl.losses.tau_descent.Adam`, also for ``adam_beta2`` and ``adam_eps``.
-        tables: see :class:`~bimodal_cl.losses.anchors.AnchorTable`; so is ``table_device``.
+            :class:`~bimodal_cl.losses.tables.tau_descent.Adam`, also for ``adam_beta2`` and ``adam_eps``.
+        tables: see :class:`~bimodal_cl.losses.tables.anchors.AnchorTable`; so is ``table_device``.
 
     Raises:
         ValueError: a value out of range, bounds that do not enclose ``tau_init``, or a value without effect.

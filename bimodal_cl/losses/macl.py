@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bimodal_cl.distributed import reduce_max, reduce_sum, world_size
-from bimodal_cl.losses.anchors import AnchorTable
 from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, refuse_unused, require_between
 from bimodal_cl.losses.margin import compute_softplus
-from bimodal_cl.losses.margin_products import Products
-from bimodal_cl.losses.margin_tiles import TileSize
+from bimodal_cl.losses.margin.products import Products
+from bimodal_cl.losses.margin.tiles import TileSize
+from bimodal_cl.losses.tables.anchors import AnchorTable
 
 
 class MACLLoss(MarginLoss):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from bimodal_cl.losses.contrastive import Anchors, Direction
 from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
-from bimodal_cl.losses.margin_products import Products
-from bimodal_cl.losses.margin_tiles import TileSize
+from bimodal_cl.losses.margin.products import Products
+from bimodal_cl.losses.margin.tiles import TileSize
 from bimodal_cl.losses.radius import KLRadius
 from bimodal_cl.losses.sogclr import MovingAverageLoss, compute_estimated_loss
 

@@ -14,7 +14,7 @@ from bimodal_cl.distributed import gather_rows, replicated_parameter
 from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, require_between
 from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
 from bimodal_cl.losses.margin import Negatives
-from bimodal_cl.losses.margin_tiles import TileSize, choose_tiling
+from bimodal_cl.losses.margin.tiles import TileSize, choose_tiling
 
 
 class SigLIPLoss(ContrastiveLoss):

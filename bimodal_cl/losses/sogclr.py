@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bimodal_cl.losses.anchors import AnchorTable
 from bimodal_cl.losses.contrastive import Anchors, Direction, MarginLoss, require_between, require_choice
-from bimodal_cl.losses.margin_products import Products
-from bimodal_cl.losses.margin_tiles import TileSize
-from bimodal_cl.losses.occurrences import Occurrences
+from bimodal_cl.losses.margin.products import Products
+from bimodal_cl.losses.margin.tiles import TileSize
+from bimodal_cl.losses.tables.anchors import AnchorTable
+from bimodal_cl.losses.tables.occurrences import Occurrences
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.files.text_files import read_text
 from bimodal_cl.preprocess import EvalTransform
-from bimodal_cl.text_files import read_text
 
 # Towers that return tokens beside the feature belong to captioning models; ours return the feature alone.
 _UNSUPPORTED_KEYS = {"output_tokens"}

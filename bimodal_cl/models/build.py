@@ -20,8 +20,8 @@ from bimodal_cl.models.architecture import (
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.names import configured_architecture
 from bimodal_cl.models.tokenizers import build_tokenizer
-from bimodal_cl.models.towers import build_image_tower, build_text_tower, resize_timm_tower, with_text_config
-from bimodal_cl.models.weights import (
+from bimodal_cl.models.towers.from_keys import build_image_tower, build_text_tower, resize_timm_tower, with_text_config
+from bimodal_cl.models.weights.tensors import (
     ARCHITECTURE_FILE,
     TOKENIZER_FOLDER,
     WEIGHTS_FILE,

@@ -17,9 +17,8 @@ from bimodal_cl.models.architecture import (
 )
 from bimodal_cl.models.build import assemble, build_from_folder
 from bimodal_cl.models.dual_encoder import DualEncoder
-from bimodal_cl.models.folders import WEIGHT_ENDINGS
 from bimodal_cl.models.hub import OPEN_CLIP_CONFIG, TOKENIZER_FILES
-from bimodal_cl.models.huggingface import load_huggingface
+from bimodal_cl.models.huggingface.folder import load_huggingface
 from bimodal_cl.models.names import (
     ModelSource,
     canonical_architecture,
@@ -28,9 +27,10 @@ from bimodal_cl.models.names import (
     locate_tag,
     near_path,
 )
-from bimodal_cl.models.shapes import infer_architecture, quick_gelu_of, refuse_other_layouts
-from bimodal_cl.models.weight_files import read_weight_file
-from bimodal_cl.models.weights import ARCHITECTURE_FILE, NUMPY_ENDINGS, TOKENIZER_FOLDER, Pretrained
+from bimodal_cl.models.weights.files import read_weight_file
+from bimodal_cl.models.weights.folders import WEIGHT_ENDINGS
+from bimodal_cl.models.weights.shapes import infer_architecture, quick_gelu_of, refuse_other_layouts
+from bimodal_cl.models.weights.tensors import ARCHITECTURE_FILE, NUMPY_ENDINGS, TOKENIZER_FOLDER, Pretrained
 
 
 def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> DualEncoder:

@@ -16,8 +16,14 @@ from typing import Any, Literal
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.models.architecture import Architecture, named_architecture, nearest
-from bimodal_cl.models.folders import WEIGHT_ENDINGS, FoundFolder, find_in_file, find_in_folder, refuse_other_family
 from bimodal_cl.models.hub import NotFetched, fetch_repository, is_repository, why_not_fetched
+from bimodal_cl.models.weights.folders import (
+    WEIGHT_ENDINGS,
+    FoundFolder,
+    find_in_file,
+    find_in_folder,
+    refuse_other_family,
+)
 
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 _HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)(?:/tree/[\w.-]+)?/?")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.image_formats import name_other_content
-from bimodal_cl.text_files import decode_text
+from bimodal_cl.files.image_formats import name_other_content
+from bimodal_cl.files.text_files import decode_text
 
 from ..input_paths import require_file
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..repeated_images import join_files
+from ..writing.repeated_images import join_files
 from .annotation_file import CAPTIONS, load_annotations
 
 SUMMARY = "COCO's own captions_*.json and the folder of its images: shards in TO itself"

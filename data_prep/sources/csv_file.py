@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from bimodal_cl.progress import note
+from bimodal_cl.cli.progress import note
 
 from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..table_columns import SEPARATORS, TableOptions
-from ..table_file import Table
+from ..tables.columns import SEPARATORS, TableOptions
+from ..tables.rows import Table
 from .split_column import SPLIT_COLUMN, rows_of_splits
 
 SUMMARY = "CSV or TSV with a column of image paths and one of captions: shards in TO itself"

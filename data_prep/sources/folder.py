@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from bimodal_cl.data.natural_order import natural_order
 from bimodal_cl.errors import UserError
-from bimodal_cl.image_files import count_endings, describe_endings, list_images
-from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
-from bimodal_cl.text_files import NotText, read_text
+from bimodal_cl.files.image_files import count_endings, describe_endings, list_images
+from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
+from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.text_files import NotText, read_text
 
 from ..file_names import compose
 from ..input_paths import require_folder

@@ -10,16 +10,16 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from bimodal_cl.command_line import path_text
-from bimodal_cl.data.decode import BadImage
+from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.progress import note
+from bimodal_cl.data.images.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
-from bimodal_cl.progress import note
 
 from ..file_names import FileFinder
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..repeated_images import join_rows
-from ..table_columns import URLS, names_urls
+from ..tables.columns import URLS, names_urls
+from ..writing.repeated_images import join_rows
 from .hf_tables import find_tables, pick_rows, plan_tables, require_named_splits, text_options
 from .split_column import SPLIT_COLUMN, has_split_column, tell_splits
 

@@ -13,13 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from bimodal_cl.cli.progress import note
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.progress import note
 
 from ..file_names import FileFinder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..repeated_images import join_files
-from ..table_columns import TableOptions
+from ..tables.columns import TableOptions
+from ..writing.repeated_images import join_files
 from .csv_file import make_item, read_pairs
 from .split_column import tell_splits
 

@@ -12,18 +12,18 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from bimodal_cl.data.decode import BadImage
-from bimodal_cl.data.natural_order import natural_order
-from bimodal_cl.data.samples import Sample, TarSamples, open_samples
+from bimodal_cl.cli.progress import note
+from bimodal_cl.data.images.decode import BadImage
+from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
-from bimodal_cl.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
-from bimodal_cl.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
-from bimodal_cl.progress import note
-from bimodal_cl.text_files import decode_text
+from bimodal_cl.files.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
+from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
+from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.text_files import decode_text
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..repeated_images import join_by, join_neighbours
+from ..writing.repeated_images import join_by, join_neighbours
 
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
 SUCCESS = "success"

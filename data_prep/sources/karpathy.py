@@ -13,7 +13,7 @@ from bimodal_cl.errors import UserError, did_you_mean
 from ..file_names import FileFinder, compose
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..repeated_images import join_files
+from ..writing.repeated_images import join_files
 from .annotation_file import KARPATHY, load_annotations
 from .coco import locate_image
 

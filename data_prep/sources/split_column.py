@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bimodal_cl.progress import note
+from bimodal_cl.cli.progress import note
 
 from .karpathy import SPLIT_OF
 

@@ -18,7 +18,7 @@ import numpy as np
 from bimodal_cl.errors import UserError
 
 from ..items import Item, SourcePlan, Split
-from ..tar_file import TarWriter
+from ..writing.tar_file import TarWriter
 from .captions import ZERO_SHOT_TEMPLATES, describe
 from .concepts import CONCEPTS, Concept, draw_concepts
 from .drawing import draw_picture, encode_picture

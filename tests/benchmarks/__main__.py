@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from bimodal_cl.command_line import Parser, run_command
+from bimodal_cl.cli.command_line import Parser, run_command
 from tests.benchmarks.machine import describe_load, describe_machine
 
 BENCHMARKS = {

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bimodal_cl.data.decode import align_box, decode_image, open_encoded
-from bimodal_cl.data.draws import Purpose, draw_uniform
-from bimodal_cl.data.transforms import TrainTransform, resize
+from bimodal_cl.data.images.decode import align_box, decode_image, open_encoded
+from bimodal_cl.data.images.transforms import TrainTransform, resize
+from bimodal_cl.data.order.draws import Purpose, draw_uniform
 from tests.benchmarks.photos import HEIGHT, WIDTH, describe_photos, make_photos
 from tests.benchmarks.table import format_table
 from tests.benchmarks.timing import time_in_turn

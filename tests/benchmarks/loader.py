@@ -23,7 +23,7 @@ from typing import Any
 from open_clip.tokenizer import SimpleTokenizer
 
 from bimodal_cl.data import Manifest, Stream, open_stream
-from bimodal_cl.data.profile import profile_stream
+from bimodal_cl.data.pipeline.profile import profile_stream
 from bimodal_cl.errors import UserError
 from tests.benchmarks.decoders import SCALE
 from tests.benchmarks.machine import ROOT, num_threads

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.command_line import Parser
-from bimodal_cl.data.decode import decode_image
+from bimodal_cl.cli.command_line import Parser
+from bimodal_cl.data.images.decode import decode_image
 from bimodal_cl.errors import UserError
 from tests.benchmarks import loader
 from tests.benchmarks.open_clip_loader import take_batches

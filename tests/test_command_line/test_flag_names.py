@@ -6,7 +6,7 @@ import pytest
 
 import data_prep.cli
 import eval.cli
-from bimodal_cl.command_line import run_command
+from bimodal_cl.cli.command_line import run_command
 from bimodal_cl.errors import UserError, did_you_mean
 from eval.encode import resolve_device
 

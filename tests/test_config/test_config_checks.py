@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from bimodal_cl.config import Config
-from bimodal_cl.config_checks import (
+from bimodal_cl.config.checks import (
     SettingRefused,
     World,
     check_best,
@@ -17,8 +16,9 @@ from bimodal_cl.config_checks import (
     check_precision,
     check_run,
 )
-from bimodal_cl.config_source import load_config, save_config
-from bimodal_cl.launch_checks import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.launch_checks import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.schema import Config
+from bimodal_cl.config.source import load_config, save_config
 
 ROOT = Path(__file__).parents[2]
 TOWERS = {"embed_dim": 8, "image_size": 32, "vision": {"layers": 1}, "text": {"layers": 1}}

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from bimodal_cl import train
-from bimodal_cl.config_names import _IN_STEPS, _NO_KEY, _OTHER_NAMES, _OTHER_VALUES, find_meant
-from bimodal_cl.config_source import dotted_keys
+from bimodal_cl.config.names import _IN_STEPS, _NO_KEY, _OTHER_NAMES, _OTHER_VALUES, find_meant
+from bimodal_cl.config.source import dotted_keys
 
 MINIMAL = {
     "output": "run",

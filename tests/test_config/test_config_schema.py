@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl import train
-from bimodal_cl.config import Config, Model
-from bimodal_cl.config_source import changed_keys, dotted_keys, load_config, save_config
+from bimodal_cl.config.schema import Config, Model
+from bimodal_cl.config.source import changed_keys, dotted_keys, load_config, save_config
 from bimodal_cl.losses import _CLASSES
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.row_table import save_row_table
-from bimodal_cl.data.shard import index_shard
+from bimodal_cl.data.shards.index import index_shard
+from bimodal_cl.data.shards.row_table import save_row_table
 
 
 def write_remote_manifest(folder: Path, target: Path, base_url: str, tables: bool = True) -> Manifest:

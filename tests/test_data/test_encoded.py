@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from bimodal_cl.data.decode import BadImage, EncodedImage, align_box, decode_image, open_encoded
-from bimodal_cl.data.faults import USED_KINDS
-from bimodal_cl.data.jpeg import DIVISORS, decode_scaled, read_header
-from bimodal_cl.data.transforms import EvalTransform, TrainTransform, resize
+from bimodal_cl.data.images.decode import BadImage, EncodedImage, align_box, decode_image, open_encoded
+from bimodal_cl.data.images.jpeg import DIVISORS, decode_scaled, read_header
+from bimodal_cl.data.images.transforms import EvalTransform, TrainTransform, resize
+from bimodal_cl.data.shards.faults import USED_KINDS
 
 FLICKR8K = Path(__file__).parents[3] / "shared" / "data" / "flickr8k.tar"
 
@@ -270,7 +270,7 @@ def test_resizing_gives_the_pixels_of_pillow() -> None:
 COUNT_THREADS = """
 from pathlib import Path
 import numpy as np, torch
-from bimodal_cl.data.transforms import resize
+from bimodal_cl.data.images.transforms import resize
 def count():
     return len(list(Path("/proc/self/task").iterdir()))
 torch.set_num_threads(4)

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from bimodal_cl.data import Manifest, image_ids_of_texts, index_shard, open_stream, read_pairs
-from bimodal_cl.data.draws import Purpose, draw_below
-from bimodal_cl.data.faults import MAX_EXAMPLES, Fault, FaultCounts
-from bimodal_cl.data.mixture import Mixture
-from bimodal_cl.data.mixture_reader import MixtureReader
+from bimodal_cl.data.order.draws import Purpose, draw_below
+from bimodal_cl.data.shards.faults import MAX_EXAMPLES, Fault, FaultCounts
+from bimodal_cl.data.shards.mixture import Mixture
+from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count, encode_image
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.data.decode import BadImage, decode_image, open_encoded
-from bimodal_cl.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, IMAGE_FORMATS, name_other_content
+from bimodal_cl.data.images.decode import BadImage, decode_image, open_encoded
+from bimodal_cl.files.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, IMAGE_FORMATS, name_other_content
 
 Image.init()  # which fills Pillow's own lists
 

@@ -13,9 +13,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from bimodal_cl.data.decode import BadImage, decode_image, open_encoded
-from bimodal_cl.image_modes import UndefinedRange, to_rgb
-from data_prep.image_bytes import store_image
+from bimodal_cl.data.images.decode import BadImage, decode_image, open_encoded
+from bimodal_cl.files.image_modes import UndefinedRange, to_rgb
+from data_prep.writing.image_bytes import store_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 ACROSS = RAMP.T.copy()

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from bimodal_cl.data.decode import BadImage, decode_image, open_encoded
-from bimodal_cl.data.draws import Purpose, draw_uniform
-from bimodal_cl.data.transforms import TrainTransform
+from bimodal_cl.data.images.decode import BadImage, decode_image, open_encoded
+from bimodal_cl.data.images.transforms import TrainTransform
+from bimodal_cl.data.order.draws import Purpose, draw_uniform
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:

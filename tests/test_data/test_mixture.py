@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bimodal_cl.data import Manifest, image_ids_of_texts, open_stream, read_pairs
-from bimodal_cl.data.mixture import Mixture
-from bimodal_cl.data.profile import profile_stream
-from bimodal_cl.data.stages import TIMED
+from bimodal_cl.data.pipeline.profile import profile_stream
+from bimodal_cl.data.pipeline.stages import TIMED
+from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count
 
@@ -143,7 +143,7 @@ def test_a_folder_that_comes_twice_is_refused(two_sets: list[Manifest]) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
 def test_sets_share_the_limit_of_open_files(write_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bimodal_cl.data.stream.MAX_OPEN_FILES", 8)
+    monkeypatch.setattr("bimodal_cl.data.pipeline.stream.MAX_OPEN_FILES", 8)
     mixture = Mixture([Manifest.load(write_shards([1] * 12, name=f"set{n}")) for n in range(4)])
     before = len(list(Path("/proc/self/fd").iterdir()))
     most = 0

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimodal_cl.data.draws import Purpose, draw_below, draw_permutation, draw_uniform
-from bimodal_cl.data.plan import EpochPlan, SequentialPlan, count_lanes
+from bimodal_cl.data.order.draws import Purpose, draw_below, draw_permutation, draw_uniform
+from bimodal_cl.data.order.plan import EpochPlan, SequentialPlan, count_lanes
 from bimodal_cl.errors import UserError
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(lambda sizes: sum(sizes) > 0)

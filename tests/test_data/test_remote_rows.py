@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from bimodal_cl.data import Manifest, open_stream
-from bimodal_cl.data import open_shards as open_shards_module
-from bimodal_cl.data import rows as rows_module
-from bimodal_cl.data.rows import Row, RowReader
-from bimodal_cl.data.storage import Storage
+from bimodal_cl.data.shards import open_shards as open_shards_module
+from bimodal_cl.data.shards import reader as rows_module
+from bimodal_cl.data.shards.reader import Row, RowReader
+from bimodal_cl.data.storage.sources import Storage
 from bimodal_cl.errors import UserError
 from tests.test_data.remote_shards import write_remote_manifest
 from tests.test_data.shard_server import ShardServer, serve

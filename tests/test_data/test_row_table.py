@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bimodal_cl.data import Manifest, Shard, index_shard
-from bimodal_cl.data.row_table import (
+from bimodal_cl.data.shards.reader import RowReader
+from bimodal_cl.data.shards.row_table import (
     ROW_TYPE,
     RowTable,
     index_row_table,
@@ -23,7 +24,6 @@ from bimodal_cl.data.row_table import (
     row_table_path,
     save_row_table,
 )
-from bimodal_cl.data.rows import RowReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import write_manifest, write_tar
 

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bimodal_cl.data import index_shard, member_names, open_labelled
-from bimodal_cl.data.samples import count_members, open_samples
+from bimodal_cl.data import index_shard, open_labelled
+from bimodal_cl.data.shards import members as member_names
+from bimodal_cl.data.shards.samples import count_members, open_samples
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import encode_image, write_tar
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.locations import expand_locations, name_of
-from bimodal_cl.data.mixture import open_mixture
-from bimodal_cl.data.mixture_reader import MixtureReader
-from bimodal_cl.data.row_table import index_row_table
-from bimodal_cl.data.rows import RowReader
-from bimodal_cl.data.storage import Storage
+from bimodal_cl.data.shards.mixture import open_mixture
+from bimodal_cl.data.shards.mixture_reader import MixtureReader
+from bimodal_cl.data.shards.reader import RowReader
+from bimodal_cl.data.shards.row_table import index_row_table
+from bimodal_cl.data.storage.locations import expand_locations, name_of
+from bimodal_cl.data.storage.sources import Storage
 from bimodal_cl.errors import UserError
 from tests.test_data.remote_shards import write_remote_manifest
 from tests.test_data.shard_server import serve

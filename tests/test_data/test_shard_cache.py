@@ -19,10 +19,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from bimodal_cl.data import cache as cache_module
-from bimodal_cl.data import storage as storage_module
-from bimodal_cl.data.cache import ShardCache, version_time
-from bimodal_cl.data.storage import LocalFile, RangeFile, Storage, default_cache_dir, run_concurrently
+from bimodal_cl.data.storage.cache import ShardCache, version_time
+from bimodal_cl.data.storage.sources import LocalFile, RangeFile, Storage, default_cache_dir, run_concurrently
+from bimodal_cl.data.storage.sources import cache as cache_module
+from bimodal_cl.data.storage.sources import sources as storage_module
 from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import serve
 
@@ -256,7 +256,7 @@ def test_a_killed_download_leaves_nothing_half(tmp_path: Path, monkeypatch: pyte
         server.pause = 0.05
         url = f"{server.url}/a.tar"
         program = (
-            f"from bimodal_cl.data.storage import Storage\nfrom pathlib import Path\n"
+            f"from bimodal_cl.data.storage.sources import Storage\nfrom pathlib import Path\n"
             f"Storage(Path({str(folder)!r})).open({url!r}, {len(data)})"
         )
         process = subprocess.Popen([sys.executable, "-c", program])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl.data.locations import name_of
-from bimodal_cl.data.remote import RetryRule, fetch, open_source
-from bimodal_cl.data.storage import LocalFile, RangeFile, Storage
+from bimodal_cl.data.storage.locations import name_of
+from bimodal_cl.data.storage.remote import RetryRule, fetch, open_source
+from bimodal_cl.data.storage.sources import LocalFile, RangeFile, Storage
 from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import ShardServer, serve
 
@@ -134,8 +134,10 @@ def test_a_server_that_stays_down_is_given_up_and_named(server: ShardServer, sto
 
 def test_an_outage_of_about_two_minutes_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("bimodal_cl.data.remote.time.sleep", waits.append)
-    monkeypatch.setattr("bimodal_cl.data.remote.random.SystemRandom.uniform", lambda self, low, high: (low + high) / 2)
+    monkeypatch.setattr("bimodal_cl.data.storage.remote.time.sleep", waits.append)
+    monkeypatch.setattr(
+        "bimodal_cl.data.storage.remote.random.SystemRandom.uniform", lambda self, low, high: (low + high) / 2
+    )
     defaults = Storage()
     with pytest.raises(ServerFailed, match=r"http://127\.0\.0\.1:9/a\.tar: no answer: .*\(tried 9 times\)"):
         defaults.open("http://127.0.0.1:9/a.tar", SIZE)  # nobody listens there
@@ -206,7 +208,7 @@ def test_a_proxy_of_the_environment_is_used(
 
 def test_the_wait_doubles_and_heeds_what_the_server_asks(server: ShardServer, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("bimodal_cl.data.remote.time.sleep", waits.append)
+    monkeypatch.setattr("bimodal_cl.data.storage.remote.time.sleep", waits.append)
     server.fault = lambda number: "drop" if number < 5 else "429" if number == 5 else ""
     server.headers = {"Retry-After": "17"}
     got: list[bytes] = []

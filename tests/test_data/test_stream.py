@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from bimodal_cl.data import Batch, Manifest, TrainTransform, open_stream
-from bimodal_cl.data.rows import RowReader
+from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count
 

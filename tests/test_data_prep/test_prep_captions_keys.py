@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from bimodal_cl.data.shard import split_captions
-from data_prep.captions import clean_caption, clean_captions
-from data_prep.keys import KeyMaker, safe_key
+from bimodal_cl.data.shards.index import split_captions
+from data_prep.writing.captions import clean_caption, clean_captions
+from data_prep.writing.keys import KeyMaker, safe_key
 from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files
 
 CAPTIONS = [

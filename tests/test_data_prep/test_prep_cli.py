@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl import progress
+from bimodal_cl.cli import progress
 from data_prep.cli import build_parser
 from tests.test_data_prep.raw_material import photo, read_folder, write_files, write_photos
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.captions import clean_captions
 from data_prep.cli import build_parser
 from data_prep.items import Item
 from data_prep.sources import SOURCES
+from data_prep.writing.captions import clean_captions
 from tests.test_data_prep.raw_material import captions_of, image_of, read_folder
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "flickr8k.tar"

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 from pyarrow import parquet
 
-from bimodal_cl.data.decode import BadImage
+from bimodal_cl.data.images.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError
 from data_prep.file_names import FileFinder
 from data_prep.sources import hf

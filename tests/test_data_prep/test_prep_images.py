@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.data.decode import MAX_PIXELS, BadImage, decode_image
-from data_prep.image_bytes import store_image
+from bimodal_cl.data.images.decode import MAX_PIXELS, BadImage, decode_image
+from data_prep.writing.image_bytes import store_image
 from tests.test_data_prep.raw_material import image_of, open_bytes, photo, read_folder, write_files, write_photos
 
 ORIENTATION = 0x0112

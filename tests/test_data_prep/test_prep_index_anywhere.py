@@ -10,10 +10,10 @@ import time
 import pytest
 
 from bimodal_cl.data import Manifest, Shard
-from bimodal_cl.data.row_table import load_row_table
-from bimodal_cl.data.rows import RowReader
-from bimodal_cl.data.shard import index_shard
-from bimodal_cl.data.storage import Storage
+from bimodal_cl.data.shards.index import index_shard
+from bimodal_cl.data.shards.reader import RowReader
+from bimodal_cl.data.shards.row_table import load_row_table
+from bimodal_cl.data.storage.sources import Storage
 from bimodal_cl.errors import UserError
 from data_prep.staging import locked
 from tests.test_data.shard_server import serve
@@ -259,7 +259,7 @@ def test_a_shard_that_changes_meanwhile_is_refused(prep, tars, monkeypatch):
         return index
 
     with monkeypatch.context() as patch:
-        patch.setattr("data_prep.shard_description.index_shard", index_and_rewrite)
+        patch.setattr("data_prep.indexing.shard_description.index_shard", index_and_rewrite)
         error = prep("index", tars, "--workers", 1).error
     assert f"shard {tars}/2.tar: changed while it was read" in error
     assert not (tars / "manifest.json").exists() and not (tars / "rows" / "2.tar.rows").exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import tar_file
+from data_prep.writing import tar_file
 from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, write_files, write_karpathy, write_photos
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.samples import open_samples
-from data_prep.tar_file import TarWriter
+from bimodal_cl.data.shards.samples import open_samples
+from data_prep.writing.tar_file import TarWriter
 from tests.test_data_prep.raw_material import (
     captions_of,
     file_bytes,

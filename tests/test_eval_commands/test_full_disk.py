@@ -3,7 +3,7 @@
 import errno
 from pathlib import Path
 
-from bimodal_cl.command_line import run_command
+from bimodal_cl.cli.command_line import run_command
 from eval.run_folder import write_whole
 
 

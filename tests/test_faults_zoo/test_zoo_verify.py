@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.faults import NOTED_KINDS, REPLACED_KINDS, SHARD_KINDS, USED_KINDS
-from bimodal_cl.data.row_table import load_row_table
-from bimodal_cl.data.shard import index_shard
+from bimodal_cl.data.shards.faults import NOTED_KINDS, REPLACED_KINDS, SHARD_KINDS, USED_KINDS
+from bimodal_cl.data.shards.index import index_shard
+from bimodal_cl.data.shards.row_table import load_row_table
 from data_prep.cli import main
 from tests.fault_zoo import write_fault_zoo
 from tests.test_data_prep.raw_material import captions_of, file_bytes, image_of, read_folder, read_tar

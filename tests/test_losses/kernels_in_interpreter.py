@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from bimodal_cl.losses import margin_triton
 from bimodal_cl.losses.margin import contrastive_margins
-from bimodal_cl.losses.margin_kernels import triton_agrees
+from bimodal_cl.losses.margin import triton_kernel as margin_triton
+from bimodal_cl.losses.margin.kernels import triton_agrees
 
 # (pairs, dim, tile_size, products, pairs that share an image, smallest temperature)
 CASES: list[tuple[int, int, Any, Any, int, float]] = [

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from bimodal_cl.losses import _CLASSES, build_loss
-from bimodal_cl.losses import anchors as anchors_module
-from bimodal_cl.losses.anchors import AnchorTable, gather_state
-from bimodal_cl.losses.occurrences import Occurrences
+from bimodal_cl.losses.tables import anchors as anchors_module
+from bimodal_cl.losses.tables.anchors import AnchorTable, gather_state
+from bimodal_cl.losses.tables.occurrences import Occurrences
 from tests.test_losses.linear_towers import CASES, DIM, NUM_IMAGES, NUM_STEPS, NUM_TEXTS, global_batch, join, train
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from bimodal_cl.losses import build_loss, margin_torch
-from bimodal_cl.losses.margin_kernels import choose_kernel, find_obstacle_to_triton, triton_agrees
-from bimodal_cl.losses.margin_negatives import Negatives
-from bimodal_cl.losses.margin_sums import GlobalBatch
+from bimodal_cl.losses import build_loss
+from bimodal_cl.losses.margin import torch_kernel as margin_torch
+from bimodal_cl.losses.margin.kernels import choose_kernel, find_obstacle_to_triton, triton_agrees
+from bimodal_cl.losses.margin.negatives import Negatives
+from bimodal_cl.losses.margin.sums import GlobalBatch
 
 ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")

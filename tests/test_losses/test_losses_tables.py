@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import build_loss
-from bimodal_cl.losses.anchors import gather_state
+from bimodal_cl.losses.tables.anchors import gather_state
 from tests.test_losses.linear_towers import CASES, global_batch
 from tests.test_losses.table_ranks import TABLE_CASES
 from tests.test_losses.test_losses_facts import assert_same_state, snapshot

@@ -11,9 +11,10 @@ from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bimodal_cl.losses import LOSSES, build_loss, margin_tiles
+from bimodal_cl.losses import LOSSES, build_loss
 from bimodal_cl.losses.margin import contrastive_margins
-from bimodal_cl.losses.margin_tiles import Tiling, choose_tiling
+from bimodal_cl.losses.margin import tiles as margin_tiles
+from bimodal_cl.losses.margin.tiles import Tiling, choose_tiling
 from tests.test_losses.brute_force import compute_by_brute_force, weigh
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-11}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from bimodal_cl.classifier import build_classifier, class_similarities, classify, score_classification
+from bimodal_cl.scoring.classifier import build_classifier, class_similarities, classify, score_classification
 
 ANGLES = {"east": 0.0, "north": 90.0, "west": 180.0, "south": 270.0, "up": 45.0}
 

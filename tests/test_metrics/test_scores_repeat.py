@@ -12,7 +12,7 @@ from PIL import Image
 
 from bimodal_cl.metrics import retrieval_ranks
 from bimodal_cl.models import build_model, load_model
-from bimodal_cl.validation import (
+from bimodal_cl.scoring.validation import (
     encode_labelled,
     encode_pairs,
     evaluate_retrieval,

@@ -10,7 +10,7 @@ import torch
 
 from bimodal_cl import metrics
 from bimodal_cl.metrics import retrieval_ranks
-from bimodal_cl.similarities import exact_similarities
+from bimodal_cl.metrics.similarities import exact_similarities
 
 
 def unit_rows(num_rows, dim, seed=0):

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bimodal_cl.classifier import build_classifier
-from bimodal_cl.encode_once import TEXTS_AT_ONCE, distinct_images, distinct_texts, evaluation_mode
 from bimodal_cl.errors import UserError
-from bimodal_cl.validation import encode_labelled, encode_pairs, evaluate_retrieval, evaluate_zero_shot
+from bimodal_cl.scoring.classifier import build_classifier
+from bimodal_cl.scoring.encode_once import TEXTS_AT_ONCE, distinct_images, distinct_texts, evaluation_mode
+from bimodal_cl.scoring.validation import encode_labelled, encode_pairs, evaluate_retrieval, evaluate_zero_shot
 
 WORDS = ("red", "green", "blue")
 

@@ -9,7 +9,7 @@ import torch
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import load_model
-from bimodal_cl.models.huggingface_preprocess import read_preprocess
+from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from tests.test_models.huggingface_folders import SIDE, SIZES, SQUARE, blocks, pooled, write_clip, write_clip_tokenizer
 
 CROPPED = {"size": {"shortest_edge": SIDE}, "crop_size": SQUARE}
@@ -142,7 +142,7 @@ def test_no_file_is_the_familys_usual_preprocessing_and_said(folder):
 
 
 def test_the_preprocessing_survives_saving_and_grows_with_the_images(folder, tmp_path):
-    from bimodal_cl.models.huggingface import load_huggingface
+    from bimodal_cl.models.huggingface.folder import load_huggingface
 
     size = {"shortest_edge": 40, "longest_edge": 60}
     values = {"size": size, "crop_size": SIDE, "resample": 2, "do_normalize": False}

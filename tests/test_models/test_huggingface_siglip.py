@@ -9,7 +9,7 @@ import torch
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import load_model
-from bimodal_cl.models.huggingface import load_huggingface
+from bimodal_cl.models.huggingface.folder import load_huggingface
 from tests.test_models.huggingface_folders import (
     SIZES,
     SQUARE,

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.models import build_model, load_model
-from bimodal_cl.models.torchscript import read_torchscript
-from bimodal_cl.models.weight_files import read_weight_file
+from bimodal_cl.models.weights.files import read_weight_file
+from bimodal_cl.models.weights.torchscript import read_torchscript
 from tests.test_models.source_models import (
     RESNET,
     TOWERS,
@@ -161,7 +161,7 @@ def test_nothing_in_a_file_runs(tmp_path):
 def test_known_shapes_tell_the_heads_but_not_the_activation(tmp_path, monkeypatch):
     import open_clip
 
-    from bimodal_cl.models import shapes
+    from bimodal_cl.models.weights.tensors import shapes
 
     configs = {
         name: {"embed_dim": 24, "vision_cfg": vision, "text_cfg": {**TRANSFORMER, "heads": 2}}

@@ -8,9 +8,9 @@ import yaml
 import data_prep.cli
 import eval.cli
 from bimodal_cl import train
-from bimodal_cl.config_source import load_config, save_config
+from bimodal_cl.config.source import load_config, save_config
 from bimodal_cl.errors import UserError
-from bimodal_cl.paths import expand_path
+from bimodal_cl.files.paths import expand_path
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import torch
 from open_clip.transform import image_transform
 from PIL import Image
 
-from bimodal_cl.data.decode import decode_image
+from bimodal_cl.data.images.decode import decode_image
 from bimodal_cl.errors import UserError
 from bimodal_cl.preprocess import EvalTransform
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eval import cli
-from eval.report_scores import score_tables
+from eval.report.scores import score_tables
 
 
 @pytest.fixture

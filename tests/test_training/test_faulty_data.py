@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bimodal_cl import train
-from bimodal_cl.data.faults import REPLACED_KINDS, SHARD_KINDS, USED_KINDS
+from bimodal_cl.data.shards.faults import REPLACED_KINDS, SHARD_KINDS, USED_KINDS
 from data_prep import cli
 from tests.fault_zoo import write_fault_zoo
 

@@ -10,7 +10,7 @@ from bimodal_cl import train
 from bimodal_cl.checkpoint import load_checkpoint, save_checkpoint
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import build_loss
-from bimodal_cl.losses.anchors import gather_state
+from bimodal_cl.losses.tables.anchors import gather_state
 from tests.test_training.test_processes import launch, losses
 from tests.test_training.test_resume import assert_equal_runs
 

@@ -1,0 +1,1 @@
+"""The configuration of a training run: schema, sources, checks."""

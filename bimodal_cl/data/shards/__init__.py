@@ -1,0 +1,1 @@
+"""What shards hold: the manifest, samples, row tables, and random access to rows."""

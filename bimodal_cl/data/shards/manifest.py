@@ -1,0 +1,297 @@
+"""The manifest: what a folder of shards holds; ids, table sizes and epoch lengths follow from it alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from bimodal_cl.data.shards.faults import SHARD_KINDS
+from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations, name_of
+from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.files.text_files import read_text
+
+MANIFEST_NAME = "manifest.json"
+VERSION = 1
+
+CaptionsMode = Literal["lines", "whole"]
+CAPTIONS_MODES: tuple[CaptionsMode, ...] = ("lines", "whole")
+DamagedRule = Literal["refuse", "keep"]
+
+_MAX_PATTERNS = 5  # of shards in a message
+_KEYS = ("version", "captions", "shards", "num_images", "num_texts", "faults")
+_SHARD_KEYS = ("name", "num_images", "num_texts", "bytes", "sha256")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar of the data set.
+
+    Args:
+        name: file name relative to the manifest's folder, with ``/`` between folders; or an absolute path, or a URL.
+        num_images: rows of the shard that hold an image.
+        num_texts: captions of all its rows together.
+        bytes: size of the file.
+        sha256: hexadecimal digest of the file, where somebody computed it.
+    """
+
+    name: str
+    num_images: int
+    num_texts: int
+    bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The shards of a folder in the order that gives every image and caption its id.
+
+    ``image_id`` = images in earlier shards + row in its shard; ``text_id`` = captions in earlier shards + captions
+    before it in its shard.
+
+    Args:
+        folder: where ``manifest.json`` and the shards with relative names are.
+        captions: ``"lines"`` (each non-empty line of a ``.txt`` is a caption) or ``"whole"`` (the text is one caption).
+        shards: in id order.
+        faults: how often each of ``SHARD_KINDS`` was found while the shards were indexed; only those that were.
+    """
+
+    folder: Path
+    captions: CaptionsMode
+    shards: tuple[Shard, ...]
+    faults: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def num_images(self) -> int:
+        """Images of all shards."""
+        return sum(shard.num_images for shard in self.shards)
+
+    @property
+    def num_texts(self) -> int:
+        """Captions of all shards."""
+        return sum(shard.num_texts for shard in self.shards)
+
+    @cached_property
+    def image_offsets(self) -> np.ndarray:
+        """The first ``image_id`` of every shard, and the total: int64 ``[num_shards + 1]``."""
+        return _cumulative([shard.num_images for shard in self.shards])
+
+    @cached_property
+    def text_offsets(self) -> np.ndarray:
+        """The first ``text_id`` of every shard, and the total: int64 ``[num_shards + 1]``."""
+        return _cumulative([shard.num_texts for shard in self.shards])
+
+    @property
+    def damaged(self) -> DamagedRule:
+        """How the shards are to be indexed: "keep" where a damaged one was accepted, so that it gives the same rows."""
+        return "keep" if {"truncated", "garbage"} & set(self.faults) else "refuse"
+
+    @property
+    def index_command(self) -> str:
+        """The command that takes the shards as they are now, for messages. It has no secrets, even where URLs have."""
+        return _index_command(self, self.damaged)
+
+    def location(self, shard: int) -> str:
+        """Where shard number ``shard`` is: a path, or a URL."""
+        name = self.shards[shard].name
+        return name if is_remote(name) else str(self.folder / name)
+
+    def path(self, shard: int) -> Path:
+        """The file of shard number ``shard``.
+
+        Raises:
+            UserError: it is not on this machine.
+        """
+        name = self.shards[shard].name
+        if is_remote(name):
+            raise UserError(f"shard {name}: is not a local file, which is needed here")
+        return self.folder / name
+
+    def locate_images(self, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Turn image ids, int64 ``[batch]``, into shard numbers and rows inside those shards, int64 ``[batch]`` each.
+
+        Raises:
+            UserError: an id is outside ``[0, num_images)``.
+        """
+        return _locate(np.asarray(image_ids, dtype=np.int64), self.image_offsets, "image_id", self.folder)
+
+    def locate_texts(self, text_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Turn text ids, int64 ``[batch]``, into shard numbers and the captions before them in those shards.
+
+        Raises:
+            UserError: an id is outside ``[0, num_texts)``.
+        """
+        return _locate(np.asarray(text_ids, dtype=np.int64), self.text_offsets, "text_id", self.folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Manifest:
+        """Read ``folder/manifest.json`` and compare every local shard's size with it (no shard is opened).
+
+        Raises:
+            UserError: the folder or the manifest is missing or unreadable, has unknown keys or another version, its
+                sums do not fit, or a shard is missing or of another size (named).
+        """
+        folder = Path(folder)
+        manifest = cls._parse(folder, _read_json(folder))
+        for shard in manifest.shards:
+            if not is_remote(shard.name):
+                _require_size(manifest, shard)
+        return manifest
+
+    @classmethod
+    def _parse(cls, folder: Path, content: dict[str, Any]) -> Manifest:
+        path = folder / MANIFEST_NAME
+        # The version comes first: another version may well have other keys.
+        if content.get("version") != VERSION:
+            raise UserError(f"{path}: version {content.get('version')!r} is not {VERSION}, the one this program reads")
+        _require_keys(path, "", content, _KEYS, optional=("faults",))
+        captions = content["captions"]
+        if captions not in CAPTIONS_MODES:
+            raise UserError(f"{path}: captions {captions!r}{did_you_mean(str(captions), CAPTIONS_MODES)}")
+        if not isinstance(content["shards"], list):
+            raise UserError(f"{path}: shards must be a list, got {type(content['shards']).__name__}")
+        shards = tuple(_parse_shard(path, n, s) for n, s in enumerate(content["shards"]))
+        manifest = cls(folder, captions, shards, _parse_faults(path, content.get("faults", {})))
+        for key, found in (("num_images", manifest.num_images), ("num_texts", manifest.num_texts)):
+            if content[key] != found:
+                raise UserError(f"{path}: {key} is {content[key]!r} but its shards add up to {found}")
+        names = [shard.name for shard in manifest.shards]
+        if len(set(names)) < len(names):
+            twice = next(name for n, name in enumerate(names) if name in names[:n])
+            raise UserError(f"{path}: shard {twice} is listed twice")
+        return manifest
+
+    def save(self) -> Path:
+        """Write ``folder/manifest.json``, whole or not at all, and return its path."""
+        content: dict[str, object] = {
+            "version": VERSION,
+            "captions": self.captions,
+            "shards": [{k: getattr(s, k) for k in _SHARD_KEYS if getattr(s, k) is not None} for s in self.shards],
+            "num_images": self.num_images,
+            "num_texts": self.num_texts,
+        }
+        if self.faults:
+            content["faults"] = dict(sorted(self.faults.items()))
+        path = self.folder / MANIFEST_NAME
+        temporary = path.with_name(f".{MANIFEST_NAME}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+
+def _cumulative(counts: Sequence[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+
+
+def _locate(ids: np.ndarray, offsets: np.ndarray, what: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    outside = (ids < 0) | (ids >= offsets[-1])
+    if outside.any():
+        raise UserError(f"{folder}: {what} {ids[outside][0]} is outside [0, {offsets[-1]})")
+    shards = np.searchsorted(offsets, ids, side="right") - 1
+    return shards, ids - offsets[shards]
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of shards")
+    try:
+        content = json.loads(read_text(path))
+    except FileNotFoundError:
+        hint = (
+            f"write one with `bimodal-prep index {folder}`" if any(folder.glob("*.tar")) else "it holds no .tar either"
+        )
+        raise UserError(f"{folder}: no {MANIFEST_NAME}; {hint}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold an object, got {type(content).__name__}")
+    return content
+
+
+def _require_keys(
+    path: Path, where: str, content: dict[str, Any], keys: Sequence[str], optional: Sequence[str]
+) -> None:
+    for key in content:
+        if key not in keys:
+            raise UserError(f"{path}: unknown key '{where}{key}'{did_you_mean(key, keys)}")
+    for key in keys:
+        if key not in content and key not in optional:
+            raise UserError(f"{path}: key '{where}{key}' is missing")
+
+
+def _parse_shard(path: Path, number: int, content: object) -> Shard:
+    where = f"shards[{number}]"
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: {where} must be an object, got {type(content).__name__}")
+    _require_keys(path, f"{where}.", content, _SHARD_KEYS, optional=("sha256",))
+    name = content["name"]
+    if not isinstance(name, str) or not name or (not _is_elsewhere(name) and ".." in PurePosixPath(name).parts):
+        raise UserError(f"{path}: {where}.name must be a file name inside the folder, got {name!r}")
+    for key in ("num_images", "num_texts", "bytes"):
+        if type(content[key]) is not int or content[key] < 0:
+            raise UserError(f"{path}: {where}.{key} must be a whole number >= 0, got {content[key]!r}")
+    digest = content.get("sha256")
+    if digest is not None and not isinstance(digest, str):
+        raise UserError(f"{path}: {where}.sha256 must be text, got {digest!r}")
+    return Shard(**content)
+
+
+def _is_elsewhere(name: str) -> bool:
+    return is_remote(name) or Path(name).is_absolute()
+
+
+def _parse_faults(path: Path, content: object) -> dict[str, int]:
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: faults must be an object, got {type(content).__name__}")
+    for kind, count in content.items():
+        if kind not in SHARD_KINDS:
+            raise UserError(f"{path}: unknown kind 'faults.{kind}'{did_you_mean(kind, SHARD_KINDS)}")
+        if type(count) is not int or count < 1:
+            raise UserError(f"{path}: faults.{kind} must be a whole number >= 1, got {count!r}")
+    return content
+
+
+def _index_command(manifest: Manifest, damaged: DamagedRule) -> str:
+    folder, names = str(manifest.folder), [shard.name for shard in manifest.shards]
+    words, flags = [folder], []
+    if any(is_remote(name) or "/" in name for name in names):
+        words = join_locations(name_of(manifest.location(shard)) for shard in range(len(names)))
+        flags = ["--to", shlex.quote(folder)]
+    shards = [shlex.quote(word) for word in words[:_MAX_PATTERNS]]
+    more = ["..."] if len(words) > _MAX_PATTERNS else []
+    if any(map(is_pipe, names)):
+        flags.append("--allow-pipe")
+    flags += ["--overwrite", *(["--damaged", "keep"] if damaged == "keep" else [])]
+    return " ".join(("bimodal-prep index", *shards, *more, *flags))
+
+
+def _require_size(manifest: Manifest, shard: Shard) -> None:
+    folder = manifest.folder
+    try:
+        size = (folder / shard.name).stat().st_size
+    except OSError as error:
+        raise UserError(
+            f"{folder}: shard {shard.name} is in the manifest but cannot be found: {error.strerror}"
+        ) from None
+    if size != shard.bytes:
+        what = "truncated" if size < shard.bytes else "changed"
+        damaged = "keep" if size < shard.bytes else manifest.damaged
+        raise UserError(
+            f"{folder}: shard {shard.name} holds {size} bytes but the manifest says {shard.bytes}: it is {what}; "
+            f"`{_index_command(manifest, damaged)}` takes it as it is now"
+        )

@@ -1,0 +1,1 @@
+"""Per-anchor state: one row for each image and each text of the data set."""

@@ -1,0 +1,1 @@
+"""Hugging Face folders of image-text models as dual encoders."""

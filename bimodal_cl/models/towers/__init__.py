@@ -1,0 +1,1 @@
+"""Image towers and text towers."""

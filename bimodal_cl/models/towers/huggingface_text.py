@@ -1,0 +1,174 @@
+"""A Hugging Face text model as a text tower: any encoder that ``AutoModel`` knows, pooled and projected."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.models.towers.strict_load import quiet_transformers, refuse_other_weights
+
+POOLERS = ("mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
+PROJECTIONS = ("linear", "mlp", "none")
+
+
+class HuggingFaceTextTower(nn.Module):
+    """Tokens to one vector a text: transformer, pooling over the valid tokens, projection.
+
+    Parameters are called as in open_clip's adapter (``transformer.*``, ``proj.*``), whose checkpoints load here. Unlike
+    it, no table of known families is needed, the projection's width is read from the configuration, and the padding
+    that the tokenizer really uses decides which tokens count.
+
+    Args:
+        transformer: returns ``last_hidden_state`` ``[batch, tokens, width]`` and, for ``cls_pooler``, maybe
+            ``pooler_output`` ``[batch, width]``.
+        width: width of the transformer's output.
+        dim: width of the shared space.
+        context_length: number of tokens of a text.
+        pad_id: the tokenizer's padding token.
+        eos_id: the tokenizer's end-of-text token, which some tokenizers also pad with.
+        pooler: ``mean_pooler``, ``max_pooler``, ``cls_pooler`` (the model's own pooled output where it has one, else
+            the first token) or ``cls_last_hidden_state_pooler`` (the first token).
+        projection: ``linear``, ``mlp`` (one hidden layer, GELU; its width is the mean of both ends) or ``none``.
+
+    Raises:
+        UserError: unknown pooler or projection, or ``none`` where the widths differ.
+    """
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        width: int,
+        dim: int,
+        context_length: int,
+        pad_id: int,
+        eos_id: int | None,
+        pooler: str,
+        projection: str,
+    ) -> None:
+        super().__init__()
+        check_head(pooler, projection)
+        if projection == "none" and width != dim:
+            raise UserError(f"model.text.hf_proj_type 'none' needs embed_dim {width} (the text model's), got {dim}")
+        self.transformer = transformer
+        self.context_length = context_length
+        self.pad_id, self.eos_id, self.pooler = pad_id, eos_id, pooler
+        self.proj = _build_projection(projection, width, dim)
+
+    def forward(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch dim"]:
+        """Encode tokens; the result is not normalised."""
+        valid = self._valid_tokens(tokens)
+        output = self.transformer(input_ids=tokens, attention_mask=valid.long())
+        return self.proj(self._pool(output, valid))
+
+    def _valid_tokens(self, tokens: Tensor) -> Tensor:
+        """Mark the tokens that are no padding, ``[batch, tokens]`` bool."""
+        padding = tokens == self.pad_id
+        if self.pad_id != self.eos_id:
+            return ~padding
+        # The first end-of-text token is the text's own; those after it are padding.
+        return (padding.cumsum(dim=1) - padding.long()) == 0
+
+    def _pool(self, output: Any, valid: Tensor) -> Tensor:
+        hidden = output.last_hidden_state
+        if self.pooler == "mean_pooler":
+            weight = valid.unsqueeze(-1).to(hidden.dtype)
+            return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        if self.pooler == "max_pooler":
+            return hidden.masked_fill(~valid.unsqueeze(-1), float("-inf")).amax(dim=1)
+        pooled = getattr(output, "pooler_output", None) if self.pooler == "cls_pooler" else None
+        return hidden[:, 0] if pooled is None else pooled
+
+
+def check_head(pooler: str, projection: str) -> None:
+    """Refuse an unknown pooler or projection, naming the nearest.
+
+    Raises:
+        UserError: the key and its value.
+    """
+    if pooler not in POOLERS:
+        raise UserError(f"model.text.hf_pooler_type '{pooler}' is unknown{did_you_mean(pooler, POOLERS)}")
+    if projection not in PROJECTIONS:
+        raise UserError(f"model.text.hf_proj_type '{projection}' is unknown{did_you_mean(projection, PROJECTIONS)}")
+
+
+def _build_projection(projection: str, width: int, dim: int) -> nn.Module:
+    if projection == "none":
+        return nn.Identity()
+    if projection == "linear":
+        return nn.Linear(width, dim, bias=False)
+    hidden = (width + dim) // 2
+    return nn.Sequential(nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, dim, bias=False))
+
+
+def load_text_config(name: str) -> dict[str, Any]:
+    """Return a Hugging Face model's configuration from a local folder, the hub's cache or the hub.
+
+    Raises:
+        UserError: nothing there, or it is no text model's.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except Exception as error:
+        raise UserError(
+            f"model.text.hf_model_name '{name}': no such folder with a config.json, and the hub does not give it "
+            f"({one_line(error)})"
+        ) from error
+    return json.loads(config.to_json_string(use_diff=False))
+
+
+def build_transformer(
+    name: str, config_values: dict[str, Any], pretrained: bool, pooled: bool
+) -> tuple[nn.Module, int]:
+    """Build a text model, random or with its weights, in float32.
+
+    Args:
+        name: local folder or hub name, where the weights come from.
+        config_values: its configuration, as :func:`load_text_config` gives it.
+        pretrained: load the weights.
+        pooled: keep the model's own pooling layer, where it has an optional one. Kept unused, it would hold
+            parameters that no gradient reaches.
+
+    Returns:
+        The model (of an encoder-decoder, the encoder) and the width of its output.
+
+    Raises:
+        UserError: a family that transformers does not know, one with several towers, or weights that cannot be read.
+    """
+    from transformers import MODEL_MAPPING, AutoConfig, AutoModel
+
+    values = dict(config_values)
+    family = values.pop("model_type", None)
+    try:
+        config = AutoConfig.for_model(family, **values)
+        model_class = MODEL_MAPPING[type(config)]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"model.text.hf_model_name '{name}': no text model of family '{family}' is known") from error
+    if hasattr(config, "text_config"):
+        raise UserError(f"model.text.hf_model_name '{name}': family '{family}' has several towers, not one for text")
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        options["add_pooling_layer"] = pooled
+    try:
+        if pretrained:
+            with quiet_transformers():
+                model, report = AutoModel.from_pretrained(
+                    name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+                )
+            refuse_other_weights(report, f"model.text.hf_model_name '{name}'", headless=True)
+        else:
+            model = AutoModel.from_config(config, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"model.text.hf_model_name '{name}' cannot be loaded ({one_line(error)})") from error
+    if getattr(config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    return model, int(config.hidden_size)

@@ -1,0 +1,215 @@
+"""The tensors of a weights file, whoever wrote it, read without running code that may be in it.
+
+Formats: safetensors, ``torch.save`` (``weights_only``: tensors, numbers and containers alone), TorchScript archives.
+Around and in front of the tensors' names stands what trainers put there: dictionaries, ``module.``, ``_orig_mod.``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.models.weights.torchscript import ScriptedModule, is_torchscript, read_torchscript
+
+# Where trainers keep a model's tensors, in the order in which they are looked for.
+_HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
+# OpenAI's archives say these as tensors; attn_mask is computed again.
+_NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "text.attn_mask")
+_WRONG_START = (
+    (b"version https://git-lfs", "a Git LFS pointer and not the weights: fetch them with 'git lfs pull'"),
+    (b"GGUF", "a GGUF file for llama.cpp, not a PyTorch model's weights: take the safetensors file of the same model"),
+    (b"\x89HDF", "a TensorFlow (HDF5) file: take the model's safetensors or PyTorch file"),
+    (b"<", "a web page and not the weights: download the file itself"),
+)
+_WRONG_ENDINGS = {
+    ".onnx": "an ONNX graph, not weights that can be trained: take the model's safetensors or PyTorch file",
+    ".gguf": "a GGUF file for llama.cpp, not a PyTorch model's weights: take the safetensors file of the same model",
+    ".h5": "a TensorFlow (HDF5) file: take the model's safetensors or PyTorch file",
+    ".msgpack": "a Flax file: take the model's safetensors or PyTorch file",
+    ".tflite": "a TensorFlow Lite file: take the model's safetensors or PyTorch file",
+}
+_AGAIN = "copy or download it again"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """What a file of weights holds.
+
+    Args:
+        path: the file.
+        tensors: by their names in the model; in whatever type the file has them.
+        script: the TorchScript archive they come from, if it is one.
+        experiment: the run's name that an open_clip training checkpoint carries.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor] = field(repr=False)
+    script: ScriptedModule | None = None
+    experiment: str | None = None
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Read a weights file on the CPU.
+
+    Raises:
+        UserError: it is missing, empty, cut short, of another format, holds objects that only code could restore, or
+            no tensors.
+    """
+    content = _read_content(path)
+    script = content if isinstance(content, ScriptedModule) else None
+    experiment = None
+    if script is None:
+        if isinstance(content, Mapping) and "epoch" in content and isinstance(content.get("name"), str):
+            experiment = content["name"]
+        content = _unwrap(content)
+    tensors = dict(content) if script is None else script.tensors
+    if not tensors:
+        raise UserError(f"{path}: holds no tensors of a model")
+    tensors = _strip_prefixes(path, tensors)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in _NO_WEIGHTS}
+    quantised = [name for name, tensor in tensors.items() if _is_quantised(name, tensor)]
+    if quantised:
+        kind = str(tensors[quantised[0]].dtype).removeprefix("torch.")
+        raise UserError(
+            f"{path}: quantised weights ('{quantised[0]}' is {kind}): take the model's float16 or float32 file"
+        )
+    return WeightFile(path, tensors, script, experiment)
+
+
+def refuse_wrong_file(path: Path) -> None:
+    """Refuse what is no file of a PyTorch model's weights, by its ending and its first bytes.
+
+    Raises:
+        UserError: saying what it is instead.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not start:
+        raise UserError(f"{path}: is empty (0 bytes): {_AGAIN}")
+    for magic, what in _WRONG_START:
+        if start.lstrip().startswith(magic):
+            raise UserError(f"{path}: is {what}")
+    if path.suffix.lower() in _WRONG_ENDINGS:
+        raise UserError(f"{path}: is {_WRONG_ENDINGS[path.suffix.lower()]}")
+
+
+def _read_content(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    refuse_wrong_file(path)
+    with path.open("rb") as file:
+        start = file.read(16)
+    if path.suffix == ".safetensors" and start.startswith((b"PK", b"\x80")) and start[8:9] != b"{":
+        raise UserError(f"{path}: is a file of torch.save and not of safetensors: rename it to '{path.stem}.pt'")
+    if path.suffix == ".safetensors" or start[8:9] == b"{":
+        return _read_safetensors(path)
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile as error:
+            raise UserError(f"{path}: damaged or cut short ({path.stat().st_size:,} bytes): {_AGAIN}") from error
+        if is_torchscript(names):
+            return read_torchscript(path)
+        if not any(name.endswith("data.pkl") for name in names):
+            raise UserError(f"{path}: is a ZIP archive and not weights: unpack it, and give what is in it")
+    elif not start.startswith(b"\x80"):
+        raise UserError(f"{path}: is no file of weights: neither safetensors nor written by torch.save")
+    return _read_pickled(path, mmap=start.startswith(b"PK"))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        size = path.stat().st_size
+        raise UserError(
+            f"{path}: damaged, cut short or no safetensors file ({size:,} bytes; {one_line(error)}): {_AGAIN}"
+        ) from error
+
+
+def _read_pickled(path: Path, mmap: bool) -> Any:
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_plain_values()):
+            warnings.simplefilter("ignore")  # on the pickle's version
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        if name := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise UserError(
+                f"{path}: holds objects of Python ({name[1]}), which only running code from the file would restore: "
+                "save the model's state_dict alone with torch.save, and give that file"
+            ) from error
+        raise UserError(f"{path}: not written by torch.save, or damaged: nothing but tensors can be read") from error
+    except Exception as error:
+        raise UserError(f"{path}: damaged or cut short ({_reason(error)}): {_AGAIN}") from error
+
+
+def _plain_values() -> list[Any]:
+    """What trainers store beside the tensors, and what restores it: numpy's numbers and arrays, argparse's settings.
+
+    Counts, scores and random states stand there. numpy has called its module by two names.
+    """
+    kinds = [np.bool_, *np.sctypeDict.values()]
+    numbers = {type(np.dtype(kind)) for kind in kinds if np.dtype(kind).kind in "biufc"}
+    restore = ((np.array(0)[()].__reduce__()[0], "scalar"), (np.array(0).__reduce__()[0], "_reconstruct"))
+    named = [(value, f"numpy.{core}.multiarray.{name}") for value, name in restore for core in ("core", "_core")]
+    return [np.ndarray, np.dtype, *numbers, *named, argparse.Namespace]
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what torch says, without its advice."""
+    return re.split(r"(?<=\w)[.:;] |\n", one_line(error))[0][:120]
+
+
+def _unwrap(content: Any) -> Mapping[str, Tensor]:
+    """Return the dictionary of tensors within what a trainer saved; empty where there is none."""
+    for _ in range(4):
+        if not isinstance(content, Mapping):
+            return {}
+        inner = next((content[key] for key in _HOLDERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _strip_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what wrappers (data parallelism, compilation, a trainer's module) put in front of the names.
+
+    Where other tensors stand beside the model's (a loss's, a teacher's), they are left out, counted and named.
+    """
+    tensors = {name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", ""): t for name, t in tensors.items()}
+    found = {match[1] for name in tensors if (match := re.match(r"((?:\w+\.)*?)(?:module\.)?visual\.", name))}
+    prefix = min(found) if found else ""
+    if not prefix:
+        bare = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        return {re.sub(r"^(visual|text)\.module\.", r"\1.", name): tensor for name, tensor in bare.items()}
+    if len(found) > 1:
+        raise UserError(f"{path}: holds several models ({', '.join(sorted(found))}): save the one to load alone")
+    kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if left_out := sorted(name for name in tensors if not name.startswith(prefix)):
+        shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
+        warnings.warn(f"{path}: {len(left_out)} tensors beside '{prefix}' are left out ({shown})", stacklevel=2)
+    return _strip_prefixes(path, kept)
+
+
+def _is_quantised(name: str, tensor: Tensor) -> bool:
+    return tensor.dtype.itemsize == 1 and name.endswith("weight")

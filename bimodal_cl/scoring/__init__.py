@@ -1,0 +1,1 @@
+"""Scores of a dual encoder on pairs and on labelled images."""

@@ -1,0 +1,131 @@
+"""Class prompts as a classifier, and the ranks that images give to their classes.
+
+Classes whose prompts are the same to the text tower (``missile`` and ``sunglasses`` each name two of ImageNet's
+classes) cannot be told apart by any model. They are **one candidate**: an image counts as right where the candidate
+that its class belongs to comes first, ranks count candidates, and a random answer is right in one of as many cases as
+there are candidates. Between candidates the rule of ``bimodal_cl.metrics`` holds: a wrong one that ties with the right
+one stands before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bimodal_cl.errors import UserError
+from bimodal_cl.metrics import class_ranks, mean_per_class_recall
+from bimodal_cl.metrics.similarities import multiply_rows, scale_rows
+from bimodal_cl.scoring.encode_once import Encoder, distinct_texts, evaluation_mode, text_items
+
+# Prompts whose features are held at once, and similarities.
+_PROMPTS_AT_ONCE = 4096
+_BLOCK_ELEMENTS = 2**24
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Text features that stand for classes.
+
+    ``features``: float32 ``[candidates, dim]``, unit norm, in the order of their class names; ``candidate_of_class``:
+    int64 ``[classes]``, the row of each class; ``class_of_candidate``: int64 ``[candidates]``, the first class of each.
+    """
+
+    features: Tensor
+    candidate_of_class: Tensor
+    class_of_candidate: Tensor
+
+
+def build_classifier(
+    model: Encoder, classnames: Sequence[str], templates: Sequence[str], autocast: torch.dtype | None = None
+) -> Classifier:
+    """Encode class prompts: of each class the mean of its prompts' features, brought back to unit norm.
+
+    Source: Radford et al. 2021, section 3.1.4 (prompt ensembling in the embedding space).
+
+    Args:
+        model: a dual encoder.
+        classnames: one name a class.
+        templates: prompts with ``{c}`` where the name goes.
+        autocast: as :func:`bimodal_cl.scoring.encode_once.evaluation_mode`.
+
+    Raises:
+        UserError: no class, no template, or a template without ``{c}``.
+    """
+    if not classnames or not templates:
+        raise UserError(f"{len(classnames)} class names and {len(templates)} templates: at least one of each is needed")
+    for template in templates:
+        if "{c}" not in template:
+            raise UserError(f"template '{template}' has no {{c}} where the class name goes")
+    order = sorted(range(len(classnames)), key=lambda index: (classnames[index], index))
+    candidates: dict[tuple[Hashable, ...], int] = {}
+    first_classes: list[int] = []
+    candidate_of_class = torch.zeros(len(classnames), dtype=torch.int64)
+    rows: list[Tensor] = []
+    step = max(1, _PROMPTS_AT_ONCE // len(templates))
+    with evaluation_mode(model, autocast) as device:
+        for start in range(0, len(order), step):
+            prompts = distinct_texts(model, device)
+            fresh = 0
+            for index in order[start : start + step]:
+                items = text_items(model, [template.replace("{c}", classnames[index]) for template in templates])
+                key = tuple(key for key, _ in items)
+                if key not in candidates:
+                    candidates[key] = len(candidates)
+                    first_classes.append(index)
+                    fresh += 1
+                    for item in items:
+                        prompts.add(*item)
+                candidate_of_class[index] = candidates[key]
+            if fresh:
+                rows += [_mean_direction(each) for each in prompts.features().cpu().split(len(templates))]
+    return Classifier(torch.stack(rows).to(device), candidate_of_class, torch.tensor(first_classes))
+
+
+def classify(classifier: Classifier, image_features: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Rank the candidates of every image.
+
+    Args:
+        classifier: of ``classes``.
+        image_features: float32 ``[images, dim]``.
+        targets: int64 ``[images]``, the class of each.
+
+    Returns:
+        ``(ranks, predictions)``, int64 ``[images]``: the place of the image's class from 1, and the class taken for it:
+        its own where the rank is 1, else the first class of the best wrong candidate (of several that tie, of the
+        first by name).
+    """
+    wanted = classifier.candidate_of_class[targets]
+    candidates = scale_rows(classifier.features)
+    block = max(1, _BLOCK_ELEMENTS // len(classifier.features))
+    ranks, wrong = [], []
+    for start in range(0, len(targets), block):
+        sims = multiply_rows(scale_rows(image_features[start : start + block]), candidates).cpu()
+        ranks.append(class_ranks(sims, wanted[start : start + block]))
+        sims.scatter_(1, wanted[start : start + block, None], -torch.inf)
+        wrong.append(sims.numpy().argmax(axis=1))  # numpy takes the first of several, torch any
+    placed = np.concatenate(ranks)
+    others = classifier.class_of_candidate.numpy()[np.concatenate(wrong)]
+    return placed, np.where(placed == 1, targets.numpy(), others)
+
+
+def score_classification(
+    classifier: Classifier, ranks: np.ndarray, predictions: np.ndarray, targets: Tensor
+) -> dict[str, float]:
+    """``acc1``, ``acc5`` (of at least 5 candidates) and ``mean_per_class_recall`` from what :func:`classify` gives."""
+    shares = {f"acc{k}": int((ranks <= k).sum()) / len(ranks) for k in (1, 5) if k <= len(classifier.features)}
+    return {**shares, "mean_per_class_recall": mean_per_class_recall(predictions, targets)}
+
+
+def class_similarities(classifier: Classifier, image_features: Tensor) -> Tensor:
+    """Exact similarities float64 ``[images, classes]``, on the CPU, for labels of several classes."""
+    sims = multiply_rows(scale_rows(image_features), scale_rows(classifier.features)).cpu()
+    return sims[:, classifier.candidate_of_class]
+
+
+def _mean_direction(features: Tensor) -> Tensor:
+    """The direction of a sum of unit-norm rows ``[prompts, dim]``; whole numbers, whose sum knows no order."""
+    return nn.functional.normalize((features.double() * 2.0**26).round().sum(dim=0), dim=0).float()

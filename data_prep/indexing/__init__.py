@@ -1,0 +1,1 @@
+"""A manifest for shards that somebody else wrote."""

@@ -1,0 +1,58 @@
+"""``bimodal-prep index``: its flags, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.data.storage.locations import is_remote
+
+from ..storage_arguments import add_storage_arguments, build_storage
+
+DESCRIPTION = """Write manifest.json for shards that are there, from their headers, and keep beside it where their rows
+lie. No shard is rewritten. Shards may be a folder, tars, patterns such as 'cc3m-train-{0000..0575}.tar' or '*.tar',
+or any of these as a URL (https://, s3://, gs://, hf://), whose shards are downloaded into the cache to be read."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``bimodal-prep index``."""
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "shards",
+        nargs="+",
+        type=path_text,
+        metavar="SHARDS",
+        help="folder, tar, pattern or URL; several are one set",
+    )
+    parser.add_argument(
+        "--to", type=Path, default=None, metavar="DIR", help="folder of the manifest; None: the one with all the shards"
+    )
+    parser.add_argument(
+        "--captions",
+        choices=("lines", "whole"),
+        default=None,
+        help="a .txt holds a caption a line, or is one caption; None: as an existing manifest or the layout says, "
+        "else whole",
+    )
+    parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes; None: one a core")
+    parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
+    parser.add_argument(
+        "--damaged",
+        choices=("refuse", "keep"),
+        default="refuse",
+        help="a shard that is truncated or holds garbage: stop, or keep its whole samples before that",
+    )
+    add_storage_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Index, print what was found, and return the exit status."""
+    from .index import index_shards
+
+    storage = build_storage(args) if any(is_remote(pattern) for pattern in args.shards) else None
+    report = index_shards(
+        args.shards, args.to, args.captions, args.workers, args.overwrite, args.damaged, storage=storage
+    )
+    print("\n".join(report.lines()))
+    return 0

@@ -1,0 +1,1 @@
+"""Tables of captions as text: encoding, header, rows."""

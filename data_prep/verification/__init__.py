@@ -1,0 +1,1 @@
+"""Every byte of a data set read and checked."""

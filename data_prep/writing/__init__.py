@@ -1,0 +1,1 @@
+"""From items to shards with a manifest."""

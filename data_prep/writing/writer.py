@@ -1,0 +1,218 @@
+"""Items -> shards and a manifest. Every item that is not written is named and counted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bimodal_cl.cli.progress import note, progress
+from bimodal_cl.data.images.decode import BadImage
+from bimodal_cl.data.shards.index import index_shard
+from bimodal_cl.data.shards.manifest import Manifest, Shard
+from bimodal_cl.data.shards.row_table import save_row_table
+from bimodal_cl.errors import UserError
+from bimodal_cl.files.image_files import describe_endings
+
+from ..items import BadItem, Item, SourcePlan, Split
+from ..ordered_work import map_in_order, require_num_proc
+from ..staging import staged
+from .captions import clean_captions
+from .image_bytes import store_image
+from .keys import KeyMaker
+from .tar_file import TarWriter
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How items become shards.
+
+    Args:
+        max_side: longer side in pixels above which an image is scaled down; None to keep all sizes.
+        quality: JPEG quality of images that are encoded again, 1 to 100.
+        shard_size: samples a shard (the last one may have fewer).
+        strict: the first item that cannot be used ends the run with an error.
+        num_proc: processes that read and encode images; None for one a core. The bytes are the same for any number.
+    """
+
+    max_side: int | None = None
+    quality: int = 90
+    shard_size: int = 1000
+    strict: bool = False
+    num_proc: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_side is not None and self.max_side < 1:
+            raise UserError(f"--max-side must be at least 1, got {self.max_side}")
+        if not 1 <= self.quality <= 100:
+            raise UserError(f"--quality must be 1 to 100, got {self.quality}")
+        if self.shard_size < 1:
+            raise UserError(f"--shard-size must be at least 1, got {self.shard_size}")
+        require_num_proc(self.num_proc)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An item as it goes into a shard, or why it does not.
+
+    Args:
+        name: the item's.
+        members: extension -> content; None where ``bad`` says why there are none.
+        num_texts: captions among the members.
+        empty_captions: captions that were dropped.
+        reencoded: why the image's bytes differ from the source's, or "".
+        bad: what is wrong with the item.
+    """
+
+    name: str = ""
+    members: dict[str, bytes] | None = None
+    num_texts: int = 0
+    empty_captions: int = 0
+    reencoded: str = ""
+    bad: BadItem | None = None
+
+
+@dataclass
+class WriteReport:
+    """What became of a split's items.
+
+    ``reencoded`` counts images by reason, ``skipped`` items that were left out, ``empty_captions`` dropped captions,
+    ``lacking`` by reason what the source lists and does not hold, ``left_out`` by ending the files that are not read,
+    ``joined`` by reason rows that went into the item of another one.
+    """
+
+    split: str
+    shards: list[Shard] = field(default_factory=list)
+    skipped: int = 0
+    empty_captions: int = 0
+    reencoded: Counter[str] = field(default_factory=Counter)
+    lacking: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    joined: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def num_images(self) -> int:
+        """Images written."""
+        return sum(shard.num_images for shard in self.shards)
+
+    @property
+    def num_texts(self) -> int:
+        """Captions written."""
+        return sum(shard.num_texts for shard in self.shards)
+
+    def lines(self) -> Iterator[str]:
+        """The summary, for people."""
+        size = sum(shard.bytes for shard in self.shards) / 2**20
+        name = self.split or "written"
+        shards = f"{len(self.shards):,} shard{'s' if len(self.shards) > 1 else ''}"
+        yield f"{name}: {self.num_images:,} images, {self.num_texts:,} captions in {shards}, {size:,.1f} MiB"
+        for reason, count in sorted(self.reencoded.items()):
+            yield f"  {count:,} images encoded again: {reason}"
+        for reason, count in sorted(self.joined.items()):
+            yield f"  {count:,} {reason}"
+        if self.empty_captions:
+            yield f"  {self.empty_captions:,} empty captions dropped"
+        if self.skipped:
+            yield f"  {self.skipped:,} items skipped (named above)"
+        for reason, count in sorted(self.lacking.items()):
+            yield f"  {count:,} images that the source lists and does not hold: {reason}"
+        if self.left_out:
+            yield f"  files left out: {describe_endings(self.left_out)}"
+
+
+def write(
+    plan: SourcePlan, target: Path, options: WriteOptions, job: Mapping[str, object], overwrite: bool = False
+) -> list[WriteReport]:
+    """Write all splits of a source below ``target``: everything, or (after any error or interruption) nothing.
+
+    Args:
+        plan: what to write.
+        target: the folder that gets ``<split>/00000.tar ... manifest.json``.
+        options: how.
+        job: the source and its options as JSON values; lets an interrupted run be repeated.
+        overwrite: replace finished splits.
+
+    Raises:
+        UserError: see :func:`staged` and :func:`write_split`.
+    """
+    names = [split.name for split in plan.splits]
+    with staged(target, job, names, overwrite) as content:
+        reports = [write_split(split, content / split.name, options) for split in plan.splits]
+        if plan.write_extras is not None:
+            plan.write_extras(content)
+    return reports
+
+
+def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteReport:
+    """Write the shards of one split and, last, its manifest.
+
+    The same items and options give the same bytes, whatever ``options.num_proc``.
+
+    Raises:
+        UserError: no item could be used, or ``options.strict`` and one could not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    report = WriteReport(split.name, lacking=split.lacking, left_out=split.left_out, joined=split.joined)
+    prepare = partial(_prepare, max_side=options.max_side, quality=options.quality)
+    with contextlib.closing(map_in_order(prepare, split.items, options.num_proc)) as prepared:
+        items = progress(prepared, split.total, "items", f"write {split.name}".strip())
+        samples = _samples(items, options.strict, report)
+        sample = next(samples, None)
+        while sample is not None:
+            name = f"{len(report.shards):05d}.tar"
+            num_images = num_texts = 0
+            with TarWriter(folder / name) as tar:
+                while sample is not None and num_images < options.shard_size:
+                    key, members, count = sample
+                    tar.write_sample(key, members)
+                    num_images, num_texts = num_images + 1, num_texts + count
+                    sample = next(samples, None)
+            report.shards.append(Shard(name, num_images, num_texts, tar.size, tar.sha256))
+            save_row_table(folder, report.shards[-1], index_shard(folder / name, "lines"))
+    if not report.shards:
+        what = f"split '{split.name}'" if split.name else "the source"
+        left_out = f"; files left out: {describe_endings(report.left_out)}" if report.left_out else ""
+        raise UserError(f"{what} has no item that can be written ({report.skipped} skipped{left_out})")
+    Manifest(folder=folder, captions="lines", shards=tuple(report.shards)).save()
+    return report
+
+
+def _samples(
+    items: Iterable[Prepared], strict: bool, report: WriteReport
+) -> Iterator[tuple[str, dict[str, bytes], int]]:
+    """Key, members and number of captions of every item that can be used; the others go to the report."""
+    keys = KeyMaker()
+    for item in items:
+        report.empty_captions += item.empty_captions
+        if item.bad is not None:
+            if strict:
+                raise UserError(f"{item.bad.where}: {item.bad.reason} (--strict)")
+            report.skipped += 1
+            note(f"skipped {item.bad.where}: {item.bad.reason}")
+            continue
+        assert item.members is not None
+        if item.reencoded:
+            report.reencoded[item.reencoded] += 1
+        yield keys.make(item.name), item.members, item.num_texts
+
+
+def _prepare(item: Item | BadItem, max_side: int | None, quality: int) -> Prepared:
+    """Read and encode one item. Runs in any process, so it depends on nothing but its arguments."""
+    if isinstance(item, BadItem):
+        return Prepared(bad=item)
+    where = item.where or (str(item.image) if isinstance(item.image, Path) else item.name)
+    captions, empty = clean_captions(item.captions)
+    if not captions:
+        return Prepared(empty_captions=empty, bad=BadItem(where, "no caption"))
+    try:
+        image = item.image if isinstance(item.image, bytes | Path) else item.image()
+        stored = store_image(image, max_side, quality)
+    except BadImage as error:
+        return Prepared(empty_captions=empty, bad=BadItem(where, str(error)))
+    members = {stored.extension: stored.data, ".txt": "\n".join(captions).encode()}
+    if item.metadata is not None:
+        members[".json"] = item.metadata
+    return Prepared(item.name, members, len(captions), empty, stored.reencoded)

@@ -1,0 +1,255 @@
+"""``bimodal-eval report``: a run as one self-contained ``report.html``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bimodal_cl import __version__
+from bimodal_cl.cli.command_line import path_text
+
+from ..run_folder import RunFolder, find_training_data, load_run, write_whole
+from ..temperatures import LearnedTemperatures, learned_temperatures
+from .scores import class_errors, format_metric, metric_name, score_tables
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from bimodal_cl.data.shards.mixture import Mixture
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SECTIONS = ("data", "model", "loss", "optim", "train")
+_EXTREMES = 6
+_HEADLINES = ("acc1", "mean_average_precision", "image_retrieval_recall@5", "text_retrieval_recall@5")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-command's arguments."""
+    parser.add_argument("run", metavar="RUN", type=path_text, help="the run's folder")
+    parser.add_argument("--to", metavar="FILE", type=path_text, help="where to write it instead of RUN/report.html")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the report and print its path.
+
+    Raises:
+        UserError: no complete run there, a file in it cannot be read, or the target cannot be written.
+    """
+    folder = load_run(args.run)
+    target = folder.path / "report.html" if args.to is None else Path(args.to)
+    write_whole(target, render_report(folder))
+    print(target)
+
+
+def render_report(run: RunFolder) -> str:
+    """Return the page: it refers to no other file, and every text from the run or its data is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(thousands=lambda value: f"{value:,}", tau=lambda value: f"{value:.4g}")
+    data, why_no_data = find_training_data(run)
+    images, texts = learned_temperatures(run, "image"), learned_temperatures(run, "text")
+    if images is not None and texts is not None and not (len(images.ids) and len(texts.ids)):
+        images = texts = None
+    return environment.get_template("report.html.j2").render(
+        name=run.path.resolve().name,
+        run=run,
+        version=__version__,
+        subtitle=_subtitle(run),
+        headlines=_headlines(run),
+        settings=[(section, _flat(run.config[section])) for section in _SECTIONS if run.config.get(section)],
+        facts=_facts(run, data),
+        tables=score_tables(run.results),
+        curves=list(_curves(run)),
+        temperatures=_temperatures(run, images, texts, data),
+        why_no_data=why_no_data,
+        retrievals=list(_retrievals(run)),
+        errors=class_errors(run.results),
+    )
+
+
+def _subtitle(run: RunFolder) -> str:
+    steps = f"{run.step:,} optimizer steps"
+    seen = next((line["samples_seen"] for line in reversed(run.training) if "samples_seen" in line), None)
+    return f"{steps}, {seen:,} pairs seen" if isinstance(seen, int) else steps
+
+
+def _headlines(run: RunFolder) -> list[tuple[str, str, str]]:
+    """``(value, metric, data set)``: the scores to look for first, from results, else the last evaluation."""
+    found = [
+        (format_metric(name, result["metrics"][name]), metric_name(name), str(result.get("dataset", "")))
+        for name in _HEADLINES
+        for result in run.results
+        if isinstance(result["metrics"].get(name), (int, float))
+    ]
+    if not found and run.evaluations:
+        last = run.evaluations[-1]
+        found = [
+            (format_metric(metric, value), metric_name(metric), "during training")
+            for key, value in last.items()
+            if (metric := key.rpartition("/")[2]) in _HEADLINES and isinstance(value, (int, float))
+        ]
+    return found[:4]
+
+
+def _facts(run: RunFolder, data: Mixture | None) -> list[tuple[str, str]]:
+    """What the configuration does not say: the data's size, how long it took, what was scored."""
+    facts = []
+    if data is not None:
+        shards = sum(len(manifest.shards) for manifest in data.manifests)
+        size = f"{data.num_images:,} images, {data.num_texts:,} captions, {shards:,} shards"
+        facts.append(("training data", size))
+    seconds = sum(line.get("seconds", 0.0) for line in run.training)  # each line holds the time since the one before
+    if seconds:
+        facts.append(("training time", str(timedelta(seconds=round(seconds)))))
+    rates = [line["samples_per_second"] for line in run.training if line.get("samples_per_second")]
+    if rates:
+        facts.append(("speed", f"{np.median(rates):,.0f} pairs a second (median)"))
+    if run.checkpoint is not None:
+        facts.append(("checkpoint", run.checkpoint.name))
+    return facts
+
+
+def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """``(dotted key, value)`` of a section without what is unset."""
+    if not isinstance(section, dict):
+        return [(prefix.rstrip("."), str(section))]
+    rows: list[tuple[str, str]] = []
+    for key, value in section.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = dict(enumerate(value))  # a list of data sets: one line each key
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            rows.append((f"{prefix}{key}", str(value)))
+    return rows
+
+
+def _curves(run: RunFolder) -> Iterator[tuple[str, Markup, str]]:
+    """``(title, figure, how to read it)`` of everything the log holds at two steps or more."""
+    from .figures import IMAGE, INK, TEXT, Series, draw_curves
+
+    def series(lines: list[dict[str, Any]], key: str, label: str = "", color: str = INK, **style: str) -> list[Series]:
+        points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), (int, float))]
+        points = [(step, value) for step, value in points if np.isfinite(value)]
+        if len(points) < 2:
+            return []
+        steps, values = np.array(points, dtype=np.float64).T
+        return [Series(label, steps, values, color, **style)]
+
+    blocks = " Where points lie close, the line is the mean of neighbours and the band their range."
+    if loss := series(run.training, "loss"):
+        read = (
+            f"The training loss ({run.loss['name']}); its level depends on the loss and the batch size, "
+            "so compare only like with like."
+        )
+        yield "Loss", draw_curves("loss", loss, "loss (no unit)"), read + blocks
+    tau = series(run.training, "tau_image", "images", IMAGE) + series(
+        run.training, "tau_text", "texts", TEXT, dash="--"
+    )
+    if tau:
+        read = "Mean temperature of the pairs of each batch: smaller means that near negatives count more."
+        yield "Temperature", draw_curves("tau", tau, "mean tau (no unit)", decades=True), read
+    if alignment := series(run.training, "alignment"):
+        read = "Mean cosine between an image and its own caption: 1 is perfect agreement, 0 is none."
+        yield "Alignment", draw_curves("alignment", alignment, "mean cosine (−1 to 1)"), read
+    retrieval = [
+        one
+        for direction, color in (("image_retrieval", TEXT), ("text_retrieval", IMAGE))
+        for cut, dash in ((1, ":"), (5, "-"), (10, "--"))
+        for key in [f"retrieval/{direction}_recall@{cut}"]
+        for one in series(run.evaluations, key, metric_name(key.rpartition("/")[2]), color, dash=dash, marker="o")
+    ]
+    if retrieval:
+        read = "How often the right partner is among the first K candidates (R@K), on held-out pairs; higher is better."
+        yield "Retrieval", draw_curves("retrieval", retrieval, "recall (%)", percent=True), read
+    zero_shot = [
+        one
+        for metric, dash in (("acc1", "-"), ("acc5", "--"))
+        for one in series(run.evaluations, f"zero_shot/{metric}", metric_name(metric), dash=dash, marker="o")
+    ]
+    if zero_shot:
+        read = (
+            "Share of test images whose class is the first (top-1) or among the first five (top-5) guesses; "
+            "higher is better."
+        )
+        yield "Zero-shot classification", draw_curves("zero-shot", zero_shot, "accuracy (%)", percent=True), read
+    if rate := series(run.training, "learning_rate"):
+        read = "The optimizer's step size: it rises during the warm-up and then falls."
+        yield "Learning rate", draw_curves("learning-rate", rate, "learning rate (no unit)"), read
+
+
+def _temperatures(
+    run: RunFolder, images: LearnedTemperatures | None, texts: LearnedTemperatures | None, data: Mixture | None
+) -> dict[str, Any] | None:
+    """Everything about temperatures of single images and texts; ``None`` where the run learned none."""
+    if images is None or texts is None:
+        return None
+    from .figures import IMAGE, TEXT, draw_histogram, histogram_edges
+    from .pictures import both_ends, extreme_images, extreme_texts
+
+    edges = histogram_edges(np.concatenate([images.tau, texts.tau]))
+    bounds = [bound for bound in (images.tau_min, images.tau_max) if bound is not None]
+    content: dict[str, Any] = {
+        "modalities": [
+            ("Images", images, draw_histogram("tau-images", images.tau, edges, "images", IMAGE, bounds)),
+            ("Texts", texts, draw_histogram("tau-texts", texts.tau, edges, "texts", TEXT, bounds)),
+        ],
+        "quantile_names": ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"],
+        "extremes": [],
+        "concepts": None,
+    }
+    if data is not None:
+        large, small = both_ends(texts, _EXTREMES)
+        content["extremes"].append(("Captions", extreme_texts(data, large), extreme_texts(data, small)))
+        large, small = both_ends(images, _EXTREMES)
+        content["extremes"].append(("Pictures", extreme_images(data, large), extreme_images(data, small)))
+        content["concepts"] = _concepts(data, images, texts)
+    return content
+
+
+def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any] | None:
+    """Temperature against concept frequency; ``None`` where fewer than 3 concepts are known and were seen."""
+    from ..captions import load_concepts, rank_correlation, temperatures_of_concepts
+    from .figures import draw_frequencies
+
+    concepts = load_concepts(data.manifests[0].folder) if len(data.manifests) == 1 else None
+    if not concepts:
+        return None
+    rows = [each for each in temperatures_of_concepts(data, concepts, images.by_id(), texts.by_id()) if each.count > 0]
+    rows = [each for each in rows if not np.isnan(each.text_tau) and not np.isnan(each.image_tau)]
+    if len(rows) < 3:
+        return None
+    counts = np.array([each.count for each in rows], dtype=np.float64)
+    image_tau, text_tau = (np.array([getattr(each, name) for each in rows]) for name in ("image_tau", "text_tau"))
+    rows.sort(key=lambda each: (-each.count, each.concept))
+    shown = min(5, len(rows) // 2)
+    return {
+        "figure": draw_frequencies("concepts", counts, image_tau, text_tau),
+        "num_concepts": len(rows),
+        "image_correlation": rank_correlation(counts, image_tau),
+        "text_correlation": rank_correlation(counts, text_tau),
+        "frequent": rows[:shown],
+        "rare": rows[-shown:],
+    }
+
+
+def _retrievals(run: RunFolder) -> Iterator[tuple[str, int, list[Any], str]]:
+    """``(data set, examples saved, examples shown, why none)`` of every retrieval result."""
+    from .pictures import retrieval_examples
+
+    for result in run.results:
+        if result.get("examples"):
+            examples, why = retrieval_examples(run, result)
+            yield str(result.get("dataset", result["file"])), len(result["examples"]), examples, why
