@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bimodal_cl.config.schema import Config, Section
+from bimodal_cl.config.schema import Config
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.settings import Section
 
 
 class SettingRefused(UserError):

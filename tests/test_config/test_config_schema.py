@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl import train
-from bimodal_cl.config.schema import Config, Model
+from bimodal_cl.config.model import Model
+from bimodal_cl.config.schema import Config
 from bimodal_cl.config.source import changed_keys, dotted_keys, load_config, save_config
 from bimodal_cl.losses import _CLASSES
 

@@ -13,8 +13,8 @@ import pytest
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.shards.row_table import load_table_header
+from bimodal_cl.data.storage import remote as remote_module
 from bimodal_cl.data.storage.sources import Storage
-from bimodal_cl.data.storage.sources import remote as remote_module
 from bimodal_cl.errors import UserError
 from data_prep.indexing import shard_description
 from data_prep.indexing.index import index_shards

@@ -15,8 +15,8 @@ from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.mixture import open_mixture
 from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.data.shards.reader import RowReader
+from bimodal_cl.data.storage import sources as storage_module
 from bimodal_cl.data.storage.sources import Storage
-from bimodal_cl.data.storage.sources import sources as storage_module
 from bimodal_cl.errors import ServerFailed
 from data_prep import cli
 from tests.test_data.remote_shards import write_remote_manifest

@@ -19,10 +19,10 @@ from typing import Any
 import fsspec
 import pytest
 
+from bimodal_cl.data.storage import cache as cache_module
+from bimodal_cl.data.storage import sources as storage_module
 from bimodal_cl.data.storage.cache import ShardCache, version_time
 from bimodal_cl.data.storage.sources import LocalFile, RangeFile, Storage, default_cache_dir, run_concurrently
-from bimodal_cl.data.storage.sources import cache as cache_module
-from bimodal_cl.data.storage.sources import sources as storage_module
 from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import serve
 

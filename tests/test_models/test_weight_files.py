@@ -161,7 +161,7 @@ def test_nothing_in_a_file_runs(tmp_path):
 def test_known_shapes_tell_the_heads_but_not_the_activation(tmp_path, monkeypatch):
     import open_clip
 
-    from bimodal_cl.models.weights.tensors import shapes
+    from bimodal_cl.models.weights import shapes
 
     configs = {
         name: {"embed_dim": 24, "vision_cfg": vision, "text_cfg": {**TRANSFORMER, "heads": 2}}

@@ -1,0 +1,87 @@
+"""The section ``model``: an open_clip config by name, two towers, or pretrained weights."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from bimodal_cl.settings import BelowOne, Count, NotTruth, PathText, Positive, Section
+
+
+class VisionTower(Section):
+    """The image tower: open_clip's ViT or ResNet, or any timm model. Names are open_clip's."""
+
+    timm_model_name: str | None = Field(None, description="a timm architecture; the fields for ViT are then not used")
+    timm_model_pretrained: bool | None = Field(None, description="start from timm's weights (needs the hub)")
+    timm_pool: str | None = Field(None, description="timm: avg, token, map, abs_attn, rot_attn or empty")
+    timm_proj: Literal["linear", "mlp", ""] | None = Field(None, description="timm: linear, mlp or empty")
+    timm_drop: BelowOne | None = Field(None, description="timm: head dropout")
+    timm_drop_path: BelowOne | None = Field(None, description="timm: stochastic depth")
+    layers: Annotated[int | list[int], NotTruth] | None = Field(
+        None, description="ViT: blocks; ResNet: four numbers of blocks"
+    )
+    width: Count | None = Field(None, description="ViT: width")
+    head_width: Count | None = Field(None, description="ViT: width of an attention head")
+    mlp_ratio: Positive | None = Field(None, description="ViT: width of the MLP over width")
+    patch_size: Count | None = Field(None, description="ViT: patch side in pixels")
+    patch_dropout: BelowOne | None = Field(None, description="ViT: share of patches left out in training (FLIP)")
+    pool_type: Literal["tok", "avg"] | None = Field(None, description="ViT: of the class token, or of all patches")
+
+    @field_validator("layers")
+    @classmethod
+    def _some_blocks(cls, layers: int | list[int] | None) -> int | list[int] | None:
+        if isinstance(layers, list) and len(layers) != 4:
+            raise ValueError("should be four numbers of blocks for a ResNet, one number for a ViT")
+        if layers is not None and min(layers if isinstance(layers, list) else [layers]) < 1:
+            raise ValueError("there must be at least one block")
+        return layers
+
+
+class TextTower(Section):
+    """The text tower: open_clip's transformer, or a Hugging Face model. Names are open_clip's."""
+
+    hf_model_name: PathText | None = Field(None, description="a Hugging Face model: local folder or hub name")
+    hf_model_pretrained: bool | None = Field(None, description="false: random weights instead of its own")
+    hf_tokenizer_name: PathText | None = Field(None, description="its tokenizer, where that is another folder or name")
+    hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")
+    hf_proj_type: str | None = Field(None, description="linear or mlp")
+    context_length: Annotated[int, Field(ge=3), NotTruth] | None = Field(
+        None, description="tokens of a caption, its first and last included; longer ones are cut"
+    )
+    vocab_size: Count | None = Field(None, description="open_clip: 49408")
+    width: Count | None = Field(None, description="transformer: width")
+    heads: Count | None = Field(None, description="transformer: attention heads")
+    layers: Count | None = Field(None, description="transformer: blocks")
+    mlp_ratio: Positive | None = Field(None, description="transformer: width of the MLP over width")
+
+
+class Model(Section):
+    """The dual encoder: an open_clip config by name, two towers, or pretrained weights that say what they are."""
+
+    name: str | None = Field(None, description="an open_clip config such as ViT-B-32 or RN50")
+    pretrained: PathText | None = Field(
+        None,
+        description="weights for all of it: a tag of name, a file, a run, or any model by its name, alone",
+    )
+    image_size: Count | None = Field(None, description="side of the square input in pixels; needed with towers")
+    embed_dim: Count | None = Field(None, description="width of the shared space (with towers)")
+    vision: VisionTower | None = Field(None, description="image tower, where no name is given")
+    text: TextTower | None = Field(None, description="text tower, where no name is given")
+
+    @model_validator(mode="after")
+    def _name_or_towers(self) -> Model:
+        towers = {"embed_dim": self.embed_dim, "vision": self.vision, "text": self.text, "image_size": self.image_size}
+        if self.name is None:
+            spelled = any(towers[key] is not None for key in ("embed_dim", "vision", "text"))
+            if self.pretrained is not None and not spelled:
+                return self  # the architecture comes with the weights
+            missing = [key for key, value in towers.items() if value is None]
+            if missing:
+                raise ValueError(
+                    f"give model.name, or all of embed_dim, image_size, vision, text; missing: {missing}; "
+                    "or model.pretrained alone, where it says what it is"
+                )
+        elif any(towers[key] is not None for key in ("embed_dim", "vision", "text")):
+            raise ValueError(f"model.name={self.name} already says what the towers are: drop embed_dim, vision, text")
+        return self

@@ -1,0 +1,49 @@
+"""Settings as frozen groups of checked fields; imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from bimodal_cl.files.paths import expand_path
+
+
+def _no_truth(value: Any) -> Any:
+    """YAML's ``yes`` would be the number 1 of whatever is counted."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+NotTruth = BeforeValidator(_no_truth)
+Fraction = Annotated[float, Field(ge=0, le=1), NotTruth]
+BelowOne = Annotated[float, Field(ge=0, lt=1), NotTruth]
+Weight = Annotated[float, Field(gt=0, le=1), NotTruth]
+Positive = Annotated[float, Field(gt=0), NotTruth]
+NotNegative = Annotated[float, Field(ge=0), NotTruth]
+Cosine = Annotated[float, Field(ge=-1, le=1), NotTruth]
+Count = Annotated[int, Field(ge=1), NotTruth]
+CountOrZero = Annotated[int, Field(ge=0), NotTruth]
+PathText = Annotated[str, AfterValidator(expand_path)]  # holds, and config.yaml stores, what ~ and $NAME stood for
+
+
+class Section(BaseModel):
+    """A frozen group of fields that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            key: value for key, value in serialize(self).items() if value is not None or fields[key].default is not None
+        }
