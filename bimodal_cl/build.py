@@ -28,7 +28,8 @@ from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
 from bimodal_cl.preprocess import EvalTransform
-from bimodal_cl.scoring.validation import evaluate_retrieval, evaluate_zero_shot, score_retrieval, zero_shot_scores
+from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
+from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 from bimodal_cl.trainer import Plan, Trainer
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}

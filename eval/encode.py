@@ -114,7 +114,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def autocast_type(precision: str) -> torch.dtype | None:
-    """What ``bimodal_cl.scoring.validation`` calls ``autocast``, from ``--precision``."""
+    """Return the ``autocast`` argument of ``bimodal_cl.scoring`` for ``--precision``."""
     import torch
 
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
