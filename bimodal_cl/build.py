@@ -26,6 +26,7 @@ from bimodal_cl.data.storage.sources import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
+from bimodal_cl.models.load import load_saved
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
 from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
@@ -56,7 +57,7 @@ def build_trainer(config: Config, folder: Path, checkpoint: Path | None = None) 
     if checkpoint is None:
         model = build_model(**config.model.model_dump(mode="json"))
     else:
-        model = DualEncoder.load(checkpoint).train()
+        model = load_saved(checkpoint).train()
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
     vision = model.architecture.vision
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):

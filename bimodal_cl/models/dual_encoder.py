@@ -133,7 +133,10 @@ class DualEncoder(nn.Module):
         return torch.tensor(self.architecture.preprocess[name], dtype=torch.float32).view(3, 1, 1)
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, architecture and tokenizer into a folder; :meth:`load` needs nothing else, not even a hub."""
+        """Write weights, architecture and tokenizer into a folder.
+
+        :func:`bimodal_cl.models.load_model` needs nothing but this folder, not even a network.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self, folder / WEIGHTS_FILE)
@@ -149,14 +152,3 @@ class DualEncoder(nn.Module):
         """
         path = Path(path)
         load_weights(self, path / WEIGHTS_FILE if path.is_dir() else path)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> DualEncoder:
-        """Return the model that :meth:`save` wrote, in evaluation mode, on the CPU.
-
-        Raises:
-            UserError: a file is missing or damaged, or the weights are not this architecture's.
-        """
-        from bimodal_cl.models.build import build_from_folder
-
-        return build_from_folder(Path(folder))

@@ -15,7 +15,7 @@ from bimodal_cl.models.architecture import (
     nearest,
     read_json,
 )
-from bimodal_cl.models.build import assemble, build_from_folder
+from bimodal_cl.models.assemble import assemble, build_encoder, try_towers
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.hub import OPEN_CLIP_CONFIG, TOKENIZER_FILES
 from bimodal_cl.models.huggingface.folder import load_huggingface
@@ -30,7 +30,13 @@ from bimodal_cl.models.names import (
 from bimodal_cl.models.weights.files import read_weight_file
 from bimodal_cl.models.weights.folders import WEIGHT_ENDINGS
 from bimodal_cl.models.weights.shapes import infer_architecture, quick_gelu_of, refuse_other_layouts
-from bimodal_cl.models.weights.tensors import ARCHITECTURE_FILE, NUMPY_ENDINGS, TOKENIZER_FOLDER, Pretrained
+from bimodal_cl.models.weights.tensors import (
+    ARCHITECTURE_FILE,
+    NUMPY_ENDINGS,
+    TOKENIZER_FOLDER,
+    WEIGHTS_FILE,
+    Pretrained,
+)
 
 
 def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
@@ -47,6 +53,22 @@ def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> D
         UserError: there is no such model, it is of another kind, or its files are damaged.
     """
     return load_source(locate_model(path_or_tag)).to(device).eval()
+
+
+def load_saved(folder: Path) -> DualEncoder:
+    """Return the model that :meth:`DualEncoder.save` wrote, in evaluation mode.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights are not this architecture's.
+    """
+    for file in (ARCHITECTURE_FILE, WEIGHTS_FILE):
+        if not (folder / file).is_file():
+            raise UserError(f"{folder}: no checkpoint of a model, '{file}' is missing")
+    architecture = Architecture.read(folder / ARCHITECTURE_FILE).without_tower_weights()
+    encoder = build_encoder(architecture, folder / TOKENIZER_FOLDER)
+    encoder.load_weights(folder)
+    try_towers(encoder)
+    return encoder.eval()
 
 
 def load_configured(pretrained: str, wanted: Architecture | None, image_size: int | None) -> DualEncoder:
@@ -103,7 +125,7 @@ def load_source(source: ModelSource, wanted: Architecture | None = None, image_s
     if source.kind == "checkpoint":
         found = Architecture.read(source.folder / ARCHITECTURE_FILE)
         if wanted is None and image_size in (None, found.image_size):
-            return build_from_folder(source.folder)
+            return load_saved(source.folder)
         tokenizer_folder = source.folder / TOKENIZER_FOLDER
     else:
         found = _read_open_clip_config(source.folder / OPEN_CLIP_CONFIG)

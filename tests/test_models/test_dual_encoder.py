@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models import DualEncoder, build_model, load_model
+from bimodal_cl.models import build_model, load_model
 from bimodal_cl.models.weights.tensors import load_weights, save_weights
 from tests.test_models.small_models import CAPTIONS, TEXT, VISION
 
@@ -84,7 +84,7 @@ def test_the_same_seed_builds_the_same_model():
 
 def test_a_saved_model_gives_the_same_features(encoder, pixels, tmp_path):
     encoder.save(tmp_path / "checkpoint")
-    again = DualEncoder.load(tmp_path / "checkpoint")
+    again = load_model(tmp_path / "checkpoint")
     assert again.architecture == encoder.architecture
     assert not again.training
     assert torch.equal(again.encode_image(pixels), encoder.encode_image(pixels))

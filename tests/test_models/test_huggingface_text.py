@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models import DualEncoder, build_model
+from bimodal_cl.models import DualEncoder, build_model, load_model
 from tests.test_models.small_models import CAPTIONS, END, TEXT, VISION, text_folder, write_tokenizer
 
 FAMILIES = ["bert", "distilbert", "roberta", "clip_text_model", "t5"]
@@ -49,7 +49,7 @@ def test_a_checkpoint_needs_neither_hub_nor_the_original_folder(family, pooler, 
     assert features.shape == (3, 16)
     model.save(tmp_path / "checkpoint")
     shutil.rmtree(folder)
-    assert torch.equal(DualEncoder.load(tmp_path / "checkpoint").encode_text(CAPTIONS), features)
+    assert torch.equal(load_model(tmp_path / "checkpoint").encode_text(CAPTIONS), features)
 
     features.roll(1, 0).mul(torch.arange(16)).sum().backward()
     for name, parameter in model.text.named_parameters():
@@ -105,7 +105,7 @@ def test_an_open_clip_tower_may_use_a_hugging_face_tokenizer(tmp_path):
     model.save(tmp_path / "checkpoint")
     features = model.encode_text(CAPTIONS)
     shutil.rmtree(tmp_path / "words")
-    assert torch.equal(DualEncoder.load(tmp_path / "checkpoint").encode_text(CAPTIONS), features)
+    assert torch.equal(load_model(tmp_path / "checkpoint").encode_text(CAPTIONS), features)
 
 
 @pytest.mark.parametrize(("pool_type", "eos_id", "taken"), [("eos", 2, 2), ("argmax", 8, 9)])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import Architecture, inline_architecture
-from bimodal_cl.models.build import assemble
+from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from bimodal_cl.models.huggingface.tokenizer import read_tokenizer_keys

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import Architecture, check_image_size
-from bimodal_cl.models.build import assemble
+from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from bimodal_cl.models.huggingface.tokenizer import read_tokenizer_keys
