@@ -13,8 +13,8 @@ from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.tokenizers import build_tokenizer
-from bimodal_cl.models.towers.from_keys import build_image_tower, build_text_tower, resize_timm_tower, with_text_config
-from bimodal_cl.models.weights.tensors import Pretrained, load_pretrained
+from bimodal_cl.models.towers.build import build_image_tower, build_text_tower, resize_timm_tower, with_text_config
+from bimodal_cl.models.weights.state_dict import Pretrained, load_pretrained
 
 
 def assemble(

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import Architecture, check_image_size, inline_architecture, refuse_idle_keys
+from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.load import load_configured
-from bimodal_cl.models.names import configured_architecture
+from bimodal_cl.models.locate.open_clip_names import configured_architecture
+from bimodal_cl.models.open_clip_config import inline_architecture
+from bimodal_cl.models.tower_keys import check_image_size, refuse_unused_keys
 
 
 def build_model(
@@ -67,5 +69,5 @@ def _resolve_architecture(
         missing = [key for key, value in inline.items() if value is None]
         raise UserError(f"a model needs model.name, or model.{' and model.'.join(missing)} as well")
     architecture = inline_architecture(embed_dim, vision, text)
-    refuse_idle_keys(architecture)
+    refuse_unused_keys(architecture.vision, architecture.text)
     return architecture

@@ -14,13 +14,8 @@ from torch import Tensor, nn
 
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
-from bimodal_cl.models.weights.tensors import (
-    ARCHITECTURE_FILE,
-    TOKENIZER_FOLDER,
-    WEIGHTS_FILE,
-    load_weights,
-    save_weights,
-)
+from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE
+from bimodal_cl.models.weights.state_dict import load_weights, save_weights
 from bimodal_cl.preprocess import EvalTransform, normalize
 
 Pixels = UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]

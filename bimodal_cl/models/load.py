@@ -6,37 +6,30 @@ from pathlib import Path
 
 import torch
 
-from bimodal_cl.errors import UserError
-from bimodal_cl.models.agreement import agree
-from bimodal_cl.models.architecture import (
-    Architecture,
-    architecture_from_open_clip,
-    named_architecture,
-    nearest,
-    read_json,
-)
+from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.assemble import assemble, build_encoder, try_towers
+from bimodal_cl.models.compatibility import agree
 from bimodal_cl.models.dual_encoder import DualEncoder
-from bimodal_cl.models.hub import OPEN_CLIP_CONFIG, TOKENIZER_FILES
 from bimodal_cl.models.huggingface.folder import load_huggingface
-from bimodal_cl.models.names import (
-    ModelSource,
-    canonical_architecture,
-    expand_name,
-    locate_model,
-    locate_tag,
-    near_path,
-)
-from bimodal_cl.models.weights.files import read_weight_file
-from bimodal_cl.models.weights.folders import WEIGHT_ENDINGS
-from bimodal_cl.models.weights.shapes import infer_architecture, quick_gelu_of, refuse_other_layouts
-from bimodal_cl.models.weights.tensors import (
+from bimodal_cl.models.json_files import read_json
+from bimodal_cl.models.locate.names import locate_model
+from bimodal_cl.models.locate.open_clip_names import canonical_architecture, locate_tag
+from bimodal_cl.models.locate.paths import expand_name, near_name, near_path
+from bimodal_cl.models.locate.source import ModelSource
+from bimodal_cl.models.open_clip_config import architecture_from_open_clip, named_architecture
+from bimodal_cl.models.weights.file_names import (
     ARCHITECTURE_FILE,
-    NUMPY_ENDINGS,
+    NUMPY_SUFFIXES,
+    OPEN_CLIP_CONFIG,
+    TOKENIZER_FILES,
     TOKENIZER_FOLDER,
+    WEIGHT_SUFFIXES,
     WEIGHTS_FILE,
-    Pretrained,
 )
+from bimodal_cl.models.weights.infer import infer_architecture, quick_gelu_of, refuse_other_layouts
+from bimodal_cl.models.weights.state_dict import Pretrained
+from bimodal_cl.models.weights.weight_file import read_weight_file
 
 
 def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
@@ -89,12 +82,12 @@ def load_configured(pretrained: str, wanted: Architecture | None, image_size: in
     if name is not None and open_clip.is_pretrained_cfg(name, pretrained):
         return load_source(locate_tag(name, pretrained), wanted, image_size)
     path = Path(expand_name(pretrained))
-    is_word = len(path.parts) == 1 and ":" not in pretrained and path.suffix not in WEIGHT_ENDINGS
+    is_word = len(path.parts) == 1 and ":" not in pretrained and path.suffix not in WEIGHT_SUFFIXES
     if is_word and not path.exists() and canonical_architecture(pretrained) is None:
         if name is None:
             raise UserError(f"{what}: no such file, and tags are known only for a model.name{near_path(path)}")
         tags = open_clip.list_pretrained_tags_by_model(name)
-        near = nearest(pretrained, tags, only_near=True) or near_path(path) or nearest(pretrained, tags)
+        near = near_name(pretrained, tags) or near_path(path) or did_you_mean(pretrained, tags)
         near = near or "; it has none"
         raise UserError(f"{what} is no file and no tag of '{name}'{near}")
     source = locate_model(pretrained, "model.pretrained")
@@ -108,7 +101,7 @@ def load_source(source: ModelSource, wanted: Architecture | None = None, image_s
     """Load a model that was found.
 
     Args:
-        source: from :func:`bimodal_cl.models.names.locate_model`.
+        source: from :func:`bimodal_cl.models.locate.names.locate_model`.
         wanted: the architecture it has to have; None: its own.
         image_size: side of the images in pixels; None: as `wanted` says, else as the weights do.
 
@@ -143,7 +136,7 @@ def _load_file(source: ModelSource, wanted: Architecture | None, image_size: int
     tag_gelu = bool(source.tag.get("quick_gelu", False)) if source.tag else None
     if wanted is None and source.architecture is not None:
         wanted = named_architecture(source.architecture)
-    if source.weights.suffix in NUMPY_ENDINGS:
+    if source.weights.suffix in NUMPY_SUFFIXES:
         if wanted is None:
             raise UserError(f"{source.weights}: does not say its architecture: give 'NAME:{source.weights}'")
         return assemble(wanted, Pretrained(source.weights, None, preprocess=preprocess), image_size)

@@ -12,7 +12,7 @@ from torch import nn
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import build_model, load_model
-from bimodal_cl.models.weights.tensors import load_weights, save_weights
+from bimodal_cl.models.weights.state_dict import load_weights, save_weights
 from tests.test_models.small_models import CAPTIONS, TEXT, VISION
 
 

@@ -13,7 +13,8 @@ import torch
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import build_model, load_model
 from bimodal_cl.models.architecture import default_preprocess
-from bimodal_cl.models.names import canonical_architecture, locate_model
+from bimodal_cl.models.locate.names import locate_model
+from bimodal_cl.models.locate.open_clip_names import canonical_architecture
 from eval.encode import open_model
 from tests.test_models.small_models import write_tokenizer
 from tests.test_models.source_models import (

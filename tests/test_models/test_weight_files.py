@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.models import build_model, load_model
-from bimodal_cl.models.weights.files import read_weight_file
 from bimodal_cl.models.weights.torchscript import read_torchscript
+from bimodal_cl.models.weights.weight_file import read_weight_file
 from tests.test_models.source_models import (
     RESNET,
     TOWERS,

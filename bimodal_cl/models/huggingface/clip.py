@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import Architecture, inline_architecture
+from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from bimodal_cl.models.huggingface.tokenizer import read_tokenizer_keys
-from bimodal_cl.models.towers.strict_load import load_transformers
+from bimodal_cl.models.open_clip_config import inline_architecture
+from bimodal_cl.models.weights.transformers_loading import load_transformers
 
 # Configurations written before 2023 carry this wrong id; transformers then takes the largest token, and so do we.
 _LEGACY_EOS_ID = 2

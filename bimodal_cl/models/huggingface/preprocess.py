@@ -10,7 +10,8 @@ from typing import Any
 from PIL import Image
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import default_preprocess, read_json
+from bimodal_cl.models.architecture import default_preprocess
+from bimodal_cl.models.json_files import read_json
 
 # Keys that change no pixel of one RGB image.
 _INERT = {

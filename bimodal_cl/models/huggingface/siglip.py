@@ -9,12 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import Architecture, check_image_size
+from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from bimodal_cl.models.huggingface.tokenizer import read_tokenizer_keys
-from bimodal_cl.models.towers.strict_load import load_transformers
+from bimodal_cl.models.tower_keys import check_image_size
+from bimodal_cl.models.weights.transformers_loading import load_transformers
 
 _TOWERS = {"vision_model.": "visual.transformer.", "text_model.": "text.transformer."}
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bimodal_cl.errors import UserError, did_you_mean, one_line
-from bimodal_cl.models.towers.strict_load import quiet_transformers, refuse_other_weights
+from bimodal_cl.models.weights.transformers_loading import quiet_transformers, refuse_other_weights
 
 POOLERS = ("mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
 PROJECTIONS = ("linear", "mlp", "none")

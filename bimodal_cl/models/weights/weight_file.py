@@ -21,26 +21,13 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.models.weights.foreign_formats import COPY_AGAIN, refuse_foreign_format
 from bimodal_cl.models.weights.torchscript import ScriptedModule, is_torchscript, read_torchscript
 
 # Where trainers keep a model's tensors, in the order in which they are looked for.
 _HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
 # OpenAI's archives say these as tensors; attn_mask is computed again.
 _NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "text.attn_mask")
-_WRONG_START = (
-    (b"version https://git-lfs", "a Git LFS pointer and not the weights: fetch them with 'git lfs pull'"),
-    (b"GGUF", "a GGUF file for llama.cpp, not a PyTorch model's weights: take the safetensors file of the same model"),
-    (b"\x89HDF", "a TensorFlow (HDF5) file: take the model's safetensors or PyTorch file"),
-    (b"<", "a web page and not the weights: download the file itself"),
-)
-_WRONG_ENDINGS = {
-    ".onnx": "an ONNX graph, not weights that can be trained: take the model's safetensors or PyTorch file",
-    ".gguf": "a GGUF file for llama.cpp, not a PyTorch model's weights: take the safetensors file of the same model",
-    ".h5": "a TensorFlow (HDF5) file: take the model's safetensors or PyTorch file",
-    ".msgpack": "a Flax file: take the model's safetensors or PyTorch file",
-    ".tflite": "a TensorFlow Lite file: take the model's safetensors or PyTorch file",
-}
-_AGAIN = "copy or download it again"
 
 
 @dataclass(frozen=True)
@@ -88,30 +75,10 @@ def read_weight_file(path: Path) -> WeightFile:
     return WeightFile(path, tensors, script, experiment)
 
 
-def refuse_wrong_file(path: Path) -> None:
-    """Refuse what is no file of a PyTorch model's weights, by its ending and its first bytes.
-
-    Raises:
-        UserError: saying what it is instead.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not start:
-        raise UserError(f"{path}: is empty (0 bytes): {_AGAIN}")
-    for magic, what in _WRONG_START:
-        if start.lstrip().startswith(magic):
-            raise UserError(f"{path}: is {what}")
-    if path.suffix.lower() in _WRONG_ENDINGS:
-        raise UserError(f"{path}: is {_WRONG_ENDINGS[path.suffix.lower()]}")
-
-
 def _read_content(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    refuse_wrong_file(path)
+    refuse_foreign_format(path)
     with path.open("rb") as file:
         start = file.read(16)
     if path.suffix == ".safetensors" and start.startswith((b"PK", b"\x80")) and start[8:9] != b"{":
@@ -123,7 +90,7 @@ def _read_content(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
         except zipfile.BadZipFile as error:
-            raise UserError(f"{path}: damaged or cut short ({path.stat().st_size:,} bytes): {_AGAIN}") from error
+            raise UserError(f"{path}: damaged or cut short ({path.stat().st_size:,} bytes): {COPY_AGAIN}") from error
         if is_torchscript(names):
             return read_torchscript(path)
         if not any(name.endswith("data.pkl") for name in names):
@@ -142,7 +109,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         size = path.stat().st_size
         raise UserError(
-            f"{path}: damaged, cut short or no safetensors file ({size:,} bytes; {one_line(error)}): {_AGAIN}"
+            f"{path}: damaged, cut short or no safetensors file ({size:,} bytes; {one_line(error)}): {COPY_AGAIN}"
         ) from error
 
 
@@ -159,7 +126,7 @@ def _read_pickled(path: Path, mmap: bool) -> Any:
             ) from error
         raise UserError(f"{path}: not written by torch.save, or damaged: nothing but tensors can be read") from error
     except Exception as error:
-        raise UserError(f"{path}: damaged or cut short ({_reason(error)}): {_AGAIN}") from error
+        raise UserError(f"{path}: damaged or cut short ({_reason(error)}): {COPY_AGAIN}") from error
 
 
 def _plain_values() -> list[Any]:

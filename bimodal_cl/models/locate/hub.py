@@ -9,21 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.models.weights.file_names import (
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    TOKENIZER_FILES,
+    TRANSFORMERS_WEIGHTS,
+)
 
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-# In the order in which they are looked for; safetensors first, as they hold nothing but tensors.
-OPEN_CLIP_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-TRANSFORMERS_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 _PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _OTHER_FILES = (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "merges.txt", "tokenizer.model")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

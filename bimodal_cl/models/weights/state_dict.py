@@ -13,9 +13,6 @@ from torch import Tensor, nn
 from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.models.weights.shapes import matching_names, with_text_prefix
 
-WEIGHTS_FILE, ARCHITECTURE_FILE, TOKENIZER_FOLDER = "model.safetensors", "model.json", "tokenizer"
-NUMPY_ENDINGS = (".npz", ".npy")
-
 
 @dataclass(frozen=True)
 class Pretrained:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from bimodal_cl.errors import UserError, one_line
-from bimodal_cl.models.hub import TRANSFORMERS_WEIGHTS
-from bimodal_cl.models.weights.files import read_weight_file
+from bimodal_cl.models.weights.file_names import TRANSFORMERS_WEIGHTS
+from bimodal_cl.models.weights.weight_file import read_weight_file
 
 # Buffers of positions, which transformers wrote into checkpoints before 4.31.
 _IDLE = "position_ids"
