@@ -1,6 +1,6 @@
-"""What a dual encoder is made of, before any weight exists: plain values that fit in a JSON file.
+"""The architecture of a dual encoder as plain values that fit in a JSON file, without any weights.
 
-The keys of the two towers are open_clip's (``CLIPVisionCfg``, ``CLIPTextCfg``), so that its configs are ours.
+The keys of the two towers are open_clip's (``CLIPVisionCfg``, ``CLIPTextCfg``), so that its configs can be used.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bimodal_cl.models.json_files import read_json
 from bimodal_cl.models.tower_keys import check_tower_keys
 from bimodal_cl.preprocess import EvalTransform
 
-# What :class:`EvalTransform` takes, and the statistics of the pixels after it.
+# The arguments of :class:`EvalTransform`, and the statistics with which its pixels are normalised.
 _TRANSFORM_KEYS = tuple(entry.name for entry in fields(EvalTransform) if entry.name != "image_size")
 _PREPROCESS_KEYS = ("mean", "std", *_TRANSFORM_KEYS)
 _ARCHITECTURE_VERSION = 1
 
 
 def default_preprocess() -> dict[str, Any]:
-    """Return open_clip's default: OpenAI's mean and standard deviation (of pixels in [0, 1]), bicubic, centre crop."""
+    """Return open_clip's default preprocessing: OpenAI's mean and standard deviation, bicubic, centre crop."""
     from open_clip.transform import PreprocessCfg
 
     open_clips = PreprocessCfg()
@@ -33,18 +33,18 @@ def default_preprocess() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything needed to build a dual encoder, apart from its weights and its tokenizer's files.
+    """Everything needed to build a dual encoder, except its weights and its tokenizer's files.
 
     Args:
         embed_dim: width of the shared space.
-        vision: keys of open_clip's ``CLIPVisionCfg``; ``image_size`` is always there, a single number.
-        text: keys of open_clip's ``CLIPTextCfg``; ``context_length`` is always there.
-        name: the open_clip config it came from, if any.
-        quick_gelu: OpenAI's approximation of GELU in both towers.
-        init_logit_bias: SigLIP's initial bias; None where the model has none.
-        preprocess: ``mean`` and ``std`` of pixels in [0, 1], and the arguments of :class:`EvalTransform` beside
+        vision: keys of open_clip's ``CLIPVisionCfg``; ``image_size`` is always set, to a single number.
+        text: keys of open_clip's ``CLIPTextCfg``; ``context_length`` is always set.
+        name: the open_clip config that it comes from, if any.
+        quick_gelu: whether both towers use QuickGELU, OpenAI's approximation of GELU.
+        init_logit_bias: SigLIP's initial logit bias; None where the model has none.
+        preprocess: ``mean`` and ``std`` of pixels in [0, 1], and the arguments of :class:`EvalTransform` except
             ``image_size``.
-        hf_text_config, hf_vision_config: a Hugging Face tower's own configuration, so that rebuilding needs no hub.
+        hf_text_config, hf_vision_config: a Hugging Face tower's configuration, so that rebuilding needs no hub.
     """
 
     embed_dim: int
@@ -63,7 +63,7 @@ class Architecture:
         return int(self.vision["image_size"])
 
     def with_image_size(self, image_size: int) -> Architecture:
-        """Return a copy for images of another size; what they are resized to before the crop grows with it."""
+        """Return a copy for images of another size; the size before the centre crop is scaled in proportion."""
         ratio = image_size / self.image_size
         lengths = {key: self.preprocess.get(key) for key in ("resize_size", "max_long_side")}
         scaled = {key: max(round(length * ratio), 1) for key, length in lengths.items() if length is not None}
@@ -76,10 +76,10 @@ class Architecture:
         )
 
     def with_preprocess(self, overlay: Mapping[str, Any], where: str = "") -> Architecture:
-        """Return a copy with the preprocessing keys that `overlay` sets; other keys in it are not preprocessing.
+        """Return a copy with the preprocessing keys of `overlay`; keys that are not for preprocessing are skipped.
 
         Raises:
-            UserError: a value out of range; the message begins with `where`.
+            UserError: a value is out of range; the message begins with `where`.
         """
         known = {key: overlay[key] for key in _PREPROCESS_KEYS if overlay.get(key) is not None}
         for key in known.keys() & {"mean", "std"}:
@@ -88,7 +88,7 @@ class Architecture:
                 raise UserError(f"{where}{key} must be one or three numbers, got {overlay[key]!r}")
             if key == "std" and min(known[key]) <= 0:
                 raise UserError(f"{where}std must be above 0, got {overlay[key]!r}")
-        if known.get("interpolation") == "random":  # open_clip's word for a training augmentation
+        if known.get("interpolation") == "random":  # open_clip's name of a training augmentation
             known["interpolation"] = "bicubic"
         architecture = replace(self, preprocess={**self.preprocess, **known})
         try:
@@ -98,17 +98,17 @@ class Architecture:
         return architecture
 
     def transform(self) -> EvalTransform:
-        """Return what evaluation does to an image.
+        """Return the transform of images in evaluation.
 
         Raises:
-            UserError: a value out of range.
+            UserError: a value is out of range.
         """
         values = {key: self.preprocess[key] for key in _TRANSFORM_KEYS if key in self.preprocess}
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return EvalTransform(self.image_size, **values)
 
     def without_tower_weights(self) -> Architecture:
-        """Return a copy whose towers start random: weights for the whole model are loaded over them anyway."""
+        """Return a copy whose towers load no weights of their own, as those of the whole model replace them anyway."""
         vision, text = dict(self.vision), dict(self.text)
         if "timm_model_name" in vision:
             vision["timm_model_pretrained"] = False
@@ -117,7 +117,7 @@ class Architecture:
         return replace(self, vision=vision, text=text)
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the architecture as a JSON file."""
         path.write_text(json.dumps({"version": _ARCHITECTURE_VERSION, **asdict(self)}, indent=2) + "\n", "utf-8")
 
     @classmethod
@@ -125,7 +125,7 @@ class Architecture:
         """Read what :meth:`write` wrote.
 
         Raises:
-            UserError: the file is missing, is no JSON, has another version or other keys.
+            UserError: the file is missing, is not JSON, or has another version or unknown keys.
         """
         values = read_json(path)
         version = values.pop("version", None)

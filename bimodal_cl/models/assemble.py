@@ -23,14 +23,20 @@ def assemble(
     image_size: int | None = None,
     tokenizer_folder: Path | None = None,
 ) -> DualEncoder:
-    """Build an architecture, load whole-model weights if there are any, and try both towers once.
+    """Build an architecture, load weights for the whole model if given, and run both towers once.
+
+    Args:
+        architecture: what to build.
+        weights: weights of the whole model; None: the towers' own, or random ones.
+        image_size: side of the images in pixels, to override the architecture's.
+        tokenizer_folder: folder with a Hugging Face tokenizer's files, to override where the architecture finds them.
 
     Raises:
         UserError: as :func:`bimodal_cl.models.build_model`.
     """
     image_size = image_size or architecture.image_size
     if weights is not None:
-        # Lengths in the preprocessing are for the weights' own image size, and change with it below.
+        # The preprocessing's lengths belong to the weights' image size; they are rescaled with it below.
         architecture = architecture.without_tower_weights().with_image_size(
             weights.image_size or architecture.image_size
         )
@@ -40,7 +46,7 @@ def assemble(
         if architecture.init_logit_bias is None and weights.logit_bias is not None:
             architecture = replace(architecture, init_logit_bias=weights.logit_bias)
     timm = bool(architecture.vision.get("timm_model_name"))
-    # timm resamples position embeddings in a tower that has its weights; open_clip does so while it loads them.
+    # timm resamples position embeddings of a tower with loaded weights; open_clip resamples them while loading.
     native = weights.image_size if weights is not None and weights.image_size is not None else architecture.image_size
     architecture = architecture.with_image_size(native if timm and weights is not None else image_size)
     encoder = build_encoder(architecture, tokenizer_folder)
@@ -54,6 +60,7 @@ def assemble(
 
 
 def build_encoder(architecture: Architecture, tokenizer_folder: Path | None = None) -> DualEncoder:
+    """Build towers and tokenizer; arguments as :func:`assemble`, whose checks of the result it leaves out."""
     architecture = with_text_config(architecture)
     tokenizer = build_tokenizer(architecture.text, tokenizer_folder)
     visual = build_image_tower(architecture)
@@ -62,10 +69,10 @@ def build_encoder(architecture: Architecture, tokenizer_folder: Path | None = No
 
 
 def try_towers(encoder: DualEncoder) -> None:
-    """Encode one image and one text of full length, so that what cannot work fails here and not in a run.
+    """Encode one image and one text of full length, so that an unusable tower fails here and not during training.
 
-    Parameters that no gradient reaches (layers behind the one that is pooled, say) are frozen: data-parallel training
-    waits for the gradient of every parameter that asks for one.
+    Parameters that no gradient reaches, such as layers after the pooled one, are frozen: data-parallel training waits
+    for the gradient of every parameter with ``requires_grad``.
 
     Raises:
         UserError: a tower fails on its input, or its feature has another width.
@@ -95,7 +102,7 @@ def try_towers(encoder: DualEncoder) -> None:
 
 
 def _reached_parameters(output: Tensor) -> set[int]:
-    """Return the ids of the parameters that `output` has a gradient in, without computing any."""
+    """Return the ids of the parameters in the autograd graph of `output`; no gradient is computed."""
     reached: set[int] = set()
     seen: set[Any] = set()
     pending = [output.grad_fn]

@@ -25,25 +25,24 @@ def build_model(
 ) -> DualEncoder:
     """Build a dual encoder in training mode on the CPU.
 
-    Either `name`, or `embed_dim` with `vision` and `text`, or `pretrained` alone, where it says what it is. Random
-    weights come from torch's global generator, so a seed gives the same model again.
+    Give either `name`, or `embed_dim` with `vision` and `text`, or `pretrained` alone where its architecture is known.
+    Random weights come from torch's global generator, so a seed reproduces the model.
 
     Args:
         name: an open_clip config, such as ``ViT-B-32`` or ``RN50``, also in OpenAI's spelling ``ViT-B/32``.
-        pretrained: weights for the whole model: one of open_clip's tags for `name`, a file of weights, or any name
-            that :func:`bimodal_cl.models.load_model` takes. Preprocessing comes with them, and so does OpenAI's
-            approximation of GELU.
+        pretrained: weights for the whole model: one of open_clip's tags for `name`, a weights file, or any name
+            that :func:`bimodal_cl.models.load_model` takes. They determine the preprocessing, and whether towers use
+            QuickGELU.
         embed_dim: width of the shared space, at least 1.
-        vision: keys of open_clip's ``CLIPVisionCfg``, among them ``timm_model_name`` for a timm tower.
-        text: keys of open_clip's ``CLIPTextCfg``, among them ``hf_model_name`` for a Hugging Face tower (a local
-            folder or a hub name; ``hf_model_pretrained: false`` for random weights; ``hf_tokenizer_name`` is the
-            same by default).
-        image_size: side of the images in pixels, where it is not to be the architecture's; pretrained position
-            embeddings are resampled.
+        vision: keys of open_clip's ``CLIPVisionCfg``; ``timm_model_name`` selects a timm tower.
+        text: keys of open_clip's ``CLIPTextCfg``; ``hf_model_name`` selects a Hugging Face tower (a local folder or a
+            hub name; ``hf_model_pretrained: false`` for random weights; ``hf_tokenizer_name`` is the same by default).
+        image_size: side of the images in pixels, to override the architecture's; pretrained position embeddings are
+            resampled.
 
     Raises:
-        UserError: a name, key, tag or file that does not exist, keys that do not fit together, or weights that are
-            neither here nor on a hub that answers.
+        UserError: a name, key, tag or file does not exist, keys contradict each other, or weights are neither on
+            this machine nor available from the hub.
     """
     if image_size is not None:
         check_image_size(image_size, "model.image_size")
@@ -63,7 +62,7 @@ def _resolve_architecture(
     if name is not None:
         for key, value in inline.items():
             if value is not None:
-                raise UserError(f"model.{key} cannot be given beside model.name '{name}': its config has its own")
+                raise UserError(f"model.{key} cannot be combined with model.name '{name}': its config has its own")
         return configured_architecture(name)
     if embed_dim is None or vision is None or text is None:
         missing = [key for key, value in inline.items() if value is None]

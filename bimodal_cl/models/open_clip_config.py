@@ -1,4 +1,4 @@
-"""Turn open_clip's model configs, and towers that are spelled out in its keys, into architectures."""
+"""Convert open_clip's model configs, and towers given by its keys, to architectures."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def named_architecture(name: str) -> Architecture:
     """Return the architecture of an open_clip config.
 
     Raises:
-        UserError: open_clip has no such config, or it is one of a captioning model (CoCa).
+        UserError: open_clip has no such config, or it describes a captioning model (CoCa).
     """
     import open_clip
 
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
-        raise UserError(f"model.name '{name}' is no open_clip config{did_you_mean(name, open_clip.list_models())}")
+        raise UserError(f"model.name '{name}' is not an open_clip config{did_you_mean(name, open_clip.list_models())}")
     if "multimodal_cfg" in config:
         raise UserError(f"model.name '{name}' is a captioning model (CoCa), not a dual encoder")
     return architecture_from_open_clip(config, name)
@@ -37,7 +37,7 @@ def architecture_from_open_clip(
         UserError: a key is missing or unknown; the message begins with `where`.
     """
     known = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias", "custom_text"}
-    # These two change neither the towers nor what is loaded into them.
+    # These two affect neither the towers nor the weights that are loaded into them.
     ignorable = {"init_logit_scale", "nonscalar_logit_scale"}
     if "multimodal_cfg" in config:
         raise UserError(f"{where}a captioning model (CoCa), not a dual encoder")
@@ -57,7 +57,7 @@ def architecture_from_open_clip(
 
 
 def _check_preprocess_keys(preprocess: Mapping[str, Any], image_size: int, where: str) -> None:
-    """Refuse the keys of an open_clip ``preprocess_cfg`` that we could not follow."""
+    """Refuse the keys of an open_clip ``preprocess_cfg`` that are not supported."""
     known = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size", "mode")
     where = f"{where}preprocess_cfg"
     for key in preprocess:
@@ -67,17 +67,17 @@ def _check_preprocess_keys(preprocess: Mapping[str, Any], image_size: int, where
     if mode != "RGB":
         raise UserError(f"{where}.mode must be RGB, got {mode!r}")
     if size is not None and size not in (image_size, [image_size], [image_size] * 2):
-        # open_clip takes the model's size whatever stands here.
+        # open_clip uses the model's size and ignores this value.
         warnings.warn(f"{where}.size {size} is not the model's {image_size}, which is used", stacklevel=2)
 
 
 def inline_architecture(
     embed_dim: int, vision: Mapping[str, Any], text: Mapping[str, Any], where: str = "model."
 ) -> Architecture:
-    """Return the architecture spelled out by `embed_dim` and the two towers' keys.
+    """Return the architecture given by `embed_dim` and the keys of the two towers.
 
     Raises:
-        UserError: a key is unknown, or a value out of range; the message begins with `where`.
+        UserError: a key is unknown or a value is out of range; the message begins with `where`.
     """
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean
 
-# Towers that return tokens beside the feature belong to captioning models; ours return the feature alone.
+# For captioning models, whose towers also return tokens.
 _UNSUPPORTED_KEYS = {"output_tokens"}
 
 
 def check_tower_keys(vision: Mapping[str, Any], text: Mapping[str, Any], where: str) -> None:
-    """Refuse keys that open_clip's tower configs do not have, naming the nearest one.
+    """Refuse keys that open_clip's tower configs do not have.
 
     Raises:
-        UserError: an unknown key; the message begins with `where`.
+        UserError: a key is unknown; the message begins with `where` and names the nearest key.
     """
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 
@@ -26,11 +26,12 @@ def check_tower_keys(vision: Mapping[str, Any], text: Mapping[str, Any], where: 
         known = {entry.name for entry in fields(config)} - _UNSUPPORTED_KEYS
         for key in given:
             if key not in known:
-                raise UserError(f"{where}{part}.{key} is no key of open_clip's {part} config{did_you_mean(key, known)}")
+                hint = did_you_mean(key, known)
+                raise UserError(f"{where}{part}.{key} is not a key of open_clip's {part} config{hint}")
 
 
 def check_image_size(image_size: Any, what: str) -> int:
-    """Return `image_size` if it is a whole number of at least 1.
+    """Return `image_size` if it is an integer of at least 1.
 
     Raises:
         UserError: it is not; the message begins with `what`.
@@ -41,10 +42,14 @@ def check_image_size(image_size: Any, what: str) -> int:
 
 
 def refuse_unused_keys(vision: Mapping[str, Any], text: Mapping[str, Any]) -> None:
-    """Refuse keys that the chosen kind of tower does not read, so that nothing a user sets is ignored.
+    """Refuse keys that the chosen kind of tower does not read, so that no setting is silently ignored.
+
+    Args:
+        vision: keys of open_clip's ``CLIPVisionCfg``.
+        text: keys of open_clip's ``CLIPTextCfg``.
 
     Raises:
-        UserError: naming the key.
+        UserError: a key has no effect; the message names it.
     """
     layers = vision.get("layers")
     vision_keys, text_keys = ({key for key, value in keys.items() if value is not None} for keys in (vision, text))
@@ -63,6 +68,6 @@ def refuse_unused_keys(vision: Mapping[str, Any], text: Mapping[str, Any]) -> No
         _refuse("text", hf_keys, "a tower without hf_model_name")
 
 
-def _refuse(part: str, idle: Iterable[str], tower: str) -> None:
-    for key in sorted(idle):
+def _refuse(part: str, unused: Iterable[str], tower: str) -> None:
+    for key in sorted(unused):
         raise UserError(f"model.{part}.{key} has no effect on {tower}: leave it out")

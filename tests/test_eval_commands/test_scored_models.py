@@ -70,5 +70,5 @@ def test_retrieval_of_an_archive_and_of_nothing(source, shards, tmp_path, capsys
     capsys.readouterr()
     assert main(["retrieval", str(archive), "--data", str(shards)]) == 2
     assert capsys.readouterr().err.endswith(
-        "ViT-tiny.pt: is a Git LFS pointer and not the weights: fetch them with 'git lfs pull'\n"
+        "ViT-tiny.pt: is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'\n"
     )

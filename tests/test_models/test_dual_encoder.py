@@ -141,8 +141,8 @@ def test_damaged_checkpoints_are_refused_by_file(encoder, tmp_path):
     encoder.save(tmp_path / "whole")
     for damage, match in (
         ("missing", r"'model\.safetensors' is missing"),
-        ("truncated", r"model\.safetensors: damaged or no safetensors file"),
-        ("no_json", r"model\.json: no valid JSON"),
+        ("truncated", r"model\.safetensors: damaged or not a safetensors file"),
+        ("no_json", r"model\.json: not valid JSON"),
         ("other_key", r"model\.json: unknown key 'embeddim'; did you mean 'embed_dim'"),
         ("other_version", r"model\.json: version 7 is not 1"),
     ):

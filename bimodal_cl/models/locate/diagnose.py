@@ -1,4 +1,4 @@
-"""Say why a folder, or a Hugging Face configuration, holds no dual encoder that can be loaded."""
+"""Explain why a folder, or a Hugging Face configuration, is not a dual encoder that can be loaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _DUAL_FAMILIES = re.compile(r"clip|siglip|align|dual|blip|flava|x_clip|groupvit|
 
 
 def refuse_other_family(config: Path) -> None:
-    """Refuse a ``config.json`` that is not one of a dual encoder, as far as its family tells.
+    """Refuse a ``config.json`` whose ``model_type`` shows that it does not describe a dual encoder.
 
     Raises:
-        UserError: it is one of a single tower, of timm's or of nothing; the message says where such a model goes.
+        UserError: it describes a single tower or a timm model, or has no ``model_type``; the message names the setting
+            that takes such a model.
     """
     values = read_json(config)
     family = values.get("model_type")
@@ -27,32 +28,31 @@ def refuse_other_family(config: Path) -> None:
         if _TIMM_KEY in values or "architecture" in values:
             name = values.get("architecture", "?")
             raise UserError(
-                f"{config}: an image model of timm's ('{name}'), not a dual encoder: it goes to "
-                f"model.vision.timm_model_name"
+                f"{config}: a timm image model ('{name}'), not a dual encoder: give it as model.vision.timm_model_name"
             )
-        raise UserError(f"{config}: key 'model_type' is missing: no configuration of a Hugging Face model")
+        raise UserError(f"{config}: key 'model_type' is missing: not the configuration of a Hugging Face model")
     _refuse_single_tower(config, str(family))
 
 
 def _refuse_single_tower(config: Path, family: str) -> None:
-    """Refuse a text tower or an image tower alone; other families are for the loader to judge."""
+    """Refuse a text tower or an image tower alone; the loader decides on other families."""
     one_tower = family.endswith(("_text_model", "_vision_model"))
     if not one_tower and _DUAL_FAMILIES.search(family):
         return
     if _IMAGE_FAMILIES.search(family):
-        kind, key = "an image model alone", "a timm model of the same name goes to model.vision.timm_model_name"
+        kind, key = "an image model alone", "a timm model of the same name can be given as model.vision.timm_model_name"
     else:
-        kind, key = "a text model alone", "it goes to model.text.hf_model_name"
-    raise UserError(f"{config}: family '{family}' is not 'clip' or 'siglip' but {kind}, not a dual encoder; {key}")
+        kind, key = "a text model alone", "give it as model.text.hf_model_name"
+    raise UserError(f"{config}: model_type '{family}' is {kind}, not a dual encoder such as 'clip' or 'siglip'; {key}")
 
 
 def explain_folder(folder: Path) -> str:
-    """Say what a folder without a model holds instead."""
+    """Describe what a folder without a model holds instead."""
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         base = read_json(adapter).get("base_model_name_or_path")
         return (
-            f"folder '{folder}' holds an adapter (LoRA) of '{base}' and not a model: merge it into that one "
+            f"folder '{folder}' holds an adapter (LoRA) of '{base}', not a model: merge it into that one "
             "(peft's merge_and_unload), save it, and give the merged folder"
         )
     names = sorted(path.name for path in folder.iterdir())
@@ -61,7 +61,7 @@ def explain_folder(folder: Path) -> str:
     for path in folder.iterdir():
         if path.suffix in FOREIGN_SUFFIXES:
             kind = FOREIGN_SUFFIXES[path.suffix]
-            return f"folder '{folder}' holds no model in PyTorch's form: '{path.name}' is {kind}'s"
+            return f"folder '{folder}' holds no PyTorch model: '{path.name}' is in {kind} format"
     files = [name for name in names if Path(name).suffix in WEIGHT_SUFFIXES]
     if files:
         return f"folder '{folder}' holds weights without a configuration: give the file, such as '{folder / files[0]}'"
@@ -79,8 +79,9 @@ def _is_model(folder: Path) -> bool:
 
 
 def explain_missing_weights(folder: Path) -> str:
+    """Describe what a Hugging Face folder without weights holds in place of them."""
     for path in sorted(folder.iterdir()):
         if path.suffix in FOREIGN_SUFFIXES:
-            return f"'{path.name}' is {FOREIGN_SUFFIXES[path.suffix]}'s, and no model.safetensors is beside it"
+            return f"'{path.name}' is in {FOREIGN_SUFFIXES[path.suffix]} format, and there is no model.safetensors"
     names = [path.name for path in folder.iterdir()]
     return f"neither model.safetensors nor pytorch_model.bin{did_you_mean('model.safetensors', names)}"

@@ -1,4 +1,4 @@
-"""Which kind of model a folder holds, and why it cannot be used where it holds none."""
+"""Find the model in a folder: a run, a checkpoint, an export, or a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from bimodal_cl.models.weights.file_names import (
 )
 from bimodal_cl.models.weights.foreign_formats import refuse_foreign_format
 
-# open_clip takes any of these endings beside its config; endings without a name above come last.
-_OTHER_WEIGHTS = (".safetensors", ".bin", ".pth", ".pt")
+# open_clip accepts weights of any name with these suffixes next to its config; they are tried last.
+_OTHER_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 
 
 def find_in_folder(folder: Path, what: str) -> ModelSource:
-    """Find the model of a folder: a run (its newest checkpoint), a checkpoint, an export, a Hugging Face model.
+    """Find the model in a folder; of a run, it is the newest checkpoint.
+
+    Args:
+        folder: a run, a checkpoint, an export in open_clip's format, or a Hugging Face model.
+        what: the model, for messages.
 
     Raises:
-        UserError: it holds none; the message begins with `what` and says what is there instead.
+        UserError: the folder holds no model; the message begins with `what` and says what it holds instead.
     """
     if (folder / ARCHITECTURE_FILE).is_file():
         return _checkpoint(folder, what)
@@ -39,10 +43,14 @@ def find_in_folder(folder: Path, what: str) -> ModelSource:
 
 
 def find_in_file(path: Path, what: str) -> ModelSource | None:
-    """Find the model whose file this is, by what lies beside it; None for a file of weights alone.
+    """Find the model that a file belongs to by the files next to it; None for a weights file on its own.
+
+    Args:
+        path: the file.
+        what: the model, for messages.
 
     Raises:
-        UserError: the file belongs to a run, and is not its model.
+        UserError: the file belongs to a model's folder and is not its weights.
     """
     folder = path.parent
     if path.name == WEIGHTS_FILE and (folder / ARCHITECTURE_FILE).is_file():
@@ -52,7 +60,7 @@ def find_in_file(path: Path, what: str) -> ModelSource | None:
     if path.name in TRANSFORMERS_WEIGHTS and (folder / "config.json").is_file():
         return _huggingface(folder)
     if path.suffix in (".json", ".yaml", ".yml"):
-        raise UserError(f"{what} is a file of settings, not of weights: give the folder it is in")
+        raise UserError(f"{what} is a configuration file, not a weights file: give the folder it is in")
     if path.name in ("optimizer.pt", "loss.safetensors") and (folder / ARCHITECTURE_FILE).is_file():
         raise UserError(f"{what} holds no model: give the folder it is in")
     return None
@@ -68,28 +76,28 @@ def _checkpoint(folder: Path, what: str, run: Path | None = None) -> ModelSource
 
 
 def _newest_checkpoint(run: Path, what: str) -> Path:
-    """The folder ``checkpoints/latest`` points to: a link that moves on while a run trains, so the very folder.
+    """Return the folder that the link ``checkpoints/latest`` points to, as the link moves while a run trains.
 
-    Copies without links have none: the newest whole checkpoint then.
+    A copy of a run may have lost the link: then the newest complete checkpoint is returned.
     """
     latest = run / "checkpoints" / "latest"
     if latest.is_dir():
-        beside = latest.with_name(latest.resolve().name)
-        return beside if beside.is_dir() else latest.resolve()
-    whole = sorted(path for path in latest.parent.glob("step_*") if (path / ARCHITECTURE_FILE).is_file())
-    whole = [path for path in whole if not path.name.endswith(".partial")]
-    if not whole and (theirs := sorted(latest.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)):
+        target = latest.with_name(latest.resolve().name)
+        return target if target.is_dir() else latest.resolve()
+    complete = sorted(path for path in latest.parent.glob("step_*") if (path / ARCHITECTURE_FILE).is_file())
+    complete = [path for path in complete if not path.name.endswith(".partial")]
+    if not complete and (theirs := sorted(latest.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)):
         raise UserError(
-            f"{what} is a run of open_clip's, whose checkpoints do not say their architecture: give it with the file, "
+            f"{what} is an open_clip run, whose checkpoints do not state their architecture: name it before the file, "
             f"as in '{_open_clip_architecture(run)}:{theirs[-1]}'"
         )
-    if not whole:
+    if not complete:
         raise UserError(f"{what}: the run has no checkpoint yet: no {latest}")
-    return whole[-1]
+    return complete[-1]
 
 
 def _open_clip_architecture(run: Path) -> str:
-    """The architecture that open_clip's training notes in ``params.txt``; ``NAME`` where it does not."""
+    """Return the architecture in ``params.txt``, which open_clip's training writes, or ``NAME`` without it."""
     params = run / "params.txt"
     text = params.read_text("utf-8", errors="replace") if params.is_file() else ""
     model = re.search(r"^model: (\S+)$", text, re.MULTILINE)
@@ -102,13 +110,14 @@ def _open_clip(folder: Path) -> ModelSource | None:
         return None
     weights = next((folder / name for name in OPEN_CLIP_WEIGHTS if (folder / name).is_file()), None)
     if weights is None and (found := _huggingface(folder)) is not None:
-        return found  # a repository with both forms, of which only transformers' was fetched
+        return found  # a repository in both formats, of which only transformers' was downloaded
     if weights is None:
-        others = [path for ending in _OTHER_WEIGHTS for path in sorted(folder.glob(f"*{ending}"))]
+        others = [path for suffix in _OTHER_SUFFIXES for path in sorted(folder.glob(f"*{suffix}"))]
         if len(others) > 1:
             shown = ", ".join(path.name for path in others[:4])
             raise UserError(
-                f"folder '{folder}' has several files of weights ({shown}): name the one to take {OPEN_CLIP_WEIGHTS[0]}"
+                f"folder '{folder}' has several weights files ({shown}): rename the one to load to "
+                f"{OPEN_CLIP_WEIGHTS[0]}"
             )
         weights = others[0] if others else None
     if weights is None:

@@ -1,7 +1,7 @@
-"""What a model's name means: one place that turns what people write into files.
+"""Find a trained model by any of its names.
 
-In this order: open_clip's schemas (``local-dir:``, ``hf-hub:``), a folder or file, an architecture with weights
-(``ViT-B-32/openai``, OpenAI's ``ViT-B/32``, ``NAME:FILE``), a repository of the Hugging Face hub.
+A name is tried as, in this order: open_clip's schemas (``local-dir:``, ``hf-hub:``), a folder or file, an architecture
+with weights (``ViT-B-32/openai``, OpenAI's ``ViT-B/32``, ``NAME:FILE``), a repository of the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def locate_model(given: str | Path, what: str = "model") -> ModelSource:
     """Find a trained model by any of its names.
 
     Args:
-        given: a run, checkpoint, export or Hugging Face folder; a file of weights; ``local-dir:FOLDER``;
+        given: a run, checkpoint, export or Hugging Face folder; a weights file; ``local-dir:FOLDER``;
             ``hf-hub:ORGANISATION/NAME``; a hub repository; an open_clip pair ``NAME/TAG``, also ``NAME:TAG``;
             ``NAME:FILE``; or one of OpenAI's own names, such as ``ViT-L/14@336px``, for OpenAI's weights.
-        what: how messages call it, such as ``model.pretrained``.
+        what: the setting that holds the name, such as ``model.pretrained``, for messages.
 
     Raises:
-        UserError: there is no such model, or nothing that can be loaded under this name; the message says why.
+        UserError: no such model exists, or it cannot be loaded; the message says why.
     """
     name = expand_name(given)
     what = f"{what} '{name}'"
@@ -44,7 +44,7 @@ def locate_model(given: str | Path, what: str = "model") -> ModelSource:
     if name.startswith(HUB):
         return _locate_on_hub(name.removeprefix(HUB), what)
     if re.match(r"https?://", name):
-        raise UserError(f"{what} is an address: download the file, and give its path")
+        raise UserError(f"{what} is a URL: download the file, and give its path")
     if name.startswith(LOCAL):
         path = Path(name.removeprefix(LOCAL))
         if not path.is_dir():
@@ -72,7 +72,7 @@ def _locate_on_hub(repository: str, what: str) -> ModelSource:
     try:
         found = find_in_folder(fetch_repository(repository, what, refuse_other_family), what)
     except NotFetched:
-        # Whoever loaded it by its open_clip tag has the weights in the cache, and open_clip the configuration.
+        # Loading the model by its open_clip tag caches its weights only; open_clip itself has the configuration.
         pair = published_pairs().get(repository)
         if pair is None:
             raise
@@ -81,11 +81,11 @@ def _locate_on_hub(repository: str, what: str) -> ModelSource:
 
 
 def _locate_pair(name: str, what: str) -> ModelSource | None:
-    """Find ``NAME``, ``NAME/TAG``, ``NAME:TAG``, ``NAME:FILE``; None where no architecture is named."""
+    """Find ``NAME``, ``NAME/TAG``, ``NAME:TAG`` or ``NAME:FILE``; None where no architecture is named."""
     import open_clip
 
     if name.startswith(TIMM) and is_repository(name):
-        return None  # timm's repositories bring their own configuration
+        return None  # timm's hub repositories have their own configuration
     architecture, weights = split_pair(name.removeprefix(TIMM))
     if architecture is None:
         return None
@@ -95,23 +95,24 @@ def _locate_pair(name: str, what: str) -> ModelSource | None:
     if not weights:
         if name != architecture and "openai" in tags:
             return locate_tag(architecture, "openai")  # OpenAI's own spelling names OpenAI's weights
-        shown = f", such as {architecture}/{tags[0]}" if tags else f", and open_clip has none of '{architecture}'"
-        raise UserError(f"{what} is no folder; an open_clip model is loaded by NAME/TAG{shown}")
+        none = f", and open_clip publishes no weights of '{architecture}'"
+        shown = f", such as {architecture}/{tags[0]}" if tags else none
+        raise UserError(f"{what} is not a folder; an open_clip model is loaded by NAME/TAG{shown}")
     if open_clip.is_pretrained_cfg(architecture, weights):
         return locate_tag(architecture, weights)
     path = Path(weights)
     if path.is_file():
         return _locate_file(path, what, architecture)
     if path.is_dir():
-        raise UserError(f"{what}: '{weights}' is a folder, which says itself what it holds: give it alone")
+        raise UserError(f"{what}: '{weights}' is a folder, which states its own architecture: give it alone")
     if path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 1:
         raise UserError(f"{what}: no such file '{weights}'{near_path(path)}")
     near = did_you_mean(weights, tags) or "; it has none"
-    raise UserError(f"{what}: '{weights}' is no file and no tag of '{architecture}'{near}")
+    raise UserError(f"{what}: '{weights}' is neither a file nor a tag of '{architecture}'{near}")
 
 
 def _locate_elsewhere(name: str, what: str) -> ModelSource:
-    """Look a name up on the hub that is neither here nor open_clip's, and say what may be meant if it is not there."""
+    """Look up a name on the hub; if it is not there either, suggest the nearest path or open_clip name."""
     import open_clip
     import timm
 
@@ -120,14 +121,14 @@ def _locate_elsewhere(name: str, what: str) -> ModelSource:
     near = near_path(path) or near_name(name, _OPENAI if _OPENAI_FORM.fullmatch(name) else pairs)
     looks_like_a_path = name.startswith((".", "/", "~")) or path.suffix in WEIGHT_SUFFIXES or len(path.parts) > 2
     if looks_like_a_path or ":" in name:
-        missing = ": no such file or folder" if path.suffix in WEIGHT_SUFFIXES else " is no folder and no file"
+        missing = ": no such file or folder" if path.suffix in WEIGHT_SUFFIXES else " is neither a folder nor a file"
         raise UserError(f"{what}{missing}{near}")
     hub = ""
     if is_repository(name.partition("@")[0]):
         try:
             return _locate_on_hub(name, what)
         except NotFetched as error:
-            hub = f" (as a model of the hub it {error.reason})"
+            hub = f" (as a hub model it {error.reason})"
             if name.startswith(TIMM) and timm.is_model(name.removeprefix(TIMM)):
-                hub += "; an image model of timm's goes to model.vision.timm_model_name"
-    raise UserError(f"{what} is no folder and no open_clip NAME/TAG{near}{hub}")
+                hub += "; a timm image model is given as model.vision.timm_model_name"
+    raise UserError(f"{what} is neither a folder nor an open_clip NAME/TAG{near}{hub}")

@@ -1,4 +1,4 @@
-"""Names of open_clip's configs and published weights, in the spellings that people use."""
+"""Resolve names of open_clip's configs and published weights, in all their spellings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMM = "timm/"
 
 
 def canonical_architecture(name: str) -> str | None:
-    """Return the open_clip config that a spelling names (``ViT-B/32``, ``ViT-L/14@336px``, ``timm/NAME``), or None."""
+    """Return the open_clip config for a name such as ``ViT-B/32``, ``ViT-L/14@336px`` or ``timm/NAME``, or None."""
     import open_clip
 
     spelled = re.sub(r"@(\d+)(?:px)?$", r"-\1", name.removeprefix(TIMM).replace("/", "-"))
@@ -25,10 +25,10 @@ def canonical_architecture(name: str) -> str | None:
 
 
 def configured_architecture(name: str) -> Architecture:
-    """Return the architecture that ``model.name`` names, in any of an open_clip config's spellings.
+    """Return the architecture for ``model.name``, an open_clip config in any spelling.
 
     Raises:
-        UserError: there is none, or the name is one of weights, which go to ``model.pretrained``.
+        UserError: no such config exists, or the name is one of weights, which belongs in ``model.pretrained``.
     """
     canonical = canonical_architecture(name)
     if canonical is not None:
@@ -41,13 +41,14 @@ def configured_architecture(name: str) -> Architecture:
     architecture, tag = split_pair(name)
     if architecture is not None and tag:
         raise UserError(
-            f"model.name '{name}' is no open_clip config: give model.name '{architecture}' and model.pretrained '{tag}'"
+            f"model.name '{name}' is not an open_clip config: give model.name '{architecture}' and model.pretrained "
+            f"'{tag}'"
         )
     return named_architecture(name)
 
 
 def locate_tag(architecture: str, tag: str) -> ModelSource:
-    """Fetch the weights that open_clip publishes for one of its configs under a tag.
+    """Download, or find in the cache, the weights that open_clip publishes for a config under a tag.
 
     Raises:
         UserError: they are not in the cache and cannot be fetched.
@@ -66,7 +67,7 @@ def locate_tag(architecture: str, tag: str) -> ModelSource:
 
 @cache
 def published_pairs() -> dict[str, tuple[str, str]]:
-    """open_clip's pair for every repository with the weights of just one."""
+    """Map each hub repository with the weights of exactly one open_clip pair to that ``(name, tag)``."""
     import open_clip
 
     pairs: dict[str, list[tuple[str, str]]] = {}
@@ -78,7 +79,7 @@ def published_pairs() -> dict[str, tuple[str, str]]:
 
 
 def split_pair(name: str) -> tuple[str | None, str]:
-    """Cut a name into an open_clip config and what follows it, which may be nothing."""
+    """Split a name into an open_clip config, or None, and the tag or file after it, which may be empty."""
     if whole := canonical_architecture(name):
         return whole, ""
     head, colon, rest = name.partition(":")

@@ -10,7 +10,7 @@ from bimodal_cl.errors import nearest
 
 
 def expand_name(given: str | Path) -> str:
-    """Return a model's name with ``~`` and ``$VARIABLES`` expanded, also behind ``local-dir:`` or ``NAME:``."""
+    """Return a model's name with ``~`` and ``$VARIABLES`` expanded, also after ``local-dir:`` or ``NAME:``."""
     schema, colon, rest = os.path.expandvars(str(given)).strip().partition(":")
     if not colon:
         return os.path.expanduser(schema)  # noqa: PTH111 (a Path would lose the empty name)
@@ -24,7 +24,7 @@ def near_name(name: str, choices: Iterable[str]) -> str:
 
 
 def near_path(path: Path) -> str:
-    """Suggest what to write from the first missing part of `path` on: its nearest sibling, and the rest as it is."""
+    """Suggest a replacement for the missing part of `path`: the nearest name that exists, and what follows it."""
     missing = path
     while not missing.parent.is_dir() and missing.parent != missing:
         missing = missing.parent

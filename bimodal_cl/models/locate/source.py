@@ -1,4 +1,4 @@
-"""A trained model that was found, before anything of it is loaded."""
+"""The location of a trained model, found but not yet loaded."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+# Schemas of model names, as in open_clip.
 HUB, LOCAL = "hf-hub:", "local-dir:"
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that was found, before anything of it is loaded.
+    """Where a trained model is and which format it has.
 
     Args:
         kind: ``checkpoint`` (our own), ``open_clip`` (config and weights), ``huggingface`` (transformers') or
-            ``weights`` (a file alone).
-        name: of the architecture, or of the folder, file or repository where no architecture is named.
-        pretrained: which weights: a tag, or where they are.
-        folder: what holds the model; None for a file of weights alone.
-        weights: the file of weights; of sharded ones the index.
+            ``weights`` (a single file).
+        name: the name of the architecture, or else of the folder, file or repository.
+        pretrained: the tag of the weights, or their location.
+        weights: the weights file; of sharded weights, the index.
+        folder: the folder that holds the model; None for a weights file on its own.
         architecture: the open_clip config that was named with the weights.
-        tag: what open_clip says of a published tag (preprocessing, ``quick_gelu``); empty for anything else.
+        tag: open_clip's settings of a published tag (preprocessing, ``quick_gelu``); otherwise empty.
         run: the folder of the run, where a run was named.
     """
 

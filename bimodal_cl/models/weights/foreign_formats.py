@@ -1,4 +1,4 @@
-"""Recognise files that are no weights of a PyTorch model, by their suffix and first bytes."""
+"""Recognise files that are not PyTorch weights by their suffix and first bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from bimodal_cl.errors import UserError
 
 _WRONG_START = (
-    (b"version https://git-lfs", "a Git LFS pointer and not the weights: fetch them with 'git lfs pull'"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the weights: fetch them with 'git lfs pull'"),
     (b"GGUF", "a GGUF file for llama.cpp, not a PyTorch model's weights: take the safetensors file of the same model"),
     (b"\x89HDF", "a TensorFlow (HDF5) file: take the model's safetensors or PyTorch file"),
-    (b"<", "a web page and not the weights: download the file itself"),
+    (b"<", "a web page, not the weights: download the file itself"),
 )
 _WRONG_ENDINGS = {
     ".onnx": "an ONNX graph, not weights that can be trained: take the model's safetensors or PyTorch file",
@@ -24,10 +24,10 @@ COPY_AGAIN = "copy or download it again"
 
 
 def refuse_foreign_format(path: Path) -> None:
-    """Refuse what is no file of a PyTorch model's weights, by its ending and its first bytes.
+    """Refuse a file that does not hold the weights of a PyTorch model.
 
     Raises:
-        UserError: saying what it is instead.
+        UserError: the file is empty, cannot be read, or has another format, which the message names.
     """
     try:
         with path.open("rb") as file:

@@ -1,8 +1,8 @@
 """Infer a model's architecture from the names and shapes of its tensors.
 
-Shapes do not tell how many heads share a width, nor which GELU follows it. Where an open_clip config has the same
-shapes its heads are taken; OpenAI's archives follow a rule (heads of 64) and name the classes of their activations.
-What stays open is asked for, never guessed.
+Shapes determine neither the number of attention heads nor the kind of GELU. The heads come from an open_clip config of
+the same shapes; OpenAI's archives follow a rule (heads of width 64) and name the classes of their activations. What
+remains unknown must be given by the user and is never guessed.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ _OPENAI_HEAD_WIDTH = 64
 
 
 def infer_architecture(file: WeightFile) -> Architecture:
-    """Return the architecture of a file that brings none.
+    """Infer the architecture of a weights file that comes without a configuration.
 
     Raises:
-        UserError: it is not told by what is in the file; the message says how to name it.
+        UserError: the file does not determine it; the message says how to give it.
     """
     refuse_other_layouts(file)
     shape = measure(file.tensors)
     if shape is None:
         raise UserError(
-            f"{file.path}: its architecture is not told by its tensors, as it is for OpenAI's ViT and ResNet: "
-            f"{_advice(file)}"
+            f"{file.path}: its architecture cannot be inferred from its tensors, unlike that of OpenAI's ViT and "
+            f"ResNet: {_advice(file)}"
         )
     names = matching_names(file.tensors)
     if file.script is not None:
         return _openai_architecture(file, shape, names)
     if not names:
         raise UserError(
-            f"{file.path}: no open_clip config has its shapes, which do not tell the number of heads: {_advice(file)}"
+            f"{file.path}: no open_clip config has these shapes, and shapes do not determine the number of heads: "
+            f"{_advice(file)}"
         )
     name = names[0]
     if any(other == f"{name}{QUICK_GELU}" for other in names):
         if file.experiment is None:
             raise UserError(
                 f"{file.path}: has the shapes of '{name}', and does not say which GELU it was trained with: give "
-                f"'{name}:{file.path}' (GELU, open_clip's) or '{name}{QUICK_GELU}:{file.path}' (QuickGELU, OpenAI's), in "
-                f"a config model.name and model.pretrained"
+                f"'{name}:{file.path}' (GELU, open_clip's) or '{name}{QUICK_GELU}:{file.path}' (QuickGELU, OpenAI's), "
+                f"in a config model.name and model.pretrained"
             )
         if "quickgelu" in file.experiment.lower():
             name += QUICK_GELU
@@ -54,10 +55,10 @@ def infer_architecture(file: WeightFile) -> Architecture:
 
 
 def refuse_other_layouts(file: WeightFile) -> None:
-    """Refuse tensors that are of one tower, of a captioning model, of an adapter, or under transformers' names.
+    """Refuse the tensors of a single tower, a captioning model or an adapter, and transformers' tensor names.
 
     Raises:
-        UserError: saying what they are and what to give instead.
+        UserError: the message says what the file holds and what to give instead.
     """
     tensors = file.tensors
     if any(".lora_" in name or name.startswith("base_model.model.") for name in tensors):
@@ -66,10 +67,10 @@ def refuse_other_layouts(file: WeightFile) -> None:
         raise UserError(f"{file.path}: holds a captioning model (CoCa), not a dual encoder")
     if any(name.startswith(("vision_model.", "text_model.")) for name in tensors):
         raise UserError(
-            f"{file.path}: holds a model under transformers' names: give the folder with its config.json, not the file"
+            f"{file.path}: has transformers' tensor names: give the folder with its config.json, not the file"
         )
     if any(name.startswith("image_encoder.") for name in tensors):
-        return  # Apple's MobileCLIP, which open_clip renames
+        return  # Apple's MobileCLIP, whose tensors open_clip renames
     named = with_text_prefix(tensors)
     image, text = (any(name.startswith(part) for name in named) for part in ("visual.", "text."))
     if image != text:
@@ -81,23 +82,23 @@ def refuse_other_layouts(file: WeightFile) -> None:
 
 
 def quick_gelu_of(script: ScriptedModule) -> bool:
-    """Whether a TorchScript archive's model has OpenAI's approximation of GELU, by the classes that it names."""
+    """Return whether a TorchScript archive's model uses OpenAI's approximation of GELU, by its class names."""
     return "QuickGELU" in script.classes or "GELU" not in script.classes
 
 
 def _openai_architecture(file: WeightFile, shape: Sizes, names: list[str]) -> Architecture:
-    """The rule of OpenAI's own loader, heads of 64, where neither a config nor the archive says how many there are."""
+    """Return an archive's architecture; heads unknown to config and archive have width 64, as in OpenAI's loader."""
     assert file.script is not None
     quick_gelu = quick_gelu_of(file.script)
     if names:
         architecture = named_architecture(names[0]).with_image_size(shape["image_size"])
         return replace(architecture, quick_gelu=quick_gelu)
-    kept = {"visual" in name: number for name, number in file.script.num_heads.items() if "attn" in name}
-    text_heads = kept.get(False, shape["text_width"] // _OPENAI_HEAD_WIDTH)
+    stored = {"visual" in name: number for name, number in file.script.num_heads.items() if "attn" in name}
+    text_heads = stored.get(False, shape["text_width"] // _OPENAI_HEAD_WIDTH)
     vision: dict[str, Any] = {"layers": shape["layers"], "width": shape["width"], "image_size": shape["image_size"]}
     image_heads = 1
     if shape["patch_size"] is not None:
-        image_heads = kept.get(True, shape["width"] // _OPENAI_HEAD_WIDTH)
+        image_heads = stored.get(True, shape["width"] // _OPENAI_HEAD_WIDTH)
         vision |= {
             "patch_size": shape["patch_size"],
             "head_width": shape["width"] // max(1, image_heads),
@@ -118,6 +119,6 @@ def _openai_architecture(file: WeightFile, shape: Sizes, names: list[str]) -> Ar
 
 def _advice(file: WeightFile) -> str:
     return (
-        f"give 'NAME:{file.path}' with an open_clip config's NAME, in a config model.name or its towers beside "
+        f"give 'NAME:{file.path}' with an open_clip config's NAME, in a config model.name or its towers in addition to "
         f"model.pretrained, or a folder with its open_clip_config.json"
     )

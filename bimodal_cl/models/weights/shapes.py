@@ -1,4 +1,4 @@
-"""Measure a model's towers by the shapes of its tensors, and find open_clip's configs of the same sizes."""
+"""Derive the sizes of a model's towers from its tensors' shapes, and find open_clip's configs of the same sizes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 from torch import Tensor
 
 _TEXT_NAMES = ("positional_embedding", "token_embedding.", "transformer.", "ln_final.", "text_projection")
-# A config and its twin for weights trained with OpenAI's approximation of GELU.
+# Suffix of the variant of a config for weights trained with OpenAI's approximation of GELU.
 QUICK_GELU = "-quickgelu"
 
 Sizes = dict[str, Any]
 
 
 def with_text_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of OpenAI's flat layout under the names of a :class:`DualEncoder`, others as they are."""
+    """Rename tensors from OpenAI's flat layout to the names of a :class:`DualEncoder`; other layouts are kept."""
     if "positional_embedding" not in tensors and "token_embedding.weight" not in tensors:
         return dict(tensors)
     return {f"text.{name}" if name.startswith(_TEXT_NAMES) else name: tensor for name, tensor in tensors.items()}
 
 
 def measure(tensors: Mapping[str, Tensor]) -> Sizes | None:
-    """Return the sizes of OpenAI's ViT or ResNet beside open_clip's text transformer; None for other layouts."""
+    """Return the sizes of OpenAI's ViT or ResNet and of open_clip's text transformer; None for other layouts."""
     tensors = with_text_prefix(tensors)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
@@ -72,7 +72,7 @@ def _count_layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
 
 @cache
 def _known_shapes() -> dict[str, Sizes]:
-    """The shapes of open_clip's configs that have its own towers on both sides."""
+    """Return the sizes of those open_clip configs that have open_clip's own towers on both sides."""
     import open_clip
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 
@@ -99,7 +99,7 @@ def _known_shapes() -> dict[str, Sizes]:
 
 
 def matching_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return open_clip's configs with the tensors' shapes, those of the same image size first, twins last."""
+    """Return open_clip's configs of these sizes, QuickGELU variants last; of the same image size, if there are any."""
     shape = measure(tensors)
     if shape is None:
         return []
