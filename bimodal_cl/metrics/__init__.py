@@ -1,13 +1,13 @@
-"""Recall at K, top-k accuracy, recall averaged over classes, median rank, average precision: arrays in, floats out.
+"""Retrieval and classification metrics as pure functions: arrays in, floats out.
 
-Everything is built on **ranks**: the place, from 1, of the right answer among all candidates. One tie rule holds
-everywhere: a wrong candidate that scores exactly as high as the right one stands before it. So a model whose
-features collapsed to a constant scores 0, never 100 %, and no score depends on the order of the data. Where no two
-candidates tie, the values are those of CLIP_benchmark, whose tool leaves ties to the order of ``torch.topk``.
+All metrics are based on **ranks**: the position, from 1, of the right answer among all candidates. One tie rule holds
+everywhere: a wrong candidate with exactly the score of the right one is ranked before it. Hence a model whose features
+collapsed to a constant scores 0 and never 100 %, and no score depends on the order of the data. Without ties, the
+values are those of CLIP_benchmark, where ties depend on the order of ``torch.topk``.
 
-No score depends on the order of the data, the size of a block, the number of threads or the device, to the last digit:
-similarities of float32 features are **exact** (:mod:`bimodal_cl.metrics.similarities`), so equal features tie wherever
-they stand, and means are sums of whole numbers or correctly rounded sums (``math.fsum``).
+No score depends on the order of the data, the block size, the number of threads or the device, to the last digit:
+similarities of float32 features are **exact** (:mod:`bimodal_cl.metrics.similarities`), so equal features always tie,
+and means are sums of integers or correctly rounded sums (``math.fsum``).
 """
 
 from bimodal_cl.metrics.classification import class_ranks, mean_per_class_recall, topk_accuracy

@@ -20,25 +20,36 @@ from bimodal_cl.metrics.arrays import (
 
 
 def topk_accuracy(logits: ArrayLike, targets: ArrayLike, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """The share of images whose class is among the K with the largest logits. Ties count against the right class.
+    """Compute the fraction of images whose class is among the K largest logits; ties count against the right class.
 
     Args:
         logits: ``[images, classes]``, any real numbers; only their order within a row matters.
         targets: ``[images]``, integers in ``[0, classes - 1]``.
-        ks: cut-offs, each at least 1. A cut-off not below the number of classes gives 1.
+        ks: cut-offs, each at least 1. A cut-off of at least the number of classes gives 1.
 
     Returns:
         ``{"acc1": ..., "acc5": ...}``, fractions in ``[0, 1]``, in the order of ``ks``.
 
     Raises:
-        ValueError: shapes that do not fit, values that are not finite, a target outside the classes, a bad K.
+        ValueError: shapes do not match, a value is not finite, a target is out of range, or a K is invalid.
     """
     ranks = class_ranks(logits, targets)
     return {f"acc{k}": share(torch.from_numpy(ranks) <= k) for k in as_cutoffs(ks)}
 
 
 def class_ranks(logits: ArrayLike, targets: ArrayLike) -> np.ndarray:
-    """The place, from 1, of every image's class among its logits: int64 ``[images]``. Arguments as topk_accuracy."""
+    """Compute the rank, from 1, of every image's class among its logits.
+
+    Args:
+        logits: ``[images, classes]``, any real numbers.
+        targets: ``[images]``, integers in ``[0, classes - 1]``.
+
+    Returns:
+        int64 ``[images]``; classes that tie with the right one are ranked before it.
+
+    Raises:
+        ValueError: shapes do not match, a value is not finite, or a target is out of range.
+    """
     values = as_matrix(logits, "logits")
     wanted = as_targets(targets, len(values), values.shape[1]).to(values.device)
     right = values.gather(1, wanted[:, None])
@@ -46,7 +57,7 @@ def class_ranks(logits: ArrayLike, targets: ArrayLike) -> np.ndarray:
 
 
 def mean_per_class_recall(logits_or_predictions: ArrayLike, targets: ArrayLike) -> float:
-    """The recall of every class, averaged over the classes that occur in ``targets`` ("balanced accuracy").
+    """Compute the recall of every class, averaged over the classes that occur in ``targets`` ("balanced accuracy").
 
     Args:
         logits_or_predictions: either logits, floats ``[images, classes]`` (a tie at the top counts as a mistake),
@@ -57,7 +68,7 @@ def mean_per_class_recall(logits_or_predictions: ArrayLike, targets: ArrayLike) 
         A fraction in ``[0, 1]``; equal to top-1 accuracy where every class has the same number of images.
 
     Raises:
-        ValueError: shapes that do not fit, logits that are not finite, predictions that are not integers.
+        ValueError: shapes do not match, a logit is not finite, or predictions are not integers.
     """
     given = as_tensor(logits_or_predictions, "logits_or_predictions")
     if given.ndim == 2:

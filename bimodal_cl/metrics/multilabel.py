@@ -10,18 +10,21 @@ from bimodal_cl.metrics.arrays import ArrayLike, as_integers, as_matrix, as_tens
 
 
 def average_precision(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
-    """The average precision of every class on images that may show several: float64 ``[classes]``.
+    """Compute the average precision of every class, on images that may show several classes.
 
-    Of a class: the images in the order of its scores, the best first; the precision (the share of right images so far)
-    at each right image; their mean. A class that no image shows has 0, and a wrong image that ties with a right one
-    stands before it. CLIP_benchmark's ``mean_average_precision`` is the mean of this over all classes.
+    For each class, images are sorted by its scores, best first; the average precision is the mean, over the images that
+    show the class, of the precision up to that image. A class that no image shows has 0, and a wrong image that ties
+    with a right one is ranked before it. The mean over all classes is CLIP_benchmark's ``mean_average_precision``.
 
     Args:
         scores: ``[images, classes]``, any real numbers; only their order within a column matters.
         targets: ``[images, classes]``, 1 where an image shows a class, else 0.
 
+    Returns:
+        float64 ``[classes]``, fractions in ``[0, 1]``.
+
     Raises:
-        ValueError: shapes that do not fit, values that are not finite, targets other than 0 and 1.
+        ValueError: shapes do not match, a value is not finite, or a target is neither 0 nor 1.
 
     Example:
         >>> average_precision([[0.9], [0.8], [0.7]], [[1], [0], [1]]).round(4).tolist()
@@ -32,7 +35,7 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
     if shown.shape != values.shape:
         raise ValueError(f"targets must have the shape of scores, {values.shape}, got {shown.shape}")
     if not np.isin(shown, (0, 1)).all():
-        raise ValueError("targets must hold nothing but 0 and 1")
+        raise ValueError("targets must hold only 0 and 1")
     found = np.zeros(values.shape[1])
     for index, (column, right) in enumerate(zip(values.T, shown.T.astype(bool), strict=True)):
         order = np.lexsort((right, -column))
@@ -42,19 +45,23 @@ def average_precision(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
 
 
 def mean_average_precision(scores: ArrayLike, targets: ArrayLike) -> float:
-    """The mean over classes of :func:`average_precision`, which has the arguments: CLIP_benchmark's metric."""
+    """Compute the mean of :func:`average_precision` over all classes, as CLIP_benchmark does; same arguments."""
     return exact_mean(average_precision(scores, targets).tolist())
 
 
 def chance_average_precision(num_images: int, num_right: ArrayLike) -> float:
-    """The mean average precision that a random order of the images reaches on average.
+    """Compute the expected mean average precision of images in random order.
 
-    For a class with ``m`` of ``n`` images, ``H_n = 1 + 1/2 + ... + 1/n``: ``H_n/n + (m - 1)/(n - 1) (1 - H_n/n)``,
-    since the image on place ``k`` of a right one has before it ``(k - 1)(m - 1)/(n - 1)`` other right ones on average.
+    For a class shown by ``m`` of ``n`` images, with ``H_n = 1 + 1/2 + ... + 1/n``, it is
+    ``H_n/n + (m - 1)/(n - 1) (1 - H_n/n)``, since a right image at position ``k`` has on average
+    ``(k - 1)(m - 1)/(n - 1)`` other right images before it.
 
     Args:
         num_images: ``n``, at least 1.
-        num_right: ``m`` of every class, ``[classes]``, each in ``[0, n]``; 0 counts as 0.
+        num_right: ``m`` of every class, ``[classes]``, each in ``[0, n]``; a class with 0 has average precision 0.
+
+    Returns:
+        A fraction in ``[0, 1]``.
     """
     first = math.fsum(1 / place for place in range(1, num_images + 1)) / num_images
     right = as_integers(as_tensor(num_right, "num_right"), "num_right").tolist()

@@ -1,4 +1,4 @@
-"""Retrieval metrics: recall at K in both directions, median rank, and the recall of a random order."""
+"""Metrics of image-text retrieval: recall at K in both directions, median rank, and chance levels."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def retrieval_recall(
     image_of_text: ArrayLike | None = None,
     ks: Sequence[int] = (1, 5, 10),
 ) -> dict[str, float]:
-    """Recall at K of image-text retrieval in both directions.
+    """Compute recall at K of image-text retrieval in both directions.
 
-    ``image_retrieval_recall@K``: the share of captions (queries) whose image is among the K nearest images.
-    ``text_retrieval_recall@K``: the share of images (queries) with at least one of their captions among the K
+    ``image_retrieval_recall@K``: the fraction of captions (queries) whose image is among the K nearest images.
+    ``text_retrieval_recall@K``: the fraction of images (queries) with at least one of their captions among the K
     nearest captions. These are CLIP_benchmark's names and definitions. Ties count against the right answer.
 
     Args:
-        image_features: ``[images, dim]``, unit norm for cosine similarity (the dot product is used as it is).
+        image_features: ``[images, dim]``, of unit norm for cosine similarity, as dot products are compared.
         text_features: ``[texts, dim]``.
         image_of_text: ``[texts]``, the row in ``image_features`` that each caption describes, in
-            ``[0, images - 1]``; left out: caption ``i`` belongs to image ``i``. An image without a caption is a
-            candidate for captions but asks no query itself.
-        ks: cut-offs, each at least 1. A cut-off not below the number of candidates gives 1.
+            ``[0, images - 1]``; None: caption ``i`` describes image ``i``. An image without a caption is a candidate
+            but not a query.
+        ks: cut-offs, each at least 1. A cut-off of at least the number of candidates gives 1.
 
     Returns:
         Fractions in ``[0, 1]``, both directions for every K, in the order of ``ks``.
 
     Raises:
-        ValueError: shapes that do not fit, values that are not finite, a row outside the images, a bad K.
+        ValueError: shapes do not match, a value is not finite, a row is out of range, or a K is invalid.
 
     Example:
         >>> retrieval_recall([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.1]], ks=(1,))
@@ -61,7 +61,7 @@ def retrieval_recall(
 
 
 def recalls_of_ranks(image_ranks: ArrayLike, text_ranks: ArrayLike, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """The dictionary of :func:`retrieval_recall` from the ranks of :func:`retrieval_ranks`."""
+    """Return the dictionary of :func:`retrieval_recall` for the ranks from :func:`retrieval_ranks`."""
     by_name = {"image": as_ranks(image_ranks, "image_ranks"), "text": as_ranks(text_ranks, "text_ranks")}
     cutoffs = as_cutoffs(ks)
     return {f"{name}_retrieval_recall@{k}": share(ranks <= k) for k in cutoffs for name, ranks in by_name.items()}
@@ -71,14 +71,14 @@ def recalls_of_ranks(image_ranks: ArrayLike, text_ranks: ArrayLike, ks: Sequence
 def retrieval_ranks(
     image_features: ArrayLike, text_features: ArrayLike, image_of_text: ArrayLike | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rank of the right answer for every query, in blocks, so the matrix of similarities is never held whole.
+    """Compute the rank of the right answer for every query, in blocks of the similarity matrix.
 
-    Args: as :func:`retrieval_recall`.
+    The arguments are those of :func:`retrieval_recall`.
 
     Returns:
-        ``(image_ranks, text_ranks)``, int64, from 1. ``image_ranks`` ``[texts]``: the place of a caption's image
-        among all images. ``text_ranks`` ``[images with a caption]``, in the images' order: the place of an image's
-        best caption among the captions of *other* images and itself.
+        ``(image_ranks, text_ranks)``, int64, from 1. ``image_ranks`` ``[texts]``: the rank of a caption's image among
+        all images. ``text_ranks`` ``[images with a caption]``, in the images' order: the rank of an image's best
+        caption among itself and the captions of *other* images.
 
     Raises:
         ValueError: as :func:`retrieval_recall`.
@@ -99,18 +99,18 @@ def retrieval_ranks(
 
 
 def median_rank(ranks: ArrayLike) -> float:
-    """The median of ranks from 1 (the mean of the middle two for an even number).
+    """Compute the median of ranks (for an even number, the mean of the middle two).
 
     Raises:
-        ValueError: no rank, or ranks that are not integers from 1.
+        ValueError: there is no rank, or a rank is not an integer of at least 1.
     """
     return float(np.median(as_ranks(ranks, "ranks").numpy()))
 
 
 def chance_recall(num_candidates: int, num_right: ArrayLike, k: int) -> float:
-    """The recall at K that a random order of the candidates reaches on average.
+    """Compute the expected recall at K of candidates in random order.
 
-    For a query with ``m`` right answers among ``n``: ``1 - C(n - m, k) / C(n, k)``.
+    For a query with ``m`` right answers among ``n`` candidates it is ``1 - C(n - m, k) / C(n, k)``.
 
     Args:
         num_candidates: ``n``, at least 1.
@@ -119,12 +119,15 @@ def chance_recall(num_candidates: int, num_right: ArrayLike, k: int) -> float:
 
     Returns:
         The mean over the queries, a fraction in ``[0, 1]``.
+
+    Raises:
+        ValueError: ``m`` is out of range, or K is invalid.
     """
     right = as_integers(as_tensor(num_right, "num_right"), "num_right").cpu().numpy()
     if len(right) == 0 or right.min() < 1 or right.max() > num_candidates:
         raise ValueError(f"num_right must hold integers from 1 to num_candidates={num_candidates}")
     as_cutoffs([k])
-    # C(n - m, k) / C(n, k) = product over the k draws of (share of wrong answers left).
+    # C(n - m, k) / C(n, k) = product over k draws of the fraction of wrong answers among those left.
     drawn = np.arange(min(k, num_candidates))
     misses = np.clip(num_candidates - right[:, None] - drawn, 0, None) / (num_candidates - drawn)
     return 1.0 - exact_mean(misses.prod(axis=1).tolist())
@@ -136,7 +139,7 @@ def _ranks_by_group(
     query_group: Int[Tensor, " queries"],
     candidate_group: Int[Tensor, " candidates"],
 ) -> Int[Tensor, " queries"]:
-    """1 + the wrong candidates (of another group) that score at least as high as the best right one."""
+    """Return 1 + the number of wrong candidates (of another group) that score at least as high as the best right."""
     block = max(1, _BLOCK_ELEMENTS // max(1, len(candidates)))
     ranks = [torch.zeros(0, dtype=torch.int64)]
     prepared = scale_rows(candidates)

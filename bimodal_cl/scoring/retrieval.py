@@ -25,11 +25,15 @@ RETRIEVAL_KS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class PairFeatures:
-    """The features of image-text pairs and how they belong together.
+    """The features of image-text pairs, and which text describes which image.
 
-    ``image_features``: float32 ``[images, dim]``; ``text_features``: float32 ``[texts, dim]``, unit norm.
-    ``image_ids``: int64 ``[images]`` and ``text_ids``: int64 ``[texts]``, positions in the manifest.
-    ``image_of_text``: int64 ``[texts]``, the **row** in ``image_features`` a text describes. ``captions``: the texts.
+    Args:
+        image_features: float32 ``[images, dim]``, unit norm.
+        text_features: float32 ``[texts, dim]``, unit norm.
+        image_ids: int64 ``[images]``, positions in the manifest.
+        text_ids: int64 ``[texts]``, positions in the manifest.
+        image_of_text: int64 ``[texts]``, the **row** in ``image_features`` that a text describes.
+        captions: the texts.
     """
 
     image_features: Tensor
@@ -47,9 +51,9 @@ def encode_pairs(
 
     Args:
         model: a dual encoder.
-        stream: batches of ``open_stream(..., train=False)``, one process's. An image that comes a second time is left
-            out, so that no pair is scored twice.
-        device: where the features are kept; None: the model's device.
+        stream: batches from ``open_stream(..., train=False)`` in one process. Repeated images are skipped, so that no
+            pair is scored twice.
+        device: the device on which the features are kept; None: the model's device.
         autocast: as :func:`evaluation_mode`.
 
     Raises:
@@ -101,12 +105,12 @@ def evaluate_retrieval(model: Encoder, stream: Iterable[Any], autocast: torch.dt
 
 
 def ranks_of_pairs(pairs: PairFeatures) -> tuple[Any, Any]:
-    """``(image_ranks [texts], text_ranks [images with a caption])`` of encoded pairs, int64 from 1."""
+    """Return ``(image_ranks [texts], text_ranks [images with a caption])`` of encoded pairs, int64 from 1."""
     return retrieval_ranks(pairs.image_features, pairs.text_features, pairs.image_of_text)
 
 
 def score_retrieval(image_ranks: Any, text_ranks: Any) -> dict[str, float]:
-    """The dictionary of :func:`evaluate_retrieval` from the ranks of both directions."""
+    """Return the dictionary of :func:`evaluate_retrieval` for the ranks of both directions."""
     return {
         **recalls_of_ranks(image_ranks, text_ranks, RETRIEVAL_KS),
         "image_retrieval_median_rank": median_rank(image_ranks),

@@ -17,7 +17,7 @@ from bimodal_cl.metrics import mean_average_precision
 from bimodal_cl.scoring.classifier import build_classifier, class_similarities, classify, score_classification
 from bimodal_cl.scoring.encode_once import Encoder, distinct_images, evaluation_mode, pixel_key
 
-# Used where neither the caller nor the data set brings prompts: wordings of captions, averaged over.
+# The default prompts, where neither the caller nor the data set has any.
 DEFAULT_TEMPLATES = (
     "a photo of a {c}.",
     "a picture of the {c}.",
@@ -28,7 +28,7 @@ DEFAULT_TEMPLATES = (
 
 
 class Labelled(Protocol):
-    """What of a ``bimodal_cl.data.LabelledImages`` the evaluation uses."""
+    """The part of ``bimodal_cl.data.LabelledImages`` that evaluation uses."""
 
     classnames: list[str]
     labels: Sequence[Any]
@@ -40,11 +40,13 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Labelled images, encoded.
+    """The features and labels of labelled images.
 
-    ``image_features``: float32 ``[images, dim]``, unit norm. ``targets``: int64, the class of each ``[images]``, or 1
-    for every class an image shows and 0 for the others ``[images, classes]``. ``skipped``: a message for each image
-    that could not be read.
+    Args:
+        image_features: float32 ``[images, dim]``, unit norm.
+        targets: int64, the class of each image ``[images]``; or, for multi-label images, 1 for every class that an
+            image shows and 0 for the others ``[images, classes]``.
+        skipped: a message for each image that could not be read.
     """
 
     image_features: Tensor
@@ -60,15 +62,15 @@ def encode_labelled(
     autocast: torch.dtype | None = None,
     show_progress: bool = False,
 ) -> LabelledFeatures:
-    """Encode every labelled image. One that cannot be read is left out and named in ``skipped``.
+    """Encode every labelled image; images that cannot be read are skipped and listed in ``skipped``.
 
     Args:
         model: a dual encoder.
         labelled: images with class labels.
-        batch_size: images decoded and handed on at once; how many the tower sees is ``IMAGES_AT_ONCE``.
-        num_workers: processes that decode; 0: this one.
+        batch_size: images that are decoded together; the tower's batch size is always ``IMAGES_AT_ONCE``.
+        num_workers: processes that decode; 0: the main process.
         autocast: as :func:`evaluation_mode`.
-        show_progress: print how far it is, on stderr.
+        show_progress: whether to show progress on stderr.
 
     Raises:
         UserError: no image could be read.
@@ -108,13 +110,16 @@ def evaluate_zero_shot(
     """Classify labelled images by the nearest class prompt.
 
     Args:
+        model: a dual encoder.
+        labelled: images with class labels.
         templates: prompts with ``{c}``; None: the data set's own, else ``DEFAULT_TEMPLATES``.
-        model, labelled, batch_size, num_workers, autocast: as :func:`encode_labelled`.
+        batch_size: as :func:`encode_labelled`.
+        num_workers: as :func:`encode_labelled`.
+        autocast: as :func:`evaluation_mode`.
 
     Returns:
-        ``acc1``, ``acc5`` (where there are at least 5 candidates, see ``bimodal_cl.scoring.classifier``) and
-        ``mean_per_class_recall``; only ``mean_average_precision`` where an image may show several classes. Fractions
-        in ``[0, 1]``.
+        Fractions in ``[0, 1]``: ``acc1``, ``acc5`` (with at least 5 candidates, see ``bimodal_cl.scoring.classifier``)
+        and ``mean_per_class_recall``; or, for multi-label images, ``mean_average_precision`` alone.
     """
     prompts = list(templates or labelled.templates or DEFAULT_TEMPLATES)
     classifier = build_classifier(model, labelled.classnames, prompts, autocast=autocast)
@@ -127,7 +132,7 @@ def evaluate_zero_shot(
 
 
 def zero_shot_scores(labelled: Labelled) -> list[str]:
-    """Name the scores of :func:`evaluate_zero_shot`, before any model is there to give them."""
+    """Return the names of the scores of :func:`evaluate_zero_shot`, without a model."""
     if not isinstance(labelled.labels[0], int):
         return ["mean_average_precision"]
     enough = len(set(labelled.classnames)) >= 5
@@ -135,7 +140,7 @@ def zero_shot_scores(labelled: Labelled) -> list[str]:
 
 
 class _Preprocessed(torch.utils.data.Dataset):
-    """Key, pixels and class of each image; the message instead where an image cannot be read."""
+    """Yield key, pixels and class of each image, or a message where an image cannot be read."""
 
     def __init__(self, labelled: Labelled, preprocess: Any) -> None:
         self.labelled = labelled
