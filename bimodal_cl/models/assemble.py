@@ -60,7 +60,15 @@ def assemble(
 
 
 def build_encoder(architecture: Architecture, tokenizer_folder: Path | None = None) -> DualEncoder:
-    """Build towers and tokenizer; arguments as :func:`assemble`, whose checks of the result it leaves out."""
+    """Build the towers and their tokenizer, without running them.
+
+    Args:
+        architecture: what to build; its towers may load weights of their own.
+        tokenizer_folder: as :func:`assemble`.
+
+    Raises:
+        UserError: a tower or the tokenizer cannot be built.
+    """
     architecture = with_text_config(architecture)
     tokenizer = build_tokenizer(architecture.text, tokenizer_folder)
     visual = build_image_tower(architecture)

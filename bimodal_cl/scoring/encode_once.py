@@ -40,11 +40,20 @@ class Encoder(Protocol):
     An encoder with a method ``tokenize`` gets tokens, any other encoder the texts themselves.
     """
 
-    def encode_image(self, pixels: Tensor) -> Tensor: ...
-    def encode_text(self, texts: Any) -> Tensor: ...
-    def preprocess(self, image: Image.Image) -> Tensor: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def modules(self) -> Iterator[nn.Module]: ...
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Encode pixels ``[batch, 3, height, width]`` from :meth:`preprocess` or a stream."""
+
+    def encode_text(self, texts: Any) -> Tensor:
+        """Encode texts, or tokens ``[batch, tokens]``."""
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Convert an image to pixels ``[3, height, width]``."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over parameters, whose device is the model's."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Iterate over all modules, as ``torch.nn.Module`` does."""
 
 
 @contextmanager

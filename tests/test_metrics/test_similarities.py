@@ -1,4 +1,4 @@
-"""Dot products without rounding: against fractions, and the same in every order, block and number of threads."""
+"""Dot products without rounding: equal to exact fractions in every order, block size and number of threads."""
 
 from __future__ import annotations
 

@@ -13,19 +13,19 @@ SIDE = 32
 SQUARE = {"height": SIDE, "width": SIDE}
 WORDS = ["a", "red", "blue", "dog", "cat", "photo", "of", "the", "two", "&", "amp", ";", "horse"]
 TOWER = {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 3}
-# Odd margins, portrait and landscape, smaller than the model's square, and just that.
+# Sizes with odd margins, portrait and landscape, smaller than the model's square, and equal to it.
 SIZES = ((144, 96), (97, 61), (61, 97), (20, 27), (300, 37), (32, 32))
 
 
 def blocks(width: int, height: int) -> Image.Image:
-    """Squares of random colours: no two ways to resize or crop it give the same."""
+    """Return an image of random colours, on which every way to resize or crop gives other pixels."""
     rng = np.random.default_rng(width * 1000 + height)
     colours = rng.integers(0, 255, (height // 8 + 1, width // 8 + 1, 3))
     return Image.fromarray(np.kron(colours, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8))
 
 
 def randomize(model: Any) -> Any:
-    """Put a model's weights far from their initial values, the same every time; in evaluation mode."""
+    """Set a model's weights far from their initial values, reproducibly, and put it into evaluation mode."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -62,7 +62,7 @@ def write_siglip(folder: Path, vocab_size: int, positions: int = 16, **vision: A
 
 
 def write_clip_tokenizer(folder: Path, **options: Any) -> Any:
-    """Write OpenAI's tokenizer, whose vocabulary open_clip carries, in Hugging Face's form; return it."""
+    """Write OpenAI's tokenizer, with open_clip's copy of its vocabulary, in Hugging Face's format; return it."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
 
@@ -77,7 +77,7 @@ def write_clip_tokenizer(folder: Path, **options: Any) -> Any:
 
 
 def write_unigram(folder: Path, **options: Any) -> Any:
-    """Write a tokenizer as SigLIP's: lower case, no punctuation, pieces, an end-of-text token that may also pad."""
+    """Write a tokenizer like SigLIP's: lower case, no punctuation, an end-of-text token, perhaps also the padding."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -93,7 +93,7 @@ def write_unigram(folder: Path, **options: Any) -> Any:
 
 
 def write_gemma(folder: Path) -> Any:
-    """Write a tokenizer as SigLIP 2's: Gemma's byte-pair encoding in lower case."""
+    """Write a tokenizer like SigLIP 2's: Gemma's byte-pair encoding in lower case."""
     from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
@@ -105,5 +105,5 @@ def write_gemma(folder: Path) -> Any:
 
 
 def pooled(output: Any) -> torch.Tensor:
-    """The features of ``get_image_features`` and ``get_text_features``: a tensor before transformers 5."""
+    """Return the result of ``get_image_features`` or ``get_text_features``, a tensor before transformers 5."""
     return torch.nn.functional.normalize(getattr(output, "pooler_output", output), dim=-1)

@@ -1,4 +1,4 @@
-"""Architectures: names, inline keys, timm towers, whole-model weights, and every mistake in them."""
+"""Build models from names, tower keys, timm towers and pretrained weights; mistakes are refused by name."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def test_whole_model_weights_move_to_another_image_size(vision, form, tmp_path):
     source.save(tmp_path)
     path = tmp_path if form == "folder" else tmp_path / "model.safetensors"
     if form == "file" and vision is TIMM:
-        vision = {**vision, "image_size": 64}  # a bare file does not say what its size is
+        vision = {**vision, "image_size": 64}  # a weights file alone does not state its image size
     same = build_model(embed_dim=16, vision=vision, text=TEXT, pretrained=str(path), image_size=64).eval()
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(same.encode_image(images), source.encode_image(images))
-    # Position embeddings are resampled: a blank picture's features stay near, as those of new weights would not.
+    # Position embeddings are resampled: a blank image's features stay close, unlike those of new weights.
     half = build_model(embed_dim=16, vision=vision, text=TEXT, pretrained=str(path), image_size=32).eval()
     assert half.image_size == 32
     assert half.encode_image(torch.zeros(1, 3, 32, 32))[0] @ source.encode_image(torch.zeros(1, 3, 64, 64))[0] > 0.9
@@ -156,7 +156,7 @@ def test_weights_of_another_architecture_are_refused(encoder, tmp_path):
     deeper = {**VISION, "layers": 2}
     with pytest.raises(UserError, match=r"does not match the towers in model: vision.layers 1 and not 2"):
         build_model(**inline(deeper, pretrained=str(tmp_path)))
-    (tmp_path / "model.json").unlink()  # a file alone: the tensors have to tell
+    (tmp_path / "model.json").unlink()  # a file alone: the tensors decide
     with pytest.raises(UserError, match=r"model\.safetensors: .*missing \(visual\.transformer\.resblocks\.1"):
         build_model(**inline(deeper, pretrained=str(tmp_path / "model.safetensors")))
     (tmp_path / "weights.pt").write_bytes(b"nothing")

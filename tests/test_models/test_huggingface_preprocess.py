@@ -1,4 +1,4 @@
-"""CLIP folders with every kind of preprocessing: features are transformers' own, or the key is refused by name."""
+"""CLIP folders with all kinds of preprocessing: features equal transformers', or the key is refused by name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_processor(folder, processor, form: str = "preprocessor") -> None:
 
 
 def compare(model, theirs, processor, sizes=SIZES) -> None:
-    """Features of images of all sizes must be transformers'."""
+    """Assert that features of images of all sizes equal transformers'."""
     with torch.no_grad():
         for size in sizes:
             image = blocks(*size)
@@ -196,7 +196,7 @@ def test_what_cannot_be_done_is_refused_by_file_and_key(options, match, nested, 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_fast"])
 def test_texts_and_other_activations(activation, tmp_path):
     theirs = write_clip(tmp_path, activation)
-    model = load_model(tmp_path)  # no tokenizer in it: open_clip's, which is OpenAI's
+    model = load_model(tmp_path)  # without a tokenizer, open_clip's is used, which is OpenAI's
     tokens = model.tokenize(["a dog", "a photo of two cats"])
     with torch.no_grad():
         torch.testing.assert_close(

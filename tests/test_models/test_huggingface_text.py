@@ -21,7 +21,7 @@ def build(folder, **text) -> DualEncoder:
 
 @pytest.mark.parametrize(("family", "pad_token"), [*((family, "[PAD]") for family in FAMILIES), ("bert", "[SEP]")])
 def test_features_equal_the_library_called_on_unpadded_texts(family, pad_token, tmp_path):
-    """Padding never counts, not even where the tokenizer pads with its end-of-text token, which itself does."""
+    """Padding never counts, even where the tokenizer pads with its end-of-text token, of which the first one counts."""
     from transformers import AutoModel, AutoTokenizer
 
     folder = text_folder(tmp_path / family, family)
@@ -167,4 +167,4 @@ def test_weights_that_are_missing_are_refused_and_not_drawn(tmp_path):
         build_model(embed_dim=16, vision=VISION, text=text)
     kept = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
     save_file({**kept, "cls.bias": torch.ones(1)}, folder / "model.safetensors", metadata={"format": "pt"})
-    build_model(embed_dim=16, vision=VISION, text=text)  # heads come and go
+    build_model(embed_dim=16, vision=VISION, text=text)  # unexpected heads and missing poolers are allowed

@@ -164,7 +164,7 @@ def test_a_hugging_face_clip_folder_gives_transformers_own_features(activation, 
     torch.testing.assert_close(model.encode_text(CAPTIONS), text_features, atol=1e-5, rtol=0)
     assert model.architecture.preprocess["mean"] == [0.5, 0.4, 0.3]
     assert model.architecture.preprocess["interpolation"] == "bilinear"
-    # From here on it is a model like any other.
+    # It is saved and loaded like any other model.
     model.save(tmp_path / "checkpoint")
     shutil.rmtree(tmp_path / "clip")
     again = load_model(tmp_path / "checkpoint")
@@ -198,7 +198,7 @@ def test_hugging_face_weights_that_are_not_the_configs_are_refused(tmp_path, cap
     path.write_bytes(whole[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors: damaged, cut short or not a safetensors file"):
         load_model(tmp_path)
-    assert capfd.readouterr().err == ""  # transformers' table stays away
+    assert capfd.readouterr().err == ""  # transformers' table is not printed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Names of models: each finds the model whose features the source has, and what finds none says why."""
+"""Names of models: each finds the model with the source's features; an unknown name is explained."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_pretrained_model_brings_its_architecture_and_moves_to_another_size(tm
     assert larger.architecture.quick_gelu
     blank = larger.encode_image(torch.zeros(1, 3, 64, 64)) @ model.eval().encode_image(torch.zeros(1, 3, 32, 32)).T
     assert blank.item() > 0.8
-    spelled = build_model(**TOWERS, pretrained=str(folder))  # the towers agree; what they cannot say comes along
+    spelled = build_model(**TOWERS, pretrained=str(folder))  # the towers match; preprocessing comes with the weights
     assert_same_features(spelled, source)
     assert spelled.architecture.preprocess == default_preprocess() | PREPROCESS
 
@@ -107,7 +107,7 @@ def test_a_name_beside_weights_of_another_architecture_is_one_line(tmp_path):
     folder = export_folder(open_clip_model(), tmp_path / "export")
     with pytest.raises(UserError, match=r"does not match model.name 'ViT-B-32': embed_dim 24 and not 512, "):
         build_model(name="ViT-B-32", pretrained=str(folder))
-    heads = {**TOWERS, "text": {**TOWERS["text"], "heads": 2}}  # no tensor tells it
+    heads = {**TOWERS, "text": {**TOWERS["text"], "heads": 2}}  # no tensor shows the number of heads
     with pytest.raises(UserError, match=r"does not match the towers in model: text.heads 1 and not 2; give it alone"):
         build_model(**heads, pretrained=str(folder))
     with pytest.raises(UserError, match=r"has the architecture 'RN50', not that of model.name 'ViT-B-32'"):
@@ -141,7 +141,7 @@ def test_spellings_of_a_published_pair(name, pair, cache, published, tmp_path):
 
 
 def test_published_weights_bring_activation_and_preprocessing(published, monkeypatch, tmp_path):
-    """A real pair's loading, with an architecture in miniature in its place."""
+    """A published pair loads, with a miniature architecture in its place."""
     import open_clip
 
     source = open_clip_model(quick_gelu=True)
@@ -240,7 +240,7 @@ def test_hub_repositories_without_a_usable_model(cache, tmp_path):
         load_model("hf-hub:lab/unfinished")
     (folder / "open_clip_config.json").unlink()
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    hub_cache(cache, "lab/bert", folder)  # refused before its weights are asked for
+    hub_cache(cache, "lab/bert", folder)  # refused before its weights are requested
     with pytest.raises(UserError, match="model_type 'bert' is a text model alone"):
         load_model("lab/bert")
     (folder / "config.json").rename(folder / "adapter_config.json")

@@ -1,4 +1,4 @@
-"""Files of weights: every wrapping gives the source's features, nothing in a file runs, and what is none says why."""
+"""Weights files: every format gives the source's features, no code in a file runs, other files are explained."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_layout_of_two_towers_and_a_bias(tmp_path):
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     model = build_model(**TOWERS, pretrained=str(tmp_path / "weights.safetensors"))
     assert_same_features(model, source)
-    assert model.logit_bias.item() == -10  # trained with SigLIP's loss: the towers of the config do not say so
+    assert model.logit_bias.item() == -10  # trained with SigLIP's loss, which the config's towers do not show
 
 
 def test_tensors_beside_the_model_are_counted(tmp_path):

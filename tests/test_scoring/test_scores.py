@@ -1,4 +1,4 @@
-"""Encoding and scoring in batches: what belongs together, what is left out, and that the model is left as it was."""
+"""Encode and score in batches: pairing, skipped images, and the model's mode afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = ("red", "green", "blue")
 
 
 class ColourEncoder(nn.Module):
-    """Sees an image's mean colour and a text's colour words, so that right answers are known beforehand."""
+    """Encode an image's mean colour and a text's colour words, so that the right answers are known."""
 
     def __init__(self):
         super().__init__()

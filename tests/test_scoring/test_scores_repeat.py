@@ -1,4 +1,4 @@
-"""Scores of real towers are equal to the last digit, whatever the batch size, workers, threads and orders."""
+"""Scores of real towers are equal to the last digit for every batch size, order and number of workers and threads."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def threads(request):
 
 
 def pictures(model, numbers):
-    """Pictures in which the differences are small, so that many similarities lie close together; some are equal."""
+    """Return images with small differences, so that many similarities are close; some are equal."""
     base = np.random.default_rng(0).integers(0, 256, (model.image_size, model.image_size, 3))
     return [
         Image.fromarray(
@@ -122,7 +122,7 @@ def test_equal_inputs_have_equal_features(model):
 
 
 def test_features_are_those_of_the_towers(model):
-    """Filling up and taking equal ones together changes nothing but last bits."""
+    """Padding batches and merging equal inputs changes only the last bits."""
     data = Labelled(model, list(range(NUM_IMAGES)), list(range(6)))
     encoded = encode_labelled(model, data, batch_size=5)
     with torch.no_grad():

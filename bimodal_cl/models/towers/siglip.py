@@ -35,7 +35,7 @@ class SiglipImageTower(nn.Module):
 
 
 class SiglipTextTower(nn.Module):
-    """Encode tokens as one vector per text: a bidirectional transformer, of whose output the last token is projected.
+    """Encode tokens as one vector per text: a bidirectional transformer with a projection of its last token.
 
     The last token may be padding.
 
