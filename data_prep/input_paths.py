@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bimodal_cl.data.storage.locations import suggest_path
+from bimodal_cl.cli.progress import note
+from bimodal_cl.data.storage.locations import count_other_shards, suggest_path
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.image_files import describe_endings
 
 
 def require_folder(path: Path, flag: str = "") -> Path:
@@ -38,6 +40,13 @@ def require_file(path: Path, flag: str = "") -> Path:
         return path
     what = f"{path} is a folder, not a file" if path.exists() else f"no such file: {path}"
     raise UserError(f"{_prefix(flag)}{what}{suggest_path(path, folders=False)}")
+
+
+def note_other_shards(folder: Path) -> None:
+    """Note the files of a folder that may be shards and are left out: compressed tars, and tars in sub-folders."""
+    others = count_other_shards(folder)
+    if others:
+        note(f"{folder}: left out: {describe_endings(others)}")
 
 
 def _prefix(flag: str) -> str:

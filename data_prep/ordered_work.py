@@ -25,7 +25,6 @@ Result = TypeVar("Result")
 
 FEW = 64  # items that one process finishes before others have started
 CHUNK = 8  # items that go to a process together
-PRELOADED = ("data_prep.writing.writer", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")  # imported once for all processes
 CHUNKS_AHEAD = 3  # chunks a process that are under way or wait for their turn
 _GRACE = 2.0  # seconds for a process to leave what it does
 
@@ -36,7 +35,7 @@ def map_in_order(
     num_proc: int | None = None,
     few: int = FEW,
     chunk: int = CHUNK,
-    preload: Sequence[str] = PRELOADED,
+    preload: Sequence[str] = (),
     flag: str = "--num-proc",
     forked: bool = False,
 ) -> Generator[Result, None, None]:

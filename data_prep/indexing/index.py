@@ -24,9 +24,9 @@ from bimodal_cl.files.image_files import describe_endings
 from bimodal_cl.files.image_formats import TEXT_EXTENSIONS
 from bimodal_cl.files.text_files import read_text
 
+from ..input_paths import note_other_shards
 from ..ordered_work import map_shards, require_num_proc
 from ..staging import locked
-from ..verification.expected_shards import note_other_shards
 from .layouts import Layout, recognise_layout
 from .shard_description import Description, NamedShard, describe_shard, writing_to
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import name_other_content
 from bimodal_cl.files.text_files import decode_text
 
+from ..file_names import FileFinder
 from ..input_paths import require_file
 
 CAPTIONS, KARPATHY = "coco", "karpathy"  # the sources
@@ -48,6 +49,17 @@ def load_annotations(path: Path, source: str) -> dict[str, Any]:
         _require_captions(path, content)
         raise UserError(f"{path} is COCO's own JSON of captions, not Karpathy's; use 'bimodal-prep write coco'")
     return content
+
+
+def locate_image(files: FileFinder, name: str) -> Path:
+    """Return the file of an image whose name may begin with folders that people leave out.
+
+    COCO and Karpathy name val2014 before the file; people keep that folder or have all images in one.
+    """
+    parts = PureWindowsPath(name).parts
+    shorter = ("/".join(parts[dropped:]) for dropped in range(1, len(parts)))
+    found = next((path for path in map(files.find, (name, *shorter)) if path is not None), None)
+    return found or files.root / parts[-1]
 
 
 def _load_json(path: Path) -> Any:

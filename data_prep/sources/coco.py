@@ -6,14 +6,14 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..writing.repeated_images import join_files
-from .annotation_file import CAPTIONS, load_annotations
+from .annotation_file import CAPTIONS, load_annotations, locate_image
+from .repeated_images import join_files
 
 SUMMARY = "COCO's own captions_*.json and the folder of its images: shards in TO itself"
 
@@ -45,17 +45,6 @@ def _items(file: str, files: FileFinder, images: dict[str, str], captions: dict[
         path = locate_image(files, file_name)
         where = f"{file}: image {image_id}: {path}"
         yield Item(name_without_ending(files.root, path), path, tuple(captions[image_id]), where=where)
-
-
-def locate_image(files: FileFinder, name: str) -> Path:
-    """Return the file of an image whose name may begin with folders that people leave out.
-
-    COCO and Karpathy name val2014 before the file; people keep that folder or have all images in one.
-    """
-    parts = PureWindowsPath(name).parts
-    shorter = ("/".join(parts[dropped:]) for dropped in range(1, len(parts)))
-    found = next((path for path in map(files.find, (name, *shorter)) if path is not None), None)
-    return found or files.root / parts[-1]
 
 
 def _list_images(records: list[Any], file: str) -> tuple[dict[str, str], list[BadItem]]:

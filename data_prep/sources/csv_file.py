@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -12,10 +10,10 @@ from bimodal_cl.cli.progress import note
 
 from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_file, require_folder
-from ..items import BadItem, Item, SourcePlan, Split
+from ..items import BadItem, SourcePlan, Split
 from ..tables.columns import SEPARATORS, TableOptions
-from ..tables.rows import Table
-from .split_column import SPLIT_COLUMN, rows_of_splits
+from ..tables.pairs import Pair, make_item, read_pairs
+from ..tables.split_column import SPLIT_COLUMN, rows_of_splits
 
 SUMMARY = "CSV or TSV with a column of image paths and one of captions: shards in TO itself"
 RULES = r"""
@@ -67,16 +65,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=None, help="folder that paths start from; None: the file's own")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A row: where it stands, its image's file, its captions, and what a column ``split`` says, None without one."""
-
-    where: str
-    path: Path
-    captions: list[str]
-    split: str | None = None
-
-
 def read(args: argparse.Namespace) -> SourcePlan:
     """Plan the one split: images in their order of first appearance, each with the captions of all its rows.
 
@@ -110,46 +98,3 @@ def read(args: argparse.Namespace) -> SourcePlan:
         )
     items = (make_item(name_without_ending(files.root, path), row) for path, row in images.items())
     return SourcePlan([Split("", chain(bad, items), len(bad) + len(images))])
-
-
-def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str = "") -> Iterator[Pair | BadItem]:
-    """Give the rows of a table; say on the way what was taken for what, and which captions are empty.
-
-    Args:
-        path: the table.
-        options: how it is written, and which columns are wanted.
-        files: finds the images.
-        split: stands before a row's place in messages.
-
-    Raises:
-        UserError: the table cannot be read, or a quotation mark swallows rows.
-    """
-    table = Table(path, options, files)
-    if table.choice.guessed:
-        note(f"{path.name}: {table.choice.guessed}")
-    split_column = table.columns.index(SPLIT_COLUMN) if table.columns.count(SPLIT_COLUMN) == 1 else None
-    for row in table.rows():
-        where = f"{split} {path.name}, line {row.line}".strip()
-        name = "" if row.fault else row.cells[table.choice.image].strip()
-        fault = row.fault or _fault_of_path(name)
-        if fault:
-            yield BadItem(where, fault)
-            continue
-        captions = [row.cells[column] for column in table.choice.captions]
-        if not all(caption.strip() for caption in captions):
-            note(f"{where}: empty caption")
-        yield Pair(where, files.locate(name), captions, None if split_column is None else row.cells[split_column])
-    if table.joined:
-        note(table.joined_note())
-
-
-def make_item(name: str, row: Pair) -> Item:
-    """Return a row as an item; its messages name the line."""
-    return Item(name, row.path, tuple(row.captions), where=f"{row.where}: {row.path}")
-
-
-def _fault_of_path(name: str) -> str:
-    """Why a cell cannot be the path of an image, or ""."""
-    if not name:
-        return "no image path"
-    return f"{name} is a URL, not a file; img2dataset downloads images" if "://" in name else ""

@@ -19,9 +19,9 @@ from ..file_names import FileFinder
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import URLS, names_urls
-from ..writing.repeated_images import join_rows
+from ..tables.split_column import SPLIT_COLUMN, has_split_column, tell_splits
 from .hf_tables import find_tables, pick_rows, plan_tables, require_named_splits, text_options
-from .split_column import SPLIT_COLUMN, has_split_column, tell_splits
+from .repeated_images import join_rows
 
 SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
 BUILDER_OF = {

@@ -19,9 +19,9 @@ from bimodal_cl.errors import UserError, did_you_mean
 from ..file_names import FileFinder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import TableOptions
-from ..writing.repeated_images import join_files
-from .csv_file import make_item, read_pairs
-from .split_column import tell_splits
+from ..tables.pairs import make_item, read_pairs
+from ..tables.split_column import tell_splits
+from .repeated_images import join_files
 
 _Row: TypeAlias = tuple[Item | BadItem, str | None]  # with its split, None where no column says it
 METADATA = "metadata.csv"  # of a folder of images

@@ -23,7 +23,7 @@ from bimodal_cl.files.text_files import decode_text
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..writing.repeated_images import join_by, join_neighbours
+from .repeated_images import join_by, join_neighbours
 
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
 SUCCESS = "success"

@@ -13,12 +13,11 @@ from bimodal_cl.errors import UserError, did_you_mean
 from ..file_names import FileFinder, compose
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..writing.repeated_images import join_files
-from .annotation_file import KARPATHY, load_annotations
-from .coco import locate_image
+from ..tables.split_column import SPLIT_OF
+from .annotation_file import KARPATHY, load_annotations, locate_image
+from .repeated_images import join_files
 
 SUMMARY = "Karpathy's JSON and an image folder (COCO, Flickr8k, Flickr30k): TO/train, TO/val, TO/test"
-SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,14 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimodal_cl.cli.progress import note
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
-from bimodal_cl.data.storage.locations import count_other_shards, is_remote, is_tar, list_tars
+from bimodal_cl.data.storage.locations import is_remote, is_tar, list_tars
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.image_files import describe_endings
 from bimodal_cl.files.text_files import read_text
 
-from ..input_paths import require_folder
+from ..input_paths import note_other_shards, require_folder
 from .shard_check import MANIFEST_KIND, Finding
 
 
@@ -53,13 +51,6 @@ def expect_shards(folder: Path, captions: CaptionsMode) -> Expected:
         if path.name not in shards:
             findings.append(Finding(MANIFEST_KIND, path.name, "", f"is not in {MANIFEST_NAME}"))
     return Expected(list(shards), shards, mode or captions, findings)
-
-
-def note_other_shards(folder: Path) -> None:
-    """Say what may be shards of a folder too and is left out, compressed or in sub-folders."""
-    others = count_other_shards(folder)
-    if others:
-        note(f"{folder}: left out: {describe_endings(others)}")
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Shard], CaptionsMode | None, list[Finding]]:

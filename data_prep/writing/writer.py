@@ -25,6 +25,8 @@ from .image_bytes import store_image
 from .keys import KeyMaker
 from .tar_file import TarWriter
 
+PRELOADED = ("data_prep.writing.writer", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")  # imported once for all processes
+
 
 @dataclass(frozen=True)
 class WriteOptions:
@@ -157,7 +159,7 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
     folder.mkdir(parents=True, exist_ok=True)
     report = WriteReport(split.name, lacking=split.lacking, left_out=split.left_out, joined=split.joined)
     prepare = partial(_prepare, max_side=options.max_side, quality=options.quality)
-    with contextlib.closing(map_in_order(prepare, split.items, options.num_proc)) as prepared:
+    with contextlib.closing(map_in_order(prepare, split.items, options.num_proc, preload=PRELOADED)) as prepared:
         items = progress(prepared, split.total, "items", f"write {split.name}".strip())
         samples = _samples(items, options.strict, report)
         sample = next(samples, None)

@@ -7,10 +7,10 @@ from typing import Any
 
 from bimodal_cl.cli.progress import note
 
-from .karpathy import SPLIT_OF
-
 SPLIT_COLUMN = "split"
-# What a row's split is called, and the folder that it goes to.
+# Karpathy's names of splits and the folder of each; images of ``restval`` are trained on, as usual.
+SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+# The same for the names that other data sets give their splits.
 FOLDER_OF = {**SPLIT_OF, "valid": "val", "validation": "val", "dev": "val"}
 
 
