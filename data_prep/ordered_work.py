@@ -138,15 +138,38 @@ def _take(items: Iterator[Item], count: int) -> list[Item]:
     return list(islice(items, count))
 
 
+class _Stop:
+    """The end of a worker process, when its parent asks for it (SIGTERM).
+
+    It interrupts items only. A result that is half written would leave the parent waiting for the rest of it.
+    """
+
+    asked = False
+    can_interrupt = False
+
+    @classmethod
+    def ask(cls, *_: object) -> None:
+        """Interrupt the chunk that is being worked on, or the next one before it begins."""
+        cls.asked = True
+        if cls.can_interrupt:
+            sys.exit(1)
+
+
 def _map_chunk(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
-    return [function(item) for item in chunk]
+    _Stop.can_interrupt = True
+    try:
+        if _Stop.asked:
+            sys.exit(1)
+        return [function(item) for item in chunk]
+    finally:
+        _Stop.can_interrupt = False
 
 
 def _start_process(told: connection.Connection, tell: connection.Connection) -> None:
     """Leave Ctrl-C to the parent, and end when it says so, or with it, however it ends."""
     tell.close()  # so that the parent has the only one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _Stop.ask)
     threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
 
 

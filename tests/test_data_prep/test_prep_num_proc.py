@@ -1,5 +1,6 @@
 """Several processes: the same bytes and messages as with one, few items ahead, and none left behind."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl.errors import RunStopped
+from data_prep import ordered_work
 from data_prep.ordered_work import CHUNK, CHUNKS_AHEAD, FEW, map_in_order, map_shards
 from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, write_files, write_photos
 
@@ -200,3 +202,21 @@ def test_drawn_pictures_too(prep, tmp_path):
 def test_wrong_numbers(prep, source, tmp_path):
     error = prep("write", "folder", "--images", source, "--num-proc", 0, "--to", tmp_path / "to").error
     assert "--num-proc must be at least 1, got 0" in error
+
+
+def write_result(writer):
+    """Write more than a pipe holds, as a process does that was told to end after its last item."""
+    signal.signal(signal.SIGTERM, ordered_work._Stop.ask)
+    writer.send_bytes(bytes(4 << 20))
+
+
+def test_a_result_that_is_being_written_is_not_cut_short():
+    """The parent would wait for its other half for ever."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=write_result, args=(writer,))
+    process.start()
+    writer.close()
+    assert reader.poll(30)
+    process.terminate()
+    assert len(reader.recv_bytes()) == 4 << 20
+    process.join()
