@@ -20,7 +20,7 @@ from data_prep.synthetic.drawing import draw_picture
 from data_prep.synthetic.scenes import BACKGROUNDS, GAP, draw_scene
 from tests.test_data_prep.raw_material import captions_of, file_bytes, image_of, open_bytes, read_folder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = ("--num-train", "400", "--num-val", "8", "--num-retrieval", "16", "--images-per-concept", "1", "--side", "32")
 
 

@@ -8,9 +8,9 @@ import datasets
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from test_data_prep.raw_material import captions_of, photo, read_folder, write_files
 
 from bimodal_cl.data import Manifest
+from tests.test_data_prep.raw_material import captions_of, photo, read_folder, write_files
 
 
 def all_captions(folder):

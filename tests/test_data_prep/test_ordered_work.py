@@ -74,7 +74,7 @@ def test_an_error_of_our_own_comes_through():
 
 def test_processes_end_with_a_killed_parent(tmp_path):
     code = (
-        "import sys, os, time; sys.path.insert(0, 'tests'); from tests.test_data_prep import test_prep_num_proc as t\n"
+        "import sys, os, time; sys.path.insert(0, 'tests'); from tests.test_data_prep import test_ordered_work as t\n"
         "from data_prep.ordered_work import map_in_order\n"
         "for n, (_, process) in enumerate(map_in_order(t.square_slowly, range(10**9), 2)):\n"
         "    if n < 100: print(process, flush=True)"
@@ -111,7 +111,7 @@ def is_alive(process):
 def test_nothing_outlives_a_command_over_shards(tmp_path, end, forked):
     """Neither processes nor what they run, whether their parent alone is killed or interrupted."""
     code = (
-        "from tests.test_data_prep import test_prep_num_proc as t; from functools import partial; import pathlib\n"
+        "from tests.test_data_prep import test_ordered_work as t; from functools import partial; import pathlib\n"
         "from data_prep.ordered_work import map_shards\n"
         f"function = partial(t.wait_for_ever, pathlib.Path({str(tmp_path)!r}))\n"
         f"list(map_shards(function, range(9), 2, (), forked={forked}))"
