@@ -1,4 +1,4 @@
-"""Input files and folders that the user names: a missing one is refused at once, with the nearest that is there."""
+"""Check that input files and folders exist, and suggest the nearest name if one does not."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def require_folder(path: Path, flag: str = "") -> Path:
     """Return ``path`` if it is a folder.
 
     Args:
-        path: what the user gave.
-        flag: the flag it was given with, for the message; "" for a positional argument.
+        path: the user's path.
+        flag: the flag that it was given with, for the message; "" for a positional argument.
 
     Raises:
-        UserError: it is not one; names the nearest folder beside it.
+        UserError: it is not a folder; the message suggests the nearest name of a folder.
     """
     if path.is_dir():
         return path
@@ -30,11 +30,11 @@ def require_file(path: Path, flag: str = "") -> Path:
     """Return ``path`` if it is a file (or a pipe).
 
     Args:
-        path: what the user gave.
+        path: the user's path.
         flag: as in :func:`require_folder`.
 
     Raises:
-        UserError: it is not one; names the nearest file beside it.
+        UserError: it is not a file; the message suggests the nearest name of a file.
     """
     if path.exists() and not path.is_dir():
         return path

@@ -1,4 +1,4 @@
-"""One function over many items in several processes: results in the items' order, few of them in memory at a time."""
+"""Map a function over items in several processes, with results in the items' order and few of them in memory."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from bimodal_cl.errors import RunStopped, UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FEW = 64  # items that one process finishes before others have started
-CHUNK = 8  # items that go to a process together
-CHUNKS_AHEAD = 3  # chunks a process that are under way or wait for their turn
-_GRACE = 2.0  # seconds for a process to leave what it does
+FEW = 64  # items below which starting processes takes longer than the work
+CHUNK = 8  # items sent to a process at once
+CHUNKS_AHEAD = 3  # chunks submitted per process before their results are needed
+_GRACE = 2.0  # seconds between asking a process to end and ending it
 
 
 def map_in_order(
@@ -39,24 +39,24 @@ def map_in_order(
     flag: str = "--num-proc",
     forked: bool = False,
 ) -> Generator[Result, None, None]:
-    """Give ``function(item)`` of every item, in the items' order, however many processes share the work.
+    """Yield ``function(item)`` for every item, in the items' order, whatever the number of processes.
 
-    The items are taken in this process, at most ``num_proc * CHUNKS_AHEAD * chunk`` ahead of the results. Close the
-    generator (or use it up) to end its processes; they also end when this one is killed.
+    The items are read in this process, at most ``num_proc * CHUNKS_AHEAD * chunk`` ahead of the results. Close or
+    exhaust the generator to end its processes; they also end if this process is killed.
 
     Args:
-        function: what to do; it and items and results must pickle.
-        items: any number of them.
-        num_proc: processes; None for one a core.
-        few: fewer items than that are done in this process.
-        chunk: items that go to a process together.
+        function: the work on one item; the function, the items and the results must pickle.
+        items: any number of items.
+        num_proc: number of processes; None for one per core.
+        few: fewer items than this are worked on in this process.
+        chunk: items sent to a process at once.
         preload: modules that are imported once for all processes.
-        flag: what sets ``num_proc``, for messages.
-        forked: let the processes be copies of this one, which start at once; only where nothing has started threads.
+        flag: the flag that sets ``num_proc``, for messages.
+        forked: fork this process, which is fast, but only safe if it has started no threads.
 
     Raises:
         UserError: ``num_proc`` is below 1.
-        RunStopped: a process was killed, as happens where memory runs out.
+        RunStopped: a process was killed, as the system does when memory runs out.
     """
     require_num_proc(num_proc, flag)
     count = num_proc or available_cores()
@@ -76,7 +76,7 @@ def map_shards(
     preload: Sequence[str],
     forked: bool = False,
 ) -> Generator[Result, None, None]:
-    """Do what :func:`map_in_order` does for shards, of which one alone is work enough for a process.
+    """Map a function over shards as :func:`map_in_order` does, one shard at a time per process.
 
     Raises:
         UserError: ``workers`` is below 1.
@@ -88,13 +88,13 @@ def map_shards(
 
 
 def require_num_proc(num_proc: int | None, flag: str = "--num-proc") -> None:
-    """Raise ``UserError`` unless it is None or at least 1."""
+    """Raise ``UserError`` unless ``num_proc`` is None or at least 1."""
     if num_proc is not None and num_proc < 1:
         raise UserError(f"{flag} must be at least 1, got {num_proc}")
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -102,7 +102,7 @@ def _make_context(preload: Sequence[str], forked: bool) -> BaseContext:
     methods = multiprocessing.get_all_start_methods()
     if forked and sys.platform == "linux":
         return multiprocessing.get_context("fork")
-    # Sources may have started threads, whose locks a forked child would find held for ever.
+    # A source may have started threads, and a fork would copy their held locks.
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(list(preload))
     return context
@@ -126,7 +126,7 @@ def _map_in_processes(
             f"one of the {count} processes was killed (by the system, if memory ran out); try a smaller {flag}"
         ) from None
     except BaseException:
-        tell.close()  # nobody wants what is under way, which can be a download of minutes
+        tell.close()  # results of the running work, perhaps a download of minutes, are no longer wanted
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -139,9 +139,9 @@ def _take(items: Iterator[Item], count: int) -> list[Item]:
 
 
 class _Stop:
-    """The end of a worker process, when its parent asks for it (SIGTERM).
+    """End a worker process when its parent asks for it (SIGTERM).
 
-    It interrupts items only. A result that is half written would leave the parent waiting for the rest of it.
+    Only the work on items is interrupted: after half a result, the parent would wait for the rest for ever.
     """
 
     asked = False
@@ -149,7 +149,7 @@ class _Stop:
 
     @classmethod
     def ask(cls, *_: object) -> None:
-        """Interrupt the chunk that is being worked on, or the next one before it begins."""
+        """Interrupt the current chunk, or the next one before it begins."""
         cls.asked = True
         if cls.can_interrupt:
             sys.exit(1)
@@ -166,8 +166,8 @@ def _map_chunk(function: Callable[[Item], Result], chunk: list[Item]) -> list[Re
 
 
 def _start_process(told: connection.Connection, tell: connection.Connection) -> None:
-    """Leave Ctrl-C to the parent, and end when it says so, or with it, however it ends."""
-    tell.close()  # so that the parent has the only one
+    """Ignore Ctrl-C, and end when the parent closes its end of the pipe, on purpose or by dying."""
+    tell.close()  # so that the parent holds the only one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _Stop.ask)
     threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
@@ -175,6 +175,6 @@ def _start_process(told: connection.Connection, tell: connection.Connection) -> 
 
 def _end_with_parent(told: connection.Connection) -> None:
     told.poll(None)
-    os.kill(os.getpid(), signal.SIGTERM)  # so that a command that it runs ends too
+    os.kill(os.getpid(), signal.SIGTERM)  # it interrupts the item, which can end a command that it runs
     time.sleep(_GRACE)
     os._exit(1)

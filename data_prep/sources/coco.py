@@ -1,4 +1,4 @@
-"""COCO's own ``captions_*.json`` with an image folder: images in their order, captions in that of the annotations."""
+"""Read COCO's own ``captions_*.json`` and its image folder, in the order of ``images`` and ``annotations``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _items(file: str, files: FileFinder, images: dict[str, str], captions: dict[
 
 
 def _list_images(records: list[Any], file: str) -> tuple[dict[str, str], list[BadItem]]:
-    """File names by id, and the records that give none."""
+    """Return file names by image id, and the records without a usable one."""
     images: dict[str, str] = {}
     bad = []
     for position, record in enumerate(records):
@@ -57,30 +57,30 @@ def _list_images(records: list[Any], file: str) -> tuple[dict[str, str], list[Ba
         elif record.get("id") is None:
             bad.append(BadItem(f"{file}: images[{position}] ({record['file_name']})", "no 'id'"))
         elif str(record["id"]) in images:
-            bad.append(BadItem(f"{file}: images[{position}]", f"id {record['id']} is that of an image before it"))
+            bad.append(BadItem(f"{file}: images[{position}]", f"id {record['id']} is already used by an earlier image"))
         else:
             images[str(record["id"])] = record["file_name"]
     return images, bad
 
 
 def _collect_captions(annotations: list[Any], captions: dict[str, list[str]], file: str) -> list[BadItem]:
-    """Add each annotation's caption to its image; return those that have none, or no image, or were there before."""
+    """Add each annotation's caption to its image; return the unusable and repeated annotations."""
     bad = []
     seen: set[tuple[str, str, str]] = set()
     for position, record in enumerate(annotations):
         where = f"{file}: annotations[{position}]"
         caption = record.get("caption") if isinstance(record, dict) else None
         if not isinstance(caption, str):
-            bad.append(BadItem(where, "'caption' is no text" if isinstance(record, dict) else "not an object"))
+            bad.append(BadItem(where, "'caption' is not text" if isinstance(record, dict) else "not an object"))
             continue
         image_id = str(record.get("image_id"))
         if image_id not in captions:
-            bad.append(BadItem(where, f"no image of id {image_id} in 'images'"))
+            bad.append(BadItem(where, f"'images' has no image of id {image_id}"))
             continue
         if record.get("id") is not None:
             once = (str(record["id"]), image_id, caption)
             if once in seen:
-                bad.append(BadItem(where, f"annotation {record['id']} a second time"))
+                bad.append(BadItem(where, f"annotation {record['id']} occurs a second time"))
                 continue
             seen.add(once)
         captions[image_id].append(caption)

@@ -1,4 +1,4 @@
-"""Karpathy's JSON with an image folder: COCO, Flickr8k, Flickr30k. ``restval`` belongs to ``train``, as usual."""
+"""Read Karpathy's JSON (COCO, Flickr8k, Flickr30k) and its image folder; ``restval`` goes to ``train``, as usual."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
-    """Plan the splits that the file has, or the one asked for.
+    """Plan all splits of the file, or the one that ``--split`` asks for.
 
     Raises:
         UserError: the file is not Karpathy's JSON, the image folder is missing, or the split is not in the file.
@@ -64,12 +64,12 @@ def _items(records: list[dict[str, Any]], args: argparse.Namespace) -> Iterator[
             yield BadItem(where, "no 'filename'")
             continue
         if not isinstance(sentences, list):
-            yield BadItem(filename, "'sentences' is no list")
+            yield BadItem(filename, "'sentences' is not a list")
             continue
         raw = (sentence.get("raw") for sentence in sentences if isinstance(sentence, dict))
         captions = [caption for caption in raw if isinstance(caption, str)]
         if len(captions) < len(sentences):
-            yield BadItem(filename, "a sentence without 'raw', or whose 'raw' is no text")
+            yield BadItem(filename, "a sentence without 'raw', or with a 'raw' that is not text")
             continue
         folder = record.get("filepath")
         path = locate_image(files, f"{folder}/{filename}" if isinstance(folder, str) and folder else filename)

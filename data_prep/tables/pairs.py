@@ -17,7 +17,14 @@ from .split_column import SPLIT_COLUMN
 
 @dataclass(frozen=True)
 class Pair:
-    """A row: where it stands, its image's file, its captions, and what a column ``split`` says, None without one."""
+    """A usable row of a table.
+
+    Args:
+        where: file and line, for messages.
+        path: the image file; it may be missing.
+        captions: the cells of all caption columns.
+        split: the cell of the column ``split``; None if the table has no such column.
+    """
 
     where: str
     path: Path
@@ -26,13 +33,13 @@ class Pair:
 
 
 def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str = "") -> Iterator[Pair | BadItem]:
-    """Give the rows of a table; say on the way what was taken for what, and which captions are empty.
+    """Yield the rows of a table; note which columns were guessed and which captions are empty.
 
     Args:
         path: the table.
-        options: how it is written, and which columns are wanted.
+        options: the table's format and the wanted columns.
         files: finds the images.
-        split: stands before a row's place in messages.
+        split: name of the split, put before a row's place in messages.
 
     Raises:
         UserError: the table cannot be read, or a quotation mark swallows rows.
@@ -57,12 +64,12 @@ def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str 
 
 
 def make_item(name: str, row: Pair) -> Item:
-    """Return a row as an item; its messages name the line."""
+    """Return a row as an item whose messages name its line."""
     return Item(name, row.path, tuple(row.captions), where=f"{row.where}: {row.path}")
 
 
 def _fault_of_path(name: str) -> str:
-    """Why a cell cannot be the path of an image, or ""."""
+    """Return why a cell cannot be the path of an image, or ""."""
     if not name:
         return "no image path"
     return f"{name} is a URL, not a file; img2dataset downloads images" if "://" in name else ""

@@ -1,4 +1,4 @@
-"""Data sets whose rows name their split in a column, as those of Karpathy's splits on the hub do."""
+"""Sort rows into splits by a column ``split``, as copies of Karpathy's splits on the Hugging Face hub have one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ FOLDER_OF = {**SPLIT_OF, "valid": "val", "validation": "val", "dev": "val"}
 
 
 def has_split_column(features: Mapping[str, Any]) -> bool:
-    """Whether a column of texts is called ``split``; ``features`` are the columns' types, or a row."""
+    """Return whether there is a text column ``split``; ``features`` maps columns to their types, or is a row."""
     found = features.get(SPLIT_COLUMN)
     return isinstance(found, str) or getattr(found, "dtype", "") == "string"
 
 
 def rows_of_splits(values: Iterable[Any]) -> dict[str, list[int]]:
-    """Return the numbers of the rows of each folder, ``train`` first; nothing where a value is no split's name.
+    """Return the row numbers of each folder, ``train`` first; an empty dict if any value is not the name of a split.
 
     Args:
-        values: of the column, in order. ``restval`` belongs to ``train``, as usual.
+        values: the column, in order.
     """
     rows: dict[str, list[int]] = {folder: [] for folder in ("train", "val", "test")}
     for number, value in enumerate(values):
@@ -36,25 +36,25 @@ def rows_of_splits(values: Iterable[Any]) -> dict[str, list[int]]:
 
 
 def tell_splits(dataset: str, values: Sequence[Any]) -> dict[str, list[int]]:
-    """Return the numbers of the rows of each folder as :func:`rows_of_splits`, and say what becomes of the rows.
+    """Return what :func:`rows_of_splits` returns, and note what happens to the rows.
 
     Args:
-        dataset: what messages call it.
-        values: of the column.
+        dataset: its name, for messages.
+        values: the column, in order.
     """
     parts = rows_of_splits(values)
     if len(parts) > 1:
-        note(f"{dataset}: rows go to {', '.join(parts)} by their column '{SPLIT_COLUMN}'")
+        note(f"{dataset}: rows are split into {', '.join(parts)} by column '{SPLIT_COLUMN}'")
     elif not parts:
         odd = [value for value in values if folder_of(value) is None]
         if len(odd) < len(values):
             note(
-                f"{dataset}: rows stay together, whatever their column '{SPLIT_COLUMN}' says, since {len(odd):,} of "
-                f"them hold no split's name there ({odd[0]!r})"
+                f"{dataset}: column '{SPLIT_COLUMN}' is ignored, since {len(odd):,} of its values are not names of "
+                f"splits ({odd[0]!r})"
             )
     return parts
 
 
 def folder_of(value: Any) -> str | None:
-    """The folder of a row's split; None where its name is not a split's."""
+    """Return the folder for a value of the column; None if it is not the name of a split."""
     return FOLDER_OF.get(str(value).strip().lower())

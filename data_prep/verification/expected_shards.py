@@ -1,4 +1,4 @@
-"""What a manifest says of the shards that are to be verified, and what is wrong with the manifest itself."""
+"""Read what a manifest says of the shards to verify, and find what is wrong with the manifest itself."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Expected:
     """The shards of a data set as they should be.
 
     Args:
-        names: of all shards, in order.
-        shards: what the manifest says of each; empty where there is no manifest that can be used.
+        names: names of all shards, in order.
+        shards: entries of the manifest by name; empty without a usable manifest.
         captions: how texts are split.
-        findings: what is wrong with the manifest, or with the folder beside it.
+        findings: what is wrong with the manifest or its folder.
     """
 
     names: list[str]
@@ -33,13 +33,13 @@ class Expected:
 
 
 def expect_shards(folder: Path, captions: CaptionsMode) -> Expected:
-    """Read the manifest of a folder; without one, all its tars, with texts split as ``captions`` says.
+    """Read the manifest of a folder; without one, list its tars, with texts split as ``captions`` says.
 
-    A manifest that cannot be used is a finding. One that is well-formed but does not fit its shards is still the
-    measure of them, which is what tells the damaged ones from the others.
+    An unusable manifest is a finding. One that is well-formed but does not fit its shards is still compared with them,
+    since this shows which shards are damaged.
 
     Raises:
-        UserError: no such folder, or neither a manifest nor a tar in it.
+        UserError: there is no such folder, or it holds neither a manifest nor a tar.
     """
     shards, mode, findings = _read_manifest(folder)
     if not shards:
@@ -72,5 +72,5 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Shard], CaptionsMode | None,
         return {}, None, findings
     local = {folder / name: shard.bytes for name, shard in shards.items() if not is_remote(name)}
     if any(not file.is_file() or file.stat().st_size != size for file, size in local.items()):
-        findings = []  # said of the shard itself
+        findings = []  # it is reported for the shard itself
     return shards, mode, findings

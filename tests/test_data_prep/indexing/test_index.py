@@ -58,7 +58,7 @@ def test_foreign_layouts(prep, tmp_path):
     manifest = Manifest.load(folder)
     assert [(s.name, s.num_images, s.num_texts) for s in manifest.shards] == [("2.tar", 2, 2), ("10.tar", 2, 1)]
     done = prep("index", folder, "--captions", "lines")
-    assert "says something else; give --overwrite" in done.error
+    assert "does not match these shards; give --overwrite" in done.error
     assert Manifest.load(folder) == manifest
     assert prep("index", folder, "--captions", "lines", "--overwrite").status == 0
     assert Manifest.load(folder).num_texts == 4

@@ -57,11 +57,11 @@ def test_what_cannot_be_used_is_named_and_counted(write, tmp_path):
     assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [["a", "b", "without id"]]
     assert "10 items skipped" in done.out and "1 empty captions dropped" in done.out
     for line in (
-        "captions.json: annotations[1]: no image of id 9 in 'images'",
-        "captions.json: annotations[2]: 'caption' is no text",
-        "captions.json: annotations[6]: annotation 70 a second time",
+        "captions.json: annotations[1]: 'images' has no image of id 9",
+        "captions.json: annotations[2]: 'caption' is not text",
+        "captions.json: annotations[6]: annotation 70 occurs a second time",
         "captions.json: annotations[8]: not an object",
-        "captions.json: images[4]: id 0 is that of an image before it",
+        "captions.json: images[4]: id 0 is already used by an earlier image",
         "captions.json: images[5]: no 'file_name'",
         "captions.json: images[6] (x.jpg): no 'id'",
         f"captions.json: image 3: {tmp_path}/coco/train2017/gone.jpg: no such file",
@@ -69,7 +69,7 @@ def test_what_cannot_be_used_is_named_and_counted(write, tmp_path):
         f"captions.json: image 1: {tmp_path}/coco/train2017/000000000001.jpg: no caption",
     ):
         assert f"skipped {line}\n" in done.err
-    assert write(content, "--strict").error.endswith("is that of an image before it (--strict)")
+    assert write(content, "--strict").error.endswith("is already used by an earlier image (--strict)")
 
 
 def test_images_with_or_without_their_folder(write, tmp_path):
@@ -124,7 +124,7 @@ def test_a_file_that_stands_in_the_list_once_a_caption_is_one_image(write, tmp_p
     assert done.status == 0
     samples = read_folder(tmp_path / "to")
     assert [captions_of(sample) for sample in samples] == [["caption 3", "caption 1"], ["caption 2", "caption 0"]]
-    assert "  2 rows of an image that another row has already, a caption each: joined\n" in done.out
+    assert "  2 rows joined with an earlier row of the same image\n" in done.out
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

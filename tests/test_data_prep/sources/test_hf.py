@@ -173,7 +173,7 @@ def test_wrong_columns_name_those_there_are(prep, typed, tmp_path):
     assert "which column holds the images? Give --image-column; the columns are left, right, caption" in message
     laion = write_parquet(tmp_path / "laion.parquet", URL=["http://host/a"], TEXT=["x"])
     message = prep("write", "hf", "--dataset", laion, "--to", tmp_path / "to").error
-    assert "no column holds images (URL, TEXT); images are URLs in it: download them with img2dataset" in message
+    assert "no column holds images (URL, TEXT); its images are URLs: download them with img2dataset" in message
     assert not (tmp_path / "to").exists()
 
 
@@ -188,7 +188,7 @@ def test_data_sets_that_are_not_there(prep, typed, tmp_path):
     assert "data files" in error(tmp_path / "empty")
     write_files(tmp_path, {"bad.parquet": "no table", "table.xlsx": "x"})
     assert "--dataset" in error(tmp_path / "bad.parquet") and "arquet" in error(tmp_path / "bad.parquet", "--streaming")
-    assert "files of '.xlsx' are not read" in error(tmp_path / "table.xlsx")
+    assert "'.xlsx' files are not supported" in error(tmp_path / "table.xlsx")
 
 
 def test_a_source_that_breaks_off():

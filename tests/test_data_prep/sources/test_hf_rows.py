@@ -29,7 +29,7 @@ def test_rows_of_one_file_are_one_image_wherever_they_stand(prep, images, tmp_pa
     done = prep("write", "hf", "--dataset", tmp_path / "pairs.json", "--to", tmp_path / "to")
     assert done.status == 0
     assert all_captions(tmp_path / "to") == [["a of 0", "b of 0"], ["a of 1", "b of 1"], ["a of 2", "b of 2"]]
-    assert "  3 rows of an image that another row has already, a caption each: joined\n" in done.out
+    assert "  3 rows joined with an earlier row of the same image\n" in done.out
 
 
 def write_parquet(path, images, numbers, **columns):
@@ -52,7 +52,7 @@ def test_a_column_of_splits_gives_a_folder_each(prep, images, tmp_path):
     write_parquet(tmp_path / "all.parquet", images, [0, 1, 2, 0], split=splits)
     done = prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to")
     assert done.status == 0
-    assert "all.parquet: rows go to train, val, test by their column 'split'" in done.err
+    assert "all.parquet: rows are split into train, val, test by column 'split'" in done.err
     found = {path.parent.name: all_captions(path.parent) for path in (tmp_path / "to").glob("*/manifest.json")}
     assert found == {"train": [["row 1"], ["row 2"]], "val": [["row 3"]], "test": [["row 0"]]}
 
@@ -61,7 +61,7 @@ def test_a_column_of_that_name_that_holds_no_splits_is_left_alone(prep, images, 
     write_parquet(tmp_path / "all.parquet", images, [0, 1], split=["banana", "train"])
     done = prep("write", "hf", "--dataset", tmp_path / "all.parquet", "--to", tmp_path / "to")
     assert done.status == 0 and all_captions(tmp_path / "to") == [["row 0"], ["row 1"]]
-    assert "rows stay together, whatever their column 'split' says, since 1 of them hold no split's name" in done.err
+    assert "column 'split' is ignored, since 1 of its values are not names of splits" in done.err
 
 
 def test_one_split_in_the_column_changes_nothing(prep, images, tmp_path):
@@ -96,7 +96,10 @@ def test_the_source_csv_writes_one_set_and_says_so(prep, images, tmp_path):
     write_split_table(tmp_path)
     done = prep("write", "csv", "--csv", tmp_path / "all.csv", "--to", tmp_path / "to")
     assert done.status == 0 and Manifest.load(tmp_path / "to").num_images == 3
-    assert "all.csv: rows of train, val, test by column 'split' go into one set: 'bimodal-prep write hf'" in done.err
+    assert (
+        "all.csv: all splits in column 'split' (train, val, test) are written to one folder; 'bimodal-prep write hf'"
+        in done.err
+    )
 
 
 def test_a_slice_of_a_saved_data_set(prep, images, tmp_path):

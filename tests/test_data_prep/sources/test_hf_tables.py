@@ -117,4 +117,4 @@ def test_flags_that_a_file_has_no_use_for(prep, tmp_path):
     raw = write_files(tmp_path / "raw", {**photos(), "pairs.csv": make_table("image")})
     flags = ("write", "hf", "--dataset", raw / "pairs.csv", "--to", tmp_path / "to")
     assert "a file has no configurations" in prep(*flags, "--config", "x").error
-    assert "--revision is for data sets on the hub" in prep(*flags, "--revision", "x").error
+    assert "--revision only applies to data sets on the hub" in prep(*flags, "--revision", "x").error

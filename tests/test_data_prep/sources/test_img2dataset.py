@@ -81,8 +81,8 @@ def test_all_formats_give_the_same(prep, tmp_path, kind):
     WRITERS[kind](tmp_path / "downloaded")
     done = prep("write", "img2dataset", tmp_path / "downloaded", "--shard-size", 4, "--to", tmp_path / "to")
     assert done.status == 0 and "6 images, 6 captions in 2 shards" in done.out and "skipped" not in done.out
-    assert "2 images that the source lists and does not hold: failed_to_download" in done.out
-    assert "1 images that the source lists and does not hold: failed_to_resize" in done.out
+    assert "2 images are listed in the source but missing: failed_to_download" in done.out
+    assert "1 images are listed in the source but missing: failed_to_resize" in done.out
     samples = read_folder(tmp_path / "to")
     assert [key for key, _ in samples] == [f"{n:09d}" for n in GOOD]
     assert [image_of(sample) for sample in samples] == [photo(n) for n in GOOD]
@@ -96,7 +96,7 @@ def test_failures_are_counted_from_what_there_is(prep, tmp_path, sidecars):
     done = prep("write", "img2dataset", tmp_path / "downloaded", "--to", tmp_path / "to")
     assert done.status == 0 and "6 images" in done.out
     known = sidecars != {"tables": False, "statistics": False}
-    assert ("2 images that the source lists and does not hold: failed_to_download" in done.out) == known
+    assert ("2 images are listed in the source but missing: failed_to_download" in done.out) == known
 
 
 def test_the_same_bytes_whatever_num_proc(prep, tmp_path):
@@ -122,9 +122,11 @@ def test_an_unfinished_part_gives_its_whole_samples(prep, tmp_path):
     (tmp_path / "downloaded" / "00001.parquet").write_bytes(b"PAR1 without its end")
     done = prep("write", "img2dataset", tmp_path / "downloaded", "--to", tmp_path / "to")
     assert done.status == 0 and "1 items skipped" in done.out
-    assert "skipped 00001.tar: truncated: the member at byte" in done.err and "what stands before is used" in done.err
+    assert (
+        "skipped 00001.tar: truncated: the member at byte" in done.err and "the samples before it are used" in done.err
+    )
     assert "00001.parquet: cannot be read as parquet" in done.err
-    assert "1 images that the source lists and does not hold: failed_to_download" in done.out  # of the other part
+    assert "1 images are listed in the source but missing: failed_to_download" in done.out  # of the other part
     assert [key for key, _ in read_folder(tmp_path / "to")] == [f"{n:09d}" for n in GOOD if n != 8]
 
 
@@ -153,12 +155,12 @@ def test_folders_of_something_else(prep, tmp_path):
         return prep("write", "img2dataset", folder, "--to", tmp_path / "to").error
 
     write_files(tmp_path / "photos", {"a.jpg": photo(0)})
-    assert "is not what img2dataset writes" in error(tmp_path / "photos")
+    assert "is not a folder of img2dataset" in error(tmp_path / "photos")
     assert "did you mean 'photos'?" in error(tmp_path / "photo")
     write_files(tmp_path / "records", {"00000.tfrecord": "x"})
     assert "webdataset, files or parquet" in error(tmp_path / "records")
     write_files(tmp_path / "tables", {"00000.parquet": "no table"})
-    assert "is not what img2dataset writes" in error(tmp_path / "tables")
+    assert "is not a folder of img2dataset" in error(tmp_path / "tables")
     assert not (tmp_path / "to").exists()
 
 
@@ -175,8 +177,8 @@ def test_an_unfinished_table_is_named(prep, tmp_path):
     [
         (["None", None, "NA", "nan"], ["None", "NA", "nan"], "skipped 1: no caption"),
         ([float("nan"), float("nan")], [], "skipped 1: no caption"),  # a column without any text, by pandas
-        ([["a", "b"], ["c"]], [], "00000.parquet 1: its caption is no text (['c'])"),
-        ([1, 2], [], "00000.parquet 1: its caption is no text (2)"),
+        ([["a", "b"], ["c"]], [], "00000.parquet 1: its caption is not text (['c'])"),
+        ([1, 2], [], "00000.parquet 1: its caption is not text (2)"),
     ],
 )
 def test_captions_in_parquet_are_text(prep, tmp_path, captions, kept, reason):
@@ -214,4 +216,4 @@ def test_an_image_that_was_listed_with_each_of_its_captions_is_one_image(prep, t
         ["a of 1", "b of 1", "c of 1"],
     ]
     assert [image_of(sample) for sample in written] == [photo(0), photo(1)]
-    assert "  4 rows of an image that another row has already, a caption each: joined\n" in done.out
+    assert "  4 rows joined with an earlier row of the same image\n" in done.out

@@ -140,5 +140,9 @@ def test_captions_are_text(prep, tmp_path):
         "write", "karpathy", "--json", source / "data.json", "--images", source / "images", "--to", tmp_path / "to"
     )
     assert [captions_of(sample) for sample in read_folder(tmp_path / "to" / "train")] == [["None"]]
-    for line in ("1.jpg: a sentence without 'raw'", "2.jpg: a sentence without 'raw'", "3.jpg: 'sentences' is no list"):
+    for line in (
+        "1.jpg: a sentence without 'raw'",
+        "2.jpg: a sentence without 'raw'",
+        "3.jpg: 'sentences' is not a list",
+    ):
         assert f"skipped {line}" in done.err

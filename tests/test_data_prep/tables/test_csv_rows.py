@@ -169,7 +169,7 @@ def test_line_ends(write):
 
 def test_zero_characters(write):
     done, captions = write("image,caption\n0.jpg,a\0b\n1.jpg,c\n")
-    assert captions == {1: ["c"]} and skipped(done) == ["pairs.csv, line 2: a zero character (NUL) in it"]
+    assert captions == {1: ["c"]} and skipped(done) == ["pairs.csv, line 2: it contains a NUL character"]
 
 
 def test_empty_captions_and_missing_images_are_named_by_line(write):
@@ -213,10 +213,10 @@ def test_several_columns_of_captions(write):
         (
             "url,caption\nhttp://host/a.jpg,a\n",
             (),
-            "has no column 'image'; images are URLs in it: download them with img2dataset",
+            "has no column 'image'; its images are URLs: download them with img2dataset",
         ),
         ("0.jpg,a dog\n1.jpg,b\n", (), "pairs.csv has no header: its first row is '0.jpg', 'a dog'; give --columns"),
-        ("a dog\thttp://host/a\n", (), "has no header: its first row is 'a dog', 'http://host/a'; images are URLs"),
+        ("a dog\thttp://host/a\n", (), "has no header: its first row is 'a dog', 'http://host/a'; its images are URLs"),
         ("0.jpg,a\n", ("--columns", "x,y,z"), "--columns has no column 'image' (--image-column); valid: x, y, z"),
         ("0.jpg,a\n", ("--columns", "image,x,caption"), "no separator gives its first row the 3 --columns"),
     ],

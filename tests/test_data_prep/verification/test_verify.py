@@ -183,7 +183,7 @@ def test_foreign_names_and_repeated_keys(prep, tmp_path):
     assert done.status == 1
     repeated, broken = fault_lines(done)
     assert done.out.count("0.tar a.b: note: dotted_key: a key with dots in it; it ends at the last dot\n") == 2
-    assert repeated == "0.tar a.b: duplicate_key: a sample before it has this key"
+    assert repeated == "0.tar a.b: duplicate_key: an earlier sample has the same key"
     assert broken.startswith("0.tar \\xe9: undecodable: image .jpg: ")
     done.out.encode()  # a name that is not UTF-8 can be printed
     assert prep("verify", folder, "--repair", "--to", tmp_path / "copy").status == 0
@@ -221,8 +221,8 @@ def test_members_whose_names_fit_no_header_are_left_out_of_the_copy(prep, tmp_pa
 def test_wrong_uses(prep, shards, tmp_path):
     assert "no such folder" in prep("verify", tmp_path / "nowhere").error
     assert "--max-pixels must be at least 1" in prep("verify", shards, "--max-pixels", 0).error
-    assert "--to goes with --repair" in prep("verify", shards, "--to", tmp_path / "x").error
-    assert "must be another folder" in prep("verify", shards, "--repair", "--to", shards).error
+    assert "--to requires --repair" in prep("verify", shards, "--to", tmp_path / "x").error
+    assert "must differ from" in prep("verify", shards, "--repair", "--to", shards).error
     assert prep("verify", shards, "--repair", "--to", tmp_path / "copy").status == 0
     assert "is finished" in prep("verify", shards, "--repair", "--to", tmp_path / "copy").error
     broken = tmp_path / "broken"
