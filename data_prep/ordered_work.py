@@ -39,7 +39,7 @@ def map_in_order(
     flag: str = "--num-proc",
     forked: bool = False,
 ) -> Generator[Result, None, None]:
-    """Yield ``function(item)`` for every item, in the items' order, whatever the number of processes.
+    """Yield ``function(item)`` forevery item, in the items' order, whatever the number of processes.
 
     The items are read in this process, at most ``num_proc * CHUNKS_AHEAD * chunk`` ahead of the results. Close or
     exhaust the generator to end its processes; they also end if this process is killed.
@@ -111,8 +111,8 @@ def _make_context(preload: Sequence[str], forked: bool) -> BaseContext:
 def _map_in_processes(
     function: Callable[[Item], Result], chunks: Iterator[list[Item]], count: int, context: BaseContext, flag: str
 ) -> Iterator[Result]:
-    told, tell = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(told, tell))
+    reader, writer = context.Pipe(duplex=False)  # the processes end when this one closes the writer, or dies
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(reader, writer))
     pending: deque[Future[list[Result]]] = deque()
     try:
         for chunk in chunks:
@@ -126,12 +126,12 @@ def _map_in_processes(
             f"one of the {count} processes was killed (by the system, if memory ran out); try a smaller {flag}"
         ) from None
     except BaseException:
-        tell.close()  # results of the running work, perhaps a download of minutes, are no longer wanted
+        writer.close()  # results of the running work, perhaps a download of minutes, are no longer wanted
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        tell.close()
-        told.close()
+        writer.close()
+        reader.close()
 
 
 def _take(items: Iterator[Item], count: int) -> list[Item]:
@@ -141,7 +141,7 @@ def _take(items: Iterator[Item], count: int) -> list[Item]:
 class _Stop:
     """End a worker process when its parent asks for it (SIGTERM).
 
-    Only the work on items is interrupted: after half a result, the parent would wait for the rest for ever.
+    Only the work on items is interrupted: after half a result, the parent would wait for the rest forever.
     """
 
     asked = False
@@ -165,16 +165,16 @@ def _map_chunk(function: Callable[[Item], Result], chunk: list[Item]) -> list[Re
         _Stop.can_interrupt = False
 
 
-def _start_process(told: connection.Connection, tell: connection.Connection) -> None:
+def _start_process(reader: connection.Connection, writer: connection.Connection) -> None:
     """Ignore Ctrl-C, and end when the parent closes its end of the pipe, on purpose or by dying."""
-    tell.close()  # so that the parent holds the only one
+    writer.close()  # so that the parent holds the only one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _Stop.ask)
-    threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(reader,), daemon=True).start()
 
 
-def _end_with_parent(told: connection.Connection) -> None:
-    told.poll(None)
+def _end_with_parent(reader: connection.Connection) -> None:
+    reader.poll(None)
     os.kill(os.getpid(), signal.SIGTERM)  # it interrupts the item, which can end a command that it runs
     time.sleep(_GRACE)
     os._exit(1)

@@ -112,7 +112,7 @@ def index_shards(
             note_other_shards(Path(pattern))
     folder = _folder_of(locations, patterns) if to is None else to
     first = _first_shard(locations[0], storage)
-    layout = None if first is None else recognise_layout(first, locations[0], _beside(locations[0], storage))
+    layout = None if first is None else recognise_layout(first, locations[0], _find_neighbours(locations[0], storage))
     old_mode = _old_captions(folder)
     mode = captions or old_mode or (layout.captions if layout else None) or "whole"
     if old_mode is not None and old_mode != mode and not overwrite:
@@ -181,7 +181,7 @@ def _require_samples(
         f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}: no "
         f"{'captions' if has_image else 'images'} in {len(found):,} shard{'s' if len(found) > 1 else ''}; they hold "
         f"{describe_endings(endings) or 'nothing'}{f' ({damage})' if damage else ''}; a sample is an image "
-        f"(.jpg, .png, .webp, .tif, ...) and a {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]} beside it"
+        f"(.jpg, .png, .webp, .tif, ...) and a {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]} of the same name"
         f"{why}"
     )
 
@@ -217,10 +217,10 @@ def _first_shard(location: str, storage: Storage | None) -> Path | None:
     return None if is_pipe(location) else storage.local_copy(location)
 
 
-def _beside(location: str, storage: Storage | None) -> Callable[[str], bool]:
+def _find_neighbours(location: str, storage: Storage | None) -> Callable[[str], bool]:
     """Return a function that tells whether the folder of a shard has a file of some name."""
 
-    def has_beside(name: str) -> bool:
+    def has_neighbour(name: str) -> bool:
         if storage is None or not is_remote(location):
             return Path(location).with_name(name).exists()
         with suppress(UserError):  # missing or forbidden; an error of the server is raised
@@ -228,7 +228,7 @@ def _beside(location: str, storage: Storage | None) -> Callable[[str], bool]:
             return True
         return False
 
-    return has_beside
+    return has_neighbour
 
 
 def _save(
@@ -279,10 +279,10 @@ def _old_manifest(folder: Path) -> Manifest | None:
 def _old_captions(folder: Path) -> CaptionsMode | None:
     """Return how an existing manifest splits texts, even if its shards have changed since; None without one."""
     try:
-        said = json.loads(read_text(folder / MANIFEST_NAME))["captions"]
+        found = json.loads(read_text(folder / MANIFEST_NAME))["captions"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return next((mode for mode in CAPTIONS_MODES if mode == said), None)
+    return next((mode for mode in CAPTIONS_MODES if mode == found), None)
 
 
 def _without_hash(shard: Shard) -> Shard:

@@ -46,13 +46,13 @@ class _Beginning:
     is_ours: bool
 
 
-def recognise_layout(path: Path, location: str, has_beside: Callable[[str], bool]) -> Layout | None:
+def recognise_layout(path: Path, location: str, has_neighbour: Callable[[str], bool]) -> Layout | None:
     """Return the layout of a shard; None if it is unknown.
 
     Args:
         path: the shard, a local file.
         location: the shard's path or URL, whose name identifies some data sets.
-        has_beside: tells whether the shard's folder has a file of some name.
+        has_neighbour: tells whether the shard's folder has a file of some name.
     """
     begin = _look(path)
     if begin is None:
@@ -67,7 +67,7 @@ def recognise_layout(path: Path, location: str, has_beside: Callable[[str], bool
         )
     if not has_text:
         return _without_text(begin)
-    if ".json" not in begin.extensions and has_beside(NUM_SHARDS):
+    if ".json" not in begin.extensions and has_neighbour(NUM_SHARDS):
         return Layout("CLIP_benchmark retrieval", "lines", "each line of a .txt is a caption")
     name = _name_writer(begin, location)
     if name == "bimodal-prep":

@@ -44,15 +44,15 @@ def read(args: argparse.Namespace) -> SourcePlan:
     require_folder(args.images, "--images")
     images, others = list_images(args.images)
     images.sort(key=lambda path: natural_order(path.relative_to(args.images).as_posix()))
-    beside = _Beside(images, others)
-    left_out = count_endings(beside.left_out, args.images)
+    sidecars = _Sidecars(images, others)
+    left_out = count_endings(sidecars.left_out, args.images)
     if not images:
         found = f"; it holds {describe_endings(left_out)}" if left_out else ""
         raise UserError(f"no image ({', '.join(IMAGE_EXTENSIONS[:8])}, ...) in {args.images}{found}")
-    return SourcePlan([Split("", _items(images, beside, args), len(images), left_out=left_out)])
+    return SourcePlan([Split("", _items(images, sidecars, args), len(images), left_out=left_out)])
 
 
-class _Beside:
+class _Sidecars:
     """Find the text and metadata of each image by its name without the extension, which may be in upper case.
 
     Composed and decomposed accented letters (NFC, NFD) are equal.
@@ -87,12 +87,14 @@ class _Beside:
         return self._files.get((image.with_suffix(""), _METADATA))
 
 
-def _items(images: list[Path], beside: _Beside, args: argparse.Namespace) -> Iterator[Item | BadItem]:
+def _items(images: list[Path], sidecars: _Sidecars, args: argparse.Namespace) -> Iterator[Item | BadItem]:
     for image in images:
         where = image.relative_to(args.images)
-        text_path, metadata_path = beside.text(image), beside.metadata(image)
+        text_path, metadata_path = sidecars.text(image), sidecars.metadata(image)
         if text_path is None:
-            yield BadItem(str(where), f"no {where.stem}.txt beside it (nor {' or '.join(TEXT_EXTENSIONS[1:])})")
+            yield BadItem(
+                str(where), f"no {where.stem}.txt in the same folder (nor {' or '.join(TEXT_EXTENSIONS[1:])})"
+            )
             continue
         try:
             text = read_text(text_path)

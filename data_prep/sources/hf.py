@@ -19,7 +19,7 @@ from ..file_names import FileFinder
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import URLS, names_urls
-from ..tables.split_column import SPLIT_COLUMN, has_split_column, tell_splits
+from ..tables.split_column import SPLIT_COLUMN, has_split_column, group_by_split
 from .hf_tables import find_tables, pick_rows, plan_tables, require_named_splits, text_options
 from .repeated_images import join_rows
 
@@ -174,7 +174,7 @@ def _plan_splits(
         if args.streaming:
             note(f"{args.dataset}: column '{SPLIT_COLUMN}' is ignored; without --streaming each split gets a folder")
         else:
-            parts = tell_splits(args.dataset, dataset[SPLIT_COLUMN])
+            parts = group_by_split(args.dataset, dataset[SPLIT_COLUMN])
     if len(parts) < 2:
         return [_plan_split(args, name, where, dataset, features, folder)]
     return [

@@ -21,7 +21,7 @@ from ..file_names import FileFinder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import TableOptions
 from ..tables.pairs import make_item, read_pairs
-from ..tables.split_column import tell_splits
+from ..tables.split_column import group_by_split
 from .repeated_images import join_files
 
 _Row: TypeAlias = tuple[Item | BadItem, str | None]  # and its split, None if no column names it
@@ -134,7 +134,7 @@ def _plan(args: argparse.Namespace, name: str, above: str, rows: list[_Row]) -> 
         rows: all rows.
     """
     known = [number for number, (_, split) in enumerate(rows) if split is not None]
-    parts = tell_splits(args.dataset, [rows[number][1] for number in known])
+    parts = group_by_split(args.dataset, [rows[number][1] for number in known])
     if len(parts) < 2:
         return [_join(name, [item for item, _ in rows])]
     bad: list[Item | BadItem] = [item for item, split in rows if split is None]

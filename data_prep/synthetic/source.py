@@ -134,7 +134,7 @@ def distinct_scenes(options: SyntheticOptions, split: int) -> Iterator[tuple[Sce
     """
     total = options.num_val if split == VAL else options.num_retrieval
     contents: set[tuple[object, ...]] = set()
-    said: set[str] = set()
+    used_captions: set[str] = set()
     attempt = 0
     for _ in range(total):
         while True:
@@ -144,10 +144,10 @@ def distinct_scenes(options: SyntheticOptions, split: int) -> Iterator[tuple[Sce
             chosen = rng.choice(len(CONCEPTS), 2 if several else 1, replace=False)
             scene = draw_scene(rng, tuple(CONCEPTS[n] for n in chosen))
             captions = _captions(rng, scene, 3, all_complete=True)
-            if scene.content() not in contents and said.isdisjoint(captions):
+            if scene.content() not in contents and used_captions.isdisjoint(captions):
                 break
         contents.add(scene.content())
-        said.update(captions)
+        used_captions.update(captions)
         yield scene, captions
 
 

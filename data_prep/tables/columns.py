@@ -88,14 +88,14 @@ def find_header(path: Path, lines: Iterator[str], options: TableOptions) -> Head
         UserError: a column is missing, occurs twice, or cannot be guessed.
     """
     line = next((line for line in lines if line.strip()), "")
-    told = None
+    given = None
     mark = _SEPARATOR_LINE.fullmatch(line)
     if mark is not None:
-        told = "\t" if mark[1] == "\\t" else mark[1]
+        given = "\t" if mark[1] == "\\t" else mark[1]
         line = next((line for line in lines if line.strip()), "")
     if options.separator != "detect":
-        told = SEPARATORS[options.separator]
-    candidates = [told] if told else list(SEPARATORS.values())
+        given = SEPARATORS[options.separator]
+    candidates = [given] if given else list(SEPARATORS.values())
     if options.columns is not None:
         return _read_without_header(path, line, candidates, options)
     parsed = {separator: _split_header(line, separator) for separator in candidates}

@@ -80,7 +80,7 @@ class Table:
             try:
                 cells = next(reader, None)
             except csv.Error:
-                yield self._mend(first)
+                yield self._reread_as_plain(first)
                 continue
             if cells is None:
                 return
@@ -111,7 +111,7 @@ class Table:
         # csv refuses a space after a closing quotation mark and, in older versions, a NUL character.
         return line.rstrip(" ").replace("\0", "\ufffd") + "\n"
 
-    def _mend(self, first: int) -> Row:
+    def _reread_as_plain(self, first: int) -> Row:
         """Return a row that ``csv`` refused: its quotation marks are characters if the row then has all its columns."""
         never_closed = self._lines.ended
         if len(self._held) > 1:

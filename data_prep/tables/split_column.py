@@ -35,7 +35,7 @@ def rows_of_splits(values: Iterable[Any]) -> dict[str, list[int]]:
     return {folder: numbers for folder, numbers in rows.items() if numbers}
 
 
-def tell_splits(dataset: str, values: Sequence[Any]) -> dict[str, list[int]]:
+def group_by_split(dataset: str, values: Sequence[Any]) -> dict[str, list[int]]:
     """Return what :func:`rows_of_splits` returns, and note what happens to the rows.
 
     Args:

@@ -132,7 +132,7 @@ def test_an_index_of_nothing_usable_is_refused_with_what_it_found(prep, tmp_path
     for _ in range(2):
         assert prep("index", tmp_path).error == (
             f"{tmp_path / '0.tar'}: {what}; a sample is an image (.jpg, .png, .webp, .tif, ...) and a .txt, .caption "
-            "or .text beside it"
+            "or .text of the same name"
         )
         assert [path.name for path in tmp_path.iterdir()] == ["0.tar"]
 
@@ -149,7 +149,7 @@ def test_an_index_without_a_usable_caption_says_why(prep, tmp_path, members, why
     contents = {"jpg": photo(0), "txt": b"x", "txt ": b" \n"}
     write_tar(tmp_path / "0.tar", [(name.strip(), contents[name.partition(".")[2]]) for name in members])
     error = prep("index", tmp_path).error
-    assert "no captions in 1 shard; they hold" in error and error.endswith(f".text beside it{why}")
+    assert "no captions in 1 shard; they hold" in error and error.endswith(f".text of the same name{why}")
 
 
 def test_one_shard_of_several_without_an_image_is_named(prep, tmp_path):

@@ -41,7 +41,7 @@ def test_unusable_items_are_named(prep, tmp_path):
     assert done.status == 0 and len(read_folder(tmp_path / "to")) == 1
     assert "6 items skipped" in done.out
     for line in (
-        "skipped sub/lone.jpg: no lone.txt beside it",
+        "skipped sub/lone.jpg: no lone.txt in the same folder",
         "skipped latin.txt: byte 0xe9 on line 1 is not UTF-8; save it as UTF-8",
         f"skipped {raw / 'blank.jpg'}: no caption",
         "skipped meta.json: not JSON",
