@@ -177,12 +177,14 @@ def _require_samples(
     counts = sum((Counter(description.counts) for description in found), Counter())
     why = next((f": {REPLACED_KINDS[kind]}" for kind in _WITHOUT_CAPTION if has_image and counts[kind]), "")
     damage = next((description.damage for description in found if description.damage), "")
+    place = f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}"
+    shards = "1 shard" if len(found) == 1 else f"{len(found):,} shards"
+    holds = describe_endings(endings) or "nothing"
+    texts = f"{', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]}"
     raise UserError(
-        f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}: no "
-        f"{'captions' if has_image else 'images'} in {len(found):,} shard{'s' if len(found) > 1 else ''}; they hold "
-        f"{describe_endings(endings) or 'nothing'}{f' ({damage})' if damage else ''}; a sample is an image "
-        f"(.jpg, .png, .webp, .tif, ...) and a {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]} of the same name"
-        f"{why}"
+        f"{place}: no {'captions' if has_image else 'images'} in {shards}; they hold "
+        f"{holds}{f' ({damage})' if damage else ''}; a sample is an image (.jpg, .png, .webp, .tif, ...) and a {texts} "
+        f"of the same name{why}"
     )
 
 

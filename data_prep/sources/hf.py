@@ -19,7 +19,7 @@ from ..file_names import FileFinder
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import URLS, names_urls
-from ..tables.split_column import SPLIT_COLUMN, has_split_column, group_by_split
+from ..tables.split_column import SPLIT_COLUMN, group_by_split, has_split_column
 from .hf_tables import find_tables, pick_rows, plan_tables, require_named_splits, text_options
 from .repeated_images import join_rows
 
