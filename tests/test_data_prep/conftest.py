@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from data_prep.cli import main
+from tests.test_data_prep.raw_material import Samples, read_folder
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Outcome:
     status: int
     out: str
     err: str
+    to: Path = Path()
 
     @property
     def error(self) -> str:
@@ -24,6 +26,11 @@ class Outcome:
         line = self.err.splitlines()[-1]
         assert line.startswith("error: ") and "Traceback" not in self.err
         return line.removeprefix("error: ")
+
+    def samples(self, split: str = "") -> Samples:
+        """What was written, which must have succeeded."""
+        assert self.status == 0, self.err
+        return read_folder(self.to / split)
 
 
 @pytest.fixture
@@ -35,5 +42,15 @@ def prep(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
         status = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def write(prep: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcome]:
+    """Run ``bimodal-prep write SOURCE ... --to TMP_PATH/to``."""
+
+    def run(*arguments: str | int | Path, to: str = "to") -> Outcome:
+        return replace(prep("write", *arguments, "--to", tmp_path / to), to=tmp_path / to)
 
     return run

@@ -170,37 +170,35 @@ def source(tmp_path):
     return write_files(raw, {"img7.jpg": b"<html>", "img71.txt": " \n", "img80.jpg": photo(80, format="GIF")})
 
 
-def test_the_same_bytes_whatever_num_proc(prep, source, tmp_path):
+def test_the_same_bytes_whatever_num_proc(write, source, tmp_path):
     said = []
     for number in (1, 2, 3):
         flags = ("--images", source, "--max-side", 32, "--shard-size", 25, "--num-proc", number)
-        done = prep("write", "folder", *flags, "--to", tmp_path / str(number))
+        done = write("folder", *flags, to=str(number))
         assert done.status == 0
         said.append((done.out, [line for line in done.err.splitlines() if line.startswith("skipped")]))
     assert said[0] == said[1] == said[2]
     assert len(said[0][1]) == 2 and "2 items skipped" in said[0][0] and "images encoded again: resized" in said[0][0]
     assert file_bytes(tmp_path / "1") == file_bytes(tmp_path / "2") == file_bytes(tmp_path / "3")
-    assert [key for key, _ in read_folder(tmp_path / "2")] == [f"img{n}" for n in range(90) if n not in (7, 71)]
+    assert read_folder(tmp_path / "2").sample_keys == [f"img{n}" for n in range(90) if n not in (7, 71)]
 
 
-def test_strict_stops_at_the_first_in_order(prep, source, tmp_path):
+def test_strict_stops_at_the_first_in_order(write, source, tmp_path):
     for number in (1, 2):
-        error = prep(
-            "write", "folder", "--images", source, "--strict", "--num-proc", number, "--to", tmp_path / "to"
-        ).error
+        error = write("folder", "--images", source, "--strict", "--num-proc", number).error
         assert "img7.jpg: not an image" in error
     assert not (tmp_path / "to").exists()
 
 
-def test_drawn_pictures_too(prep, tmp_path):
+def test_drawn_pictures_too(write, tmp_path):
     sizes = ("--num-train", 400, "--num-val", 2, "--num-retrieval", 2, "--images-per-concept", 1, "--side", 32)
     for number in (1, 2):
-        assert prep("write", "synthetic", *sizes, "--num-proc", number, "--to", tmp_path / str(number)).status == 0
+        assert write("synthetic", *sizes, "--num-proc", number, to=str(number)).status == 0
     assert file_bytes(tmp_path / "1") == file_bytes(tmp_path / "2")
 
 
-def test_wrong_numbers(prep, source, tmp_path):
-    error = prep("write", "folder", "--images", source, "--num-proc", 0, "--to", tmp_path / "to").error
+def test_wrong_numbers(write, source, tmp_path):
+    error = write("folder", "--images", source, "--num-proc", 0).error
     assert "--num-proc must be at least 1, got 0" in error
 
 

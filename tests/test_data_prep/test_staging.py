@@ -172,7 +172,7 @@ def test_two_runs_at_once(prep, source, tmp_path):
     assert len(read_folder(tmp_path / "to" / "train")) == 6
 
 
-def test_unwritable_targets(prep, tmp_path, monkeypatch):
+def test_unwritable_targets(prep, write, tmp_path, monkeypatch):
     raw = write_photos(tmp_path / "raw", [0])
     write_files(tmp_path, {"file": "in the way"})
     for to in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -188,14 +188,14 @@ def test_unwritable_targets(prep, tmp_path, monkeypatch):
             mkdir(self, *args, **kwargs)
 
         monkeypatch.setattr(Path, "mkdir", refuse)
-    error = prep("write", "folder", "--images", raw, "--to", tmp_path / "shut").error
+    error = write("folder", "--images", raw, to="shut").error
     assert "cannot write to" in error and "shut" in error
     assert not list((tmp_path / "shut").iterdir())
 
 
-def test_nothing_to_write(prep, tmp_path):
+def test_nothing_to_write(write, tmp_path):
     raw = write_files(tmp_path / "raw", {"a.jpg": b"broken", "a.txt": "x"})
-    error = prep("write", "folder", "--images", raw, "--to", tmp_path / "to").error
+    error = write("folder", "--images", raw).error
     assert "no item that can be written (1 skipped)" in error
     assert not (tmp_path / "to").exists()
 

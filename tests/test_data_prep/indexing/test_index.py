@@ -11,9 +11,9 @@ from tests.test_data_prep.raw_material import photo, write_files, write_photos, 
 
 
 @pytest.fixture
-def written(prep, tmp_path):
+def written(write, tmp_path):
     raw = write_photos(tmp_path / "raw", range(7), "a {n}\nb {n}\n")
-    assert prep("write", "folder", "--images", raw, "--shard-size", 3, "--to", tmp_path / "to").status == 0
+    assert write("folder", "--images", raw, "--shard-size", 3).status == 0
     return tmp_path / "to"
 
 

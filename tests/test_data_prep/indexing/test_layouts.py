@@ -88,9 +88,9 @@ def test_captions_in_json_only_are_said_not_to_be_read(prep, tmp_path):
     assert "  2 no_caption (replaced): the image has no .txt" in done.out
 
 
-def test_our_own_and_unknown_ones(prep, tmp_path):
+def test_our_own_and_unknown_ones(prep, write, tmp_path):
     raw = write_photos(tmp_path / "raw", range(2), "a\nb\n")
-    assert prep("write", "folder", "--images", raw, "--to", tmp_path / "own").status == 0
+    assert write("folder", "--images", raw, to="own").status == 0
     assert "layout of bimodal-prep: each line of a .txt is a caption" in prep("index", tmp_path / "own").out
     write_samples(tmp_path / "plain.tar", "a", "b")
     done = prep("index", tmp_path / "plain.tar", "--to", tmp_path)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files, write_karpathy
+from tests.test_data_prep.raw_material import captions_of, photo, photos, read_folder, write_files, write_karpathy
 
 
 @pytest.fixture
@@ -38,14 +38,9 @@ def test_images_in_their_order_and_captions_in_that_of_the_annotations(write, tm
     done = write(make_coco(pairs))
     assert done.status == 0 and "written: 4 images, 6 captions in 1 shard" in done.out and "skipped" not in done.out
     samples = read_folder(tmp_path / "to")
-    assert [key for key, _ in samples] == [f"{n:012d}" for n in (3, 2, 1, 0)]
-    assert [image_of(sample) for sample in samples] == [photo(n) for n in (3, 2, 1, 0)]
-    assert [captions_of(sample) for sample in samples] == [
-        ["A cat"],
-        ["NA"],
-        ["null"],
-        ["A dog.", "Another.", "A dog."],
-    ]
+    assert samples.sample_keys == [f"{n:012d}" for n in (3, 2, 1, 0)]
+    assert samples.images == photos((3, 2, 1, 0))
+    assert samples.captions == [["A cat"], ["NA"], ["null"], ["A dog.", "Another.", "A dog."]]
 
 
 def test_what_cannot_be_used_is_named_and_counted(write, tmp_path):
@@ -54,7 +49,7 @@ def test_what_cannot_be_used_is_named_and_counted(write, tmp_path):
     content["images"] += [{"id": 0, "file_name": "other.jpg"}, {"id": 5}, {"file_name": "x.jpg"}]
     content["images"][0]["file_name"] = "gone.jpg"  # of image 3
     done = write(content)
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [["a", "b", "without id"]]
+    assert read_folder(tmp_path / "to").captions == [["a", "b", "without id"]]
     assert "10 items skipped" in done.out and "1 empty captions dropped" in done.out
     for line in (
         "captions.json: annotations[1]: 'images' has no image of id 9",
@@ -77,8 +72,7 @@ def test_images_with_or_without_their_folder(write, tmp_path):
     for image in content["images"]:
         image["file_name"] = f"train2017/{image['file_name']}"
     for folder in (".", "train2017"):
-        assert write(content, images=folder).status == 0
-        assert [image_of(sample) for sample in read_folder(tmp_path / "to")] == [photo(1), photo(0)]
+        assert write(content, images=folder).samples().images == [photo(1), photo(0)]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +117,7 @@ def test_a_file_that_stands_in_the_list_once_a_caption_is_one_image(write, tmp_p
     done = write(content)
     assert done.status == 0
     samples = read_folder(tmp_path / "to")
-    assert [captions_of(sample) for sample in samples] == [["caption 3", "caption 1"], ["caption 2", "caption 0"]]
+    assert samples.captions == [["caption 3", "caption 1"], ["caption 2", "caption 0"]]
     assert "  2 rows joined with an earlier row of the same image\n" in done.out
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files
+from tests.test_data_prep.raw_material import captions_of, photo, read_folder, write_files
 
 
 @pytest.fixture
@@ -16,20 +16,15 @@ def write_table(folder, text, encoding="utf-8", name="pairs.csv"):
     return path
 
 
-def test_rows_of_one_image_become_its_captions(prep, images, tmp_path):
+def test_rows_of_one_image_become_its_captions(write, images, tmp_path):
     table = write_table(
         images,
         'image,caption,split\r\npics/2.jpg,"a dog, running",x\r\npics/0.jpg,"says ""hello""\r\nto you",x\r\n'
         "pics/2.jpg,second,x\r\n\r\npics/1.jpg,caf\u00e9 \u732b,x\r\n",
     )
-    assert prep("write", "csv", "--csv", table, "--to", tmp_path / "to").status == 0
-    samples = read_folder(tmp_path / "to")
-    assert [captions_of(sample) for sample in samples] == [
-        ["a dog, running", "second"],
-        ['says "hello" to you'],
-        ["café 猫"],
-    ]
-    assert [image_of(sample) for sample in samples] == [photo(2), photo(0), photo(1)]
+    samples = write("csv", "--csv", table).samples()
+    assert samples.captions == [["a dog, running", "second"], ['says "hello" to you'], ["café 猫"]]
+    assert samples.images == [photo(2), photo(0), photo(1)]
 
 
 @pytest.mark.parametrize(
@@ -48,31 +43,28 @@ def test_rows_of_one_image_become_its_captions(prep, images, tmp_path):
     ],
     ids=["tab", "semicolon", "pipe", "byte-order-mark", "utf-16", "other-columns"],
 )
-def test_dialects(prep, images, tmp_path, text, flags, encoding):
+def test_dialects(write, images, tmp_path, text, flags, encoding):
     table = write_table(images, text, encoding)
-    assert prep("write", "csv", "--csv", table, *flags, "--to", tmp_path / "to").status == 0
-    samples = read_folder(tmp_path / "to")
-    assert [captions_of(sample) for sample in samples] == [["one, two"], ["three"]]
-    assert [image_of(sample) for sample in samples] == [photo(0), photo(1)]
+    samples = write("csv", "--csv", table, *flags).samples()
+    assert samples.captions == [["one, two"], ["three"]]
+    assert samples.images == [photo(0), photo(1)]
 
 
-def test_quotation_marks_as_characters(prep, images, tmp_path):
+def test_quotation_marks_as_characters(write, images, tmp_path):
     table = write_table(images, 'image\tcaption\npics/0.jpg\t"open\npics/1.jpg\ta 5" nail\n', name="pairs.tsv")
-    assert prep("write", "csv", "--csv", table, "--quoting", "none", "--to", tmp_path / "to").status == 0
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [['"open'], ['a 5" nail']]
+    assert write("csv", "--csv", table, "--quoting", "none").samples().captions == [['"open'], ['a 5" nail']]
 
 
-def test_root_is_where_paths_start(prep, images, tmp_path):
+def test_root_is_where_paths_start(write, images, tmp_path):
     table = write_table(tmp_path, f"image,caption\n3.jpg,a\n{images / 'pics' / '0.jpg'},absolute\n")
-    assert prep("write", "csv", "--csv", table, "--root", images / "pics", "--to", tmp_path / "to").status == 0
-    assert [image_of(sample) for sample in read_folder(tmp_path / "to")] == [photo(3), photo(0)]
+    assert write("csv", "--csv", table, "--root", images / "pics").samples().images == [photo(3), photo(0)]
 
 
-def test_unusable_rows_are_named_by_line(prep, images, tmp_path):
+def test_unusable_rows_are_named_by_line(write, images, tmp_path):
     table = write_table(
         images, 'image,caption\npics/0.jpg,one\n,no path\n"pics/1.jpg"\npics/9.jpg,gone\npics/2.jpg, \n'
     )
-    done = prep("write", "csv", "--csv", table, "--to", tmp_path / "to")
+    done = write("csv", "--csv", table)
     assert done.status == 0 and len(read_folder(tmp_path / "to")) == 1
     assert "skipped pairs.csv, line 3: no image path" in done.err
     assert "skipped pairs.csv, line 4: too few columns" in done.err
@@ -92,27 +84,27 @@ def test_unusable_rows_are_named_by_line(prep, images, tmp_path):
         ("image,caption\n", (), ("no item that can be written (0 skipped)",)),
     ],
 )
-def test_a_table_that_cannot_be_used(prep, images, tmp_path, text, flags, parts):
+def test_a_table_that_cannot_be_used(write, images, tmp_path, text, flags, parts):
     table = write_table(images, text)
-    error = prep("write", "csv", "--csv", table, *flags, "--to", tmp_path / "to").error
+    error = write("csv", "--csv", table, *flags).error
     for part in parts:
         assert part in error, error
     assert not (tmp_path / "to").exists()
 
 
-def test_latin_1_is_named_not_guessed(prep, images, tmp_path):
+def test_latin_1_is_named_not_guessed(write, images, tmp_path):
     table = write_table(images, "image,caption\npics/0.jpg,caf\u00e9\n", "latin-1")
-    error = prep("write", "csv", "--csv", table, "--to", tmp_path / "to").error
+    error = write("csv", "--csv", table).error
     assert "pairs.csv, line 2 is not utf-8-sig (byte 0xe9" in error and "give --encoding, such as cp1252" in error
-    assert prep("write", "csv", "--csv", table, "--encoding", "latin-1", "--to", tmp_path / "to").status == 0
+    assert write("csv", "--csv", table, "--encoding", "latin-1").status == 0
     assert captions_of(read_folder(tmp_path / "to")[0]) == ["café"]
 
 
-def test_missing_table_names_the_nearest(prep, images, tmp_path):
+def test_missing_table_names_the_nearest(write, images, tmp_path):
     write_table(images, "image,caption\n")
-    error = prep("write", "csv", "--csv", images / "pair.csv", "--to", tmp_path / "to").error
+    error = write("csv", "--csv", images / "pair.csv").error
     assert "--csv: no such file" in error and "did you mean 'pairs.csv'?" in error
-    error = prep("write", "csv", "--csv", tmp_path / "rw" / "pairs.csv", "--to", tmp_path / "to").error
+    error = write("csv", "--csv", tmp_path / "rw" / "pairs.csv").error
     assert "--csv: no such file" in error and "did you mean 'raw'?" in error
-    error = prep("write", "csv", "--csv", images / "pairs.csv", "--root", images / "pix", "--to", tmp_path / "to").error
+    error = write("csv", "--csv", images / "pairs.csv", "--root", images / "pix").error
     assert "--root: no such folder" in error and "pics" in error

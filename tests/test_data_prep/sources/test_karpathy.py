@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files, write_karpathy
+from tests.test_data_prep.raw_material import image_of, photo, photos, read_folder, write_files, write_karpathy
 
 
 def change(folder, edit):
@@ -14,48 +14,46 @@ def change(folder, edit):
     path.write_text(json.dumps(content))
 
 
-def test_splits_and_restval_to_train(prep, tmp_path):
+def test_splits_and_restval_to_train(write, tmp_path):
     splits = ["val", "train", "restval", "test", "train", "restval"]
     source = write_karpathy(tmp_path / "raw", splits)
-    done = prep(
-        "write", "karpathy", "--json", source / "data.json", "--images", source / "images", "--to", tmp_path / "to"
-    )
+    done = write("karpathy", "--json", source / "data.json", "--images", source / "images")
     assert done.status == 0
     assert "train: 4 images, 8 captions in 1 shard" in done.out
     expected = {"train": [1, 2, 4, 5], "val": [0], "test": [3]}
     assert sorted(path.name for path in (tmp_path / "to").iterdir()) == sorted(expected)
     for split, numbers in expected.items():
         samples = read_folder(tmp_path / "to" / split)
-        assert [key for key, _ in samples] == [str(n) for n in numbers]
-        assert [image_of(sample) for sample in samples] == [photo(n) for n in numbers]
-        assert [captions_of(sample) for sample in samples] == [[f"{n} caption 0", f"{n} caption 1"] for n in numbers]
+        assert samples.sample_keys == [str(n) for n in numbers]
+        assert samples.images == photos(numbers)
+        assert samples.captions == [[f"{n} caption 0", f"{n} caption 1"] for n in numbers]
 
 
-def test_an_image_that_is_listed_twice_is_one(prep, tmp_path):
+def test_an_image_that_is_listed_twice_is_one(write, tmp_path):
     source = write_karpathy(tmp_path / "raw", ["train", "train"])
     change(source, lambda images: images[1].update(filename=images[0]["filename"]))
     arguments = ("--json", source / "data.json", "--images", source / "images")
-    assert prep("write", "karpathy", *arguments, "--to", tmp_path / "to").status == 0
-    captions = [captions_of(sample) for sample in read_folder(tmp_path / "to" / "train")]
+    assert write("karpathy", *arguments).status == 0
+    captions = read_folder(tmp_path / "to" / "train").captions
     assert captions == [["0 caption 0", "0 caption 1", "1 caption 0", "1 caption 1"]]
 
 
-def test_coco_layout_and_one_split(prep, tmp_path):
+def test_coco_layout_and_one_split(write, tmp_path):
     source = write_karpathy(tmp_path / "raw", ["train", "val"])
     write_files(source / "images" / "val2014", {"1.jpg": photo(77)})
     change(source, lambda images: images[1].update(filepath="val2014"))
     change(source, lambda images: images[0].update(filepath="train2014"))  # not there: all images in one folder
     arguments = ("--json", source / "data.json", "--images", source / "images")
-    assert prep("write", "karpathy", *arguments, "--to", tmp_path / "a").status == 0
+    assert write("karpathy", *arguments, to="a").status == 0
     assert image_of(read_folder(tmp_path / "a" / "val")[0]) == photo(77)
     assert image_of(read_folder(tmp_path / "a" / "train")[0]) == photo(0)
-    assert prep("write", "karpathy", *arguments, "--split", "val", "--to", tmp_path / "b").status == 0
+    assert write("karpathy", *arguments, "--split", "val", to="b").status == 0
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["val"]
-    error = prep("write", "karpathy", *arguments, "--split", "test", "--to", tmp_path / "c").error
+    error = write("karpathy", *arguments, "--split", "test", to="c").error
     assert "no image of split 'test'" in error and "train, val" in error
 
 
-def test_unusable_items_are_named_and_counted(prep, tmp_path):
+def test_unusable_items_are_named_and_counted(write, tmp_path):
     source = write_karpathy(tmp_path / "raw", ["train"] * 7)
 
     def spoil(images):
@@ -67,11 +65,9 @@ def test_unusable_items_are_named_and_counted(prep, tmp_path):
 
     change(source, spoil)
     write_files(source / "images", {"4.jpg": photo(4)[:-200]})
-    done = prep(
-        "write", "karpathy", "--json", source / "data.json", "--images", source / "images", "--to", tmp_path / "to"
-    )
+    done = write("karpathy", "--json", source / "data.json", "--images", source / "images")
     assert done.status == 0
-    assert [key for key, _ in read_folder(tmp_path / "to" / "train")] == ["5", "6"]
+    assert read_folder(tmp_path / "to" / "train").sample_keys == ["5", "6"]
     assert "5 items skipped" in done.out and "1 empty captions dropped" in done.out
     skipped = [line for line in done.err.splitlines() if line.startswith("skipped ")]
     assert len(skipped) == 5
@@ -97,11 +93,9 @@ def test_unusable_items_are_named_and_counted(prep, tmp_path):
         ('{"images": [7]}', "images[0] has split None"),
     ],
 )
-def test_not_karpathy(prep, tmp_path, content, message):
+def test_not_karpathy(write, tmp_path, content, message):
     write_files(tmp_path, {"data.json": content, "images/0.jpg": photo(0)})
-    done = prep(
-        "write", "karpathy", "--json", tmp_path / "data.json", "--images", tmp_path / "images", "--to", tmp_path / "to"
-    )
+    done = write("karpathy", "--json", tmp_path / "data.json", "--images", tmp_path / "images")
     assert message in done.error and "data.json" in done.error
     assert not (tmp_path / "to").exists()
 
@@ -123,7 +117,7 @@ def test_missing_inputs_name_the_nearest(prep, tmp_path):
     assert "is a folder, not a file" in error
 
 
-def test_captions_are_text(prep, tmp_path):
+def test_captions_are_text(write, tmp_path):
     """``None`` and ``NA`` are; a missing or a numeric 'raw' is none, and was once written as the word "None"."""
     source = write_karpathy(tmp_path / "raw", ["train"] * 4, captions=1)
 
@@ -136,10 +130,8 @@ def test_captions_are_text(prep, tmp_path):
     change(source, spoil)
     text = (source / "data.json").read_text()
     (source / "data.json").write_text("\ufeff" + text, encoding="utf-8")
-    done = prep(
-        "write", "karpathy", "--json", source / "data.json", "--images", source / "images", "--to", tmp_path / "to"
-    )
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to" / "train")] == [["None"]]
+    done = write("karpathy", "--json", source / "data.json", "--images", source / "images")
+    assert read_folder(tmp_path / "to" / "train").captions == [["None"]]
     for line in (
         "1.jpg: a sentence without 'raw'",
         "2.jpg: a sentence without 'raw'",

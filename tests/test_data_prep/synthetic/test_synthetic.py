@@ -175,12 +175,12 @@ def test_every_shape_is_drawn_and_differs():
         assert all(max(abs(a - b) for a, b in zip(one, other, strict=True)) > 40 for other in colours[:n])
 
 
-def test_same_seed_same_bytes_whatever_the_hash_seed(prep, tmp_path):
+def test_same_seed_same_bytes_whatever_the_hash_seed(write, tmp_path):
     for name, hash_seed in (("a", "1"), ("b", "2")):
         command = [sys.executable, "-m", "data_prep.cli", "write", "synthetic", "--to", str(tmp_path / name), *SMALL]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    assert prep("write", "synthetic", "--to", tmp_path / "c", *SMALL, "--seed", 1).status == 0
+    assert write("synthetic", *SMALL, "--seed", 1, to="c").status == 0
     a, b, c = (file_bytes(tmp_path / name) for name in "abc")
     assert a == b
     assert {name for name in a if name.endswith(".tar") and a[name] == c[name]} == set()
@@ -190,7 +190,7 @@ def test_same_seed_same_bytes_whatever_the_hash_seed(prep, tmp_path):
     ("flag", "value"),
     [("--num-train", 383), ("--num-val", 0), ("--zipf", 2.5), ("--zipf", "nan"), ("--side", 8), ("--seed", -1)],
 )
-def test_sizes_out_of_range(prep, tmp_path, flag, value):
-    error = prep("write", "synthetic", "--to", tmp_path / "to", flag, value).error
+def test_sizes_out_of_range(write, tmp_path, flag, value):
+    error = write("synthetic", flag, value).error
     assert error.startswith(f"{flag} must be ") and f"got {value}" in error
     assert not (tmp_path / "to").exists()
