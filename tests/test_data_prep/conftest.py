@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -39,9 +39,11 @@ def prep(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def run(*arguments: str | int | Path) -> Outcome:
         capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
+        words = [str(argument) for argument in arguments]
+        status = main(words)
         captured = capsys.readouterr()
-        return Outcome(status, captured.out, captured.err)
+        to = Path(words[words.index("--to") + 1]) if "--to" in words[:-1] else Path()
+        return Outcome(status, captured.out, captured.err, to)
 
     return run
 
@@ -51,6 +53,6 @@ def write(prep: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcome
     """Run ``bimodal-prep write SOURCE ... --to TMP_PATH/to``."""
 
     def run(*arguments: str | int | Path, to: str = "to") -> Outcome:
-        return replace(prep("write", *arguments, "--to", tmp_path / to), to=tmp_path / to)
+        return prep("write", *arguments, "--to", tmp_path / to)
 
     return run
