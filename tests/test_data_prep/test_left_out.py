@@ -43,8 +43,8 @@ def test_folders_and_tables_take_every_format(write, tmp_path, source):
     write_files(tmp_path, {"t.csv": "\n".join(["image,caption", *lines])})
     given = ("folder", "--images", raw) if source == "folder" else ("csv", "--csv", tmp_path / "t.csv")
     done = write(*given, "--quality", 95)
-    assert done.status == 0 and "left out" not in done.out + done.err
-    samples = read_folder(tmp_path / "to")
+    assert "left out" not in done.out + done.err
+    samples = done.samples()
     assert len(samples) == len(IMAGES)
     for sample in samples:
         (caption,) = captions_of(sample)
@@ -77,12 +77,12 @@ def test_a_folder_names_what_it_leaves_out(write, tmp_path):
     write_files(raw, {"img_001": photo(2), "f.jpg_large": photo(3), "g.jpeg?x=1": photo(4), "h.json": "{}"})
     write_files(raw, {".DS_Store": "", "Thumbs.db": "", "__MACOSX/._a.jpg": "", "._a.jpg": ""})
     done = write("folder", "--images", raw)
-    assert done.status == 0 and "written: 2 images, 2 captions" in done.out
+    assert "written: 2 images, 2 captions" in done.out
     assert done.out.splitlines()[-1] == (
         "  files left out: 2 .svg, 1 .heic, 1 .jpeg?x=1 (images), 1 .jpg_large (images), 1 .json, 1 .txt, "
         "1 without an ending (images), 4 hidden"
     )
-    assert read_folder(tmp_path / "to").captions == [["a"], ["b"]]
+    assert done.samples().captions == [["a"], ["b"]]
 
 
 def test_a_folder_of_nothing_usable(write, tmp_path):
@@ -99,7 +99,7 @@ def test_captions_beside_images_in_order_of_preference(write, tmp_path):
     write_files(tmp_path / "raw", {"a.text": "text", "a.caption": "caption", "a.txt": "txt"})
     write_files(tmp_path / "raw", {"b.text": "text", "b.caption": "caption", "c.text": "text"})
     done = write("folder", "--images", tmp_path / "raw")
-    assert read_folder(tmp_path / "to").captions == [["txt"], ["caption"], ["text"]]
+    assert done.samples().captions == [["txt"], ["caption"], ["text"]]
     assert done.out.splitlines()[-1] == "  files left out: 2 .text, 1 .caption"
 
 
@@ -264,9 +264,9 @@ def test_img2dataset_folders_take_every_format_and_name_the_rest(write, tmp_path
     write_files(tmp_path / "in" / "00000", {"0.jfif": photo(0), "0.caption": "zero", "1.tif": photo(1, format="TIFF")})
     write_files(tmp_path / "in" / "00000", {"1.txt": "one", "2.heic": "?", "2.txt": "two", "3.json": "{}"})
     done = write("img2dataset", tmp_path / "in")
-    assert done.status == 0 and "written: 2 images, 2 captions" in done.out
+    assert "written: 2 images, 2 captions" in done.out
     assert "00000: left out: 1 .heic, 1 .json, 1 .txt\n" in done.err
-    assert read_folder(tmp_path / "to").captions == [["zero"], ["one"]]
+    assert done.samples().captions == [["zero"], ["one"]]
 
 
 def test_img2dataset_tars_take_every_format_and_name_the_rest(write, tmp_path):

@@ -29,9 +29,8 @@ def image_files(folder=""):
 @pytest.mark.parametrize("streaming", [(), ("--streaming",)])
 def test_a_file(write, tmp_path, streaming):
     raw = write_files(tmp_path / "raw", {**image_files(), "pairs.csv": make_table("image")})
-    done = write("hf", "--dataset", raw / "pairs.csv", *streaming)
-    samples = read_folder(tmp_path / "to")
-    assert done.status == 0 and samples.captions == [[text] for text in TEXTS]
+    samples = write("hf", "--dataset", raw / "pairs.csv", *streaming).samples()
+    assert samples.captions == [[text] for text in TEXTS]
     assert samples.images == photos(range(len(TEXTS)))
     assert samples.sample_keys == [f"{n:09d}" for n in range(len(TEXTS))]
 
@@ -70,7 +69,7 @@ def test_rows_are_named_by_line(write, tmp_path):
     )
     raw = write_files(tmp_path / "raw", {**image_files("train/"), "train/metadata.csv": table})
     done = write("hf", "--dataset", raw)
-    assert read_folder(tmp_path / "to" / "train").captions == [["one"], ["two lines"]]
+    assert done.samples("train").captions == [["one"], ["two lines"]]
     assert "skipped train metadata.csv, line 3: too few columns (1, the header has 2)" in done.err
     assert "skipped train metadata.csv, line 6: http://host/a.jpg is a URL" in done.err
     assert "skipped train metadata.csv, line 7: " in done.err and "99.jpg: no such file" in done.err

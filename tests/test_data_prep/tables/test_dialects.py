@@ -96,8 +96,7 @@ def test_several_columns_of_captions(table):
 def test_root_is_where_paths_start(write, tmp_path):
     pics = write_files(tmp_path / "pics", {f"{n}.jpg": photo(n) for n in (0, 3)})
     write_files(tmp_path, {"pairs.csv": f"image,caption\n3.jpg,a\n{pics / '0.jpg'},absolute\n"})
-    done = write("csv", "--csv", tmp_path / "pairs.csv", "--root", pics)
-    assert done.samples().images == [photo(3), photo(0)]
+    assert write("csv", "--csv", tmp_path / "pairs.csv", "--root", pics).samples().images == [photo(3), photo(0)]
 
 
 ZEROS = "is UTF-16, not utf-8-sig, by its zero bytes; give --encoding utf-16-"

@@ -8,7 +8,7 @@ import pytest
 from bimodal_cl.data.shards.index import split_captions
 from data_prep.writing.captions import clean_caption, clean_captions
 from data_prep.writing.keys import KeyMaker, safe_key
-from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files
+from tests.test_data_prep.raw_material import captions_of, image_of, photo, write_files
 
 CAPTIONS = [
     "plain",
@@ -42,7 +42,7 @@ def test_captions_in_shards(write, tmp_path):
     rows = 'image,caption\na.jpg,"two\nlines"\na.jpg,\na.jpg,"  "\na.jpg,same\na.jpg,same\n'
     raw = write_files(tmp_path / "raw", {"a.jpg": photo(0), "t.csv": rows})
     done = write("csv", "--csv", raw / "t.csv")
-    assert captions_of(read_folder(tmp_path / "to")[0]) == ["two lines", "same", "same"]
+    assert captions_of(done.samples()[0]) == ["two lines", "same", "same"]
     assert "1 images, 3 captions" in done.out and "2 empty captions dropped" in done.out
 
 
