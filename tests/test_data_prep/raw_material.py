@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+ROOT = Path(__file__).parents[2]
+MAIN = "from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
 Sample = tuple[str, dict[str, bytes]]  # key, members by extension
 
 
@@ -124,6 +128,17 @@ def image_of(sample: Sample) -> bytes:
 
 def photos(numbers: Iterable[int]) -> list[bytes]:
     return [photo(number) for number in numbers]
+
+
+def start_prep(*arguments: str | Path, code: str = MAIN, **options: Any) -> subprocess.Popen[str]:
+    """Start ``bimodal-prep`` as a process of its own, which heeds Ctrl-C.
+
+    A suite that runs in the background is started with Ctrl-C ignored, and its children would inherit that.
+    """
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heed}; import sys; {code}", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes, **options)
 
 
 def file_bytes(folder: Path) -> dict[str, bytes]:

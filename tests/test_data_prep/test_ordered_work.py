@@ -15,7 +15,7 @@ import pytest
 from bimodal_cl.errors import RunStopped
 from data_prep import ordered_work
 from data_prep.ordered_work import CHUNK, CHUNKS_AHEAD, FEW, map_in_order, map_shards
-from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, write_files, write_photos
+from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, start_prep, write_files, write_photos
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,11 +142,8 @@ def test_shards_are_shared_one_by_one(forked):
 
 def test_ctrl_c_ends_all_with_one_line(tmp_path):
     """A terminal sends it to every process of the command."""
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heed}; import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
     flags = ("write", "synthetic", "--num-train", "100000", "--shard-size", "32", "--num-proc", "2")
-    command = [sys.executable, "-c", code, *flags, "--to", str(tmp_path / "to")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = start_prep(*flags, "--to", tmp_path / "to", start_new_session=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "to/.partial/content/train/00003.tar").exists() and time.monotonic() < deadline:
         assert process.poll() is None

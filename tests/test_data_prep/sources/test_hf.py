@@ -25,13 +25,6 @@ from tests.test_data_prep.raw_material import (
 )
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-
 def make_typed(rows=5):
     """Images as ``datasets`` stores them, captions in three columns, one of lists."""
     columns = {

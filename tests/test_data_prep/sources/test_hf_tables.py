@@ -3,7 +3,6 @@
 import json
 import unicodedata
 
-import datasets
 import pytest
 from datasets import load_dataset
 
@@ -11,11 +10,6 @@ from data_prep.sources.hf_tables import text_options
 from tests.test_data_prep.raw_material import photo, photos, read_folder, write_files
 
 TEXTS = ["NA", "null", "None", "nan", "N/A", "007", "1e5", "true", "2020-01-01", "a, b"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def make_table(name, texts=TEXTS, folder="pics"):

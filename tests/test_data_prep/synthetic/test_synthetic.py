@@ -28,23 +28,8 @@ SMALL = ("--num-train", "400", "--num-val", "8", "--num-retrieval", "16", "--ima
 def folder(tmp_path_factory):
     """The default retrieval and zero-shot splits, with a smaller training split."""
     to = tmp_path_factory.mktemp("synthetic") / "to"
-    assert (
-        main(
-            [
-                "write",
-                "synthetic",
-                "--to",
-                str(to),
-                "--num-train",
-                "400",
-                "--num-val",
-                "32",
-                "--images-per-concept",
-                "4",
-            ]
-        )
-        == 0
-    )
+    sizes = ("--num-train", "400", "--num-val", "32", "--images-per-concept", "4")
+    assert main(["write", "synthetic", "--to", str(to), *sizes]) == 0
     return to
 
 
