@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import main
-from tests.test_data_prep.raw_material import Samples, read_folder
+from tests.test_data_prep.raw_material import Samples, read_folder, write_photos
 
 
 @dataclass(frozen=True)
@@ -54,5 +54,18 @@ def write(prep: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcome
 
     def run(*arguments: str | int | Path, to: str = "to") -> Outcome:
         return prep("write", *arguments, "--to", tmp_path / to)
+
+    return run
+
+
+@pytest.fixture
+def write_shards(write: Callable[..., Outcome], tmp_path: Path) -> Callable[[int, int], Path]:
+    """Write shards of images img0, img1, ... with captions "a 0" and "b 0", ..."""
+
+    def run(num_images: int, shard_size: int) -> Path:
+        raw = write_photos(tmp_path / "raw", range(num_images), "a {n}\nb {n}\n")
+        done = write("folder", "--images", raw, "--shard-size", shard_size)
+        assert done.status == 0
+        return done.to
 
     return run

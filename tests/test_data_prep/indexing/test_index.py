@@ -7,14 +7,12 @@ import tarfile
 import pytest
 
 from bimodal_cl.data import Manifest
-from tests.test_data_prep.raw_material import photo, write_files, write_photos, write_tar
+from tests.test_data_prep.raw_material import photo, write_files, write_tar
 
 
 @pytest.fixture
-def written(write, tmp_path):
-    raw = write_photos(tmp_path / "raw", range(7), "a {n}\nb {n}\n")
-    assert write("folder", "--images", raw, "--shard-size", 3).status == 0
-    return tmp_path / "to"
+def written(write_shards):
+    return write_shards(7, 3)
 
 
 def test_index_equals_the_written_manifest(prep, written):

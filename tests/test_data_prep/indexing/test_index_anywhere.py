@@ -3,8 +3,6 @@
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,7 +15,7 @@ from bimodal_cl.data.storage.sources import Storage
 from bimodal_cl.errors import UserError
 from data_prep.staging import locked
 from tests.test_data.shard_server import serve
-from tests.test_data_prep.raw_material import photo, write_tar
+from tests.test_data_prep.raw_material import photo, start_prep, write_tar
 
 
 @pytest.fixture
@@ -213,10 +211,9 @@ def test_a_killed_index_is_taken_up_again(prep, tars):
     """The last shard is a command that does not end; then it is a tar."""
     waits = tars / "waits"
     waits.touch()
-    code = "import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
     pattern = f"pipe:while [ -e {waits} ]; do sleep 0.05; done"
-    words = ["index", str(tars), pattern, "--to", str(tars), "--allow-pipe", "--workers", "2"]
-    process = subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True, stderr=subprocess.DEVNULL)
+    words = ("index", tars, pattern, "--to", tars, "--allow-pipe", "--workers", "2")
+    process = start_prep(*words, start_new_session=True)
     try:
         deadline = time.monotonic() + 30
         while len(list(tars.glob("rows/[0-9]*.rows"))) < 3:

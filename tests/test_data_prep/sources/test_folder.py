@@ -3,6 +3,7 @@
 import json
 import unicodedata
 
+from bimodal_cl.data import Manifest, read_pairs
 from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files, write_photos
 
 
@@ -59,18 +60,15 @@ def test_no_folder_and_no_image(write, tmp_path):
     assert "no image (.jpg, .jpeg, .png" in error and str(tmp_path / "photos") in error
 
 
-def test_written_folders_stream(write, tmp_path):
+def test_written_folders_stream(write_shards):
     """What the writer writes, the library reads: ids, captions and pixels."""
-    from bimodal_cl.data import Manifest, read_pairs
-
-    raw = write_photos(tmp_path / "raw", range(5), "a {n}\nb {n}\n")
-    assert write("folder", "--images", raw, "--shard-size", 2).status == 0
-    manifest = Manifest.load(tmp_path / "to")
+    folder = write_shards(5, 2)
+    manifest = Manifest.load(folder)
     assert [shard.num_images for shard in manifest.shards] == [2, 2, 1] and manifest.captions == "lines"
-    pairs = read_pairs(tmp_path / "to", range(5))
+    pairs = read_pairs(folder, range(5))
     assert [pairs[n].captions for n in range(5)] == [[f"a {n}", f"b {n}"] for n in range(5)]
     assert [pairs[n].first_text_id for n in range(5)] == [0, 2, 4, 6, 8]
-    assert json.loads((tmp_path / "to" / "manifest.json").read_text())["num_texts"] == 10
+    assert json.loads((folder / "manifest.json").read_text())["num_texts"] == 10
 
 
 def test_texts_whose_names_spell_accented_letters_otherwise(write, tmp_path):

@@ -15,16 +15,13 @@ from tests.test_data_prep.raw_material import (
     photo,
     read_folder,
     read_tar,
-    write_photos,
     write_tar,
 )
 
 
 @pytest.fixture
-def shards(write, tmp_path):
-    raw = write_photos(tmp_path / "raw", range(8), "a {n}\nb {n}\n")
-    assert write("folder", "--images", raw, "--shard-size", 2).status == 0
-    return tmp_path / "to"
+def shards(write_shards):
+    return write_shards(8, 2)
 
 
 def replace_members(tar, edit):
