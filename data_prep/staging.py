@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from bimodal_cl.data.shards.manifest import MANIFEST_NAME
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.text_files import read_text
 
@@ -24,7 +25,6 @@ except ImportError:  # Windows has no such lock: users must not start two runs o
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial"
-MANIFEST = "manifest.json"
 OWN_SHARD = re.compile(r"[0-9]{5,}\.tar")  # the writer's names; a killed run can leave such shards without a manifest
 
 
@@ -68,13 +68,13 @@ def refuse_occupied(target: Path, splits: Sequence[str]) -> None:
     """Raise ``UserError`` if a split has a manifest, or tars that this command may not have written."""
     for split in splits:
         folder = target / split
-        if (folder / MANIFEST).exists():
-            raise UserError(f"{folder} is finished (it has a {MANIFEST}); give --overwrite to replace it")
+        if (folder / MANIFEST_NAME).exists():
+            raise UserError(f"{folder} is finished (it has a {MANIFEST_NAME}); give --overwrite to replace it")
         tars = sorted(path.name for path in folder.glob("*.tar"))
         if tars:
             raise UserError(
-                f"{folder} holds {len(tars):,} tars without a {MANIFEST} ({tars[0]}, ...); choose another folder, or "
-                "give --overwrite to replace those named like 00000.tar"
+                f"{folder} holds {len(tars):,} tars without a {MANIFEST_NAME} ({tars[0]}, ...); choose another folder, "
+                "or give --overwrite to replace those named like 00000.tar"
             )
 
 
@@ -83,12 +83,12 @@ def _publish(content: Path, target: Path, splits: Sequence[str]) -> None:
     for split in splits:
         folder = target / split
         old_shards = _listed_shards(folder)
-        (folder / MANIFEST).unlink(missing_ok=True)
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
         kept = {path.name for path in files if path.parent == content / split}
         for old in folder.glob("*.tar"):
             if old.name not in kept and (old.name in old_shards or OWN_SHARD.fullmatch(old.name)):
                 old.unlink()
-    for path in sorted(files, key=lambda path: path.name == MANIFEST):
+    for path in sorted(files, key=lambda path: path.name == MANIFEST_NAME):
         place = target / path.relative_to(content)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
@@ -96,7 +96,7 @@ def _publish(content: Path, target: Path, splits: Sequence[str]) -> None:
 
 def _listed_shards(folder: Path) -> set[str]:
     try:
-        return {str(shard["name"]) for shard in json.loads(read_text(folder / MANIFEST))["shards"]}
+        return {str(shard["name"]) for shard in json.loads(read_text(folder / MANIFEST_NAME))["shards"]}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
 

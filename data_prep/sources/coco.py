@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_folder
-from ..items import BadItem, Item, SourcePlan, Split
+from ..items import BadItem, Item, SourcePlan
 from .annotation_file import CAPTIONS, load_annotations, locate_image
-from .repeated_images import join_files
+from .repeated_images import make_split
 
 SUMMARY = "COCO's own captions_*.json and the folder of its images: shards in TO itself"
 
@@ -35,9 +34,8 @@ def read(args: argparse.Namespace) -> SourcePlan:
     images, bad = _list_images(content["images"], args.json.name)
     captions: dict[str, list[str]] = {image_id: [] for image_id in images}
     bad += _collect_captions(content["annotations"], captions, args.json.name)
-    joined: Counter[str] = Counter()
-    items = join_files(chain(bad, _items(args.json.name, files, images, captions)), joined)
-    return SourcePlan([Split("", items, len(bad) + len(images), joined=joined)])
+    items: Iterator[Item | BadItem] = chain(bad, _items(args.json.name, files, images, captions))
+    return SourcePlan([make_split("", items, len(bad) + len(images))])
 
 
 def _items(file: str, files: FileFinder, images: dict[str, str], captions: dict[str, list[str]]) -> Iterator[Item]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import URLS, names_urls
 from ..tables.split_column import SPLIT_COLUMN, group_by_split, has_split_column
 from .hf_tables import find_tables, pick_rows, plan_tables, require_named_splits, text_options
-from .repeated_images import join_rows
+from .repeated_images import join_rows, make_split
 
 SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
 BUILDER_OF = {
@@ -200,8 +199,7 @@ def _plan_split(
     if isinstance(features[image_column], Image):
         dataset = dataset.cast_column(image_column, Image(decode=False))
     items = _items(_rows(dataset, args.dataset), where, image_column, caption_columns, folder)
-    joined: Counter[str] = Counter()
-    return Split(name, join_rows(items, joined), getattr(dataset, "num_rows", None), joined=joined)
+    return make_split(name, items, getattr(dataset, "num_rows", None), join_rows)
 
 
 def find_columns(args: argparse.Namespace, features: Mapping[str, Any]) -> tuple[str, list[str]]:

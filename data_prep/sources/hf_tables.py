@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,7 +21,7 @@ from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import TableOptions
 from ..tables.pairs import make_item, read_pairs
 from ..tables.split_column import group_by_split
-from .repeated_images import join_files
+from .repeated_images import make_split
 
 _Row: TypeAlias = tuple[Item | BadItem, str | None]  # and its split, None if no column names it
 METADATA = "metadata.csv"  # the table of a folder of images
@@ -136,18 +135,14 @@ def _plan(args: argparse.Namespace, name: str, above: str, rows: list[_Row]) -> 
     known = [number for number, (_, split) in enumerate(rows) if split is not None]
     parts = group_by_split(args.dataset, [rows[number][1] for number in known])
     if len(parts) < 2:
-        return [_join(name, [item for item, _ in rows])]
+        return [make_split(name, [item for item, _ in rows], len(rows))]
     bad: list[Item | BadItem] = [item for item, split in rows if split is None]
     splits = []
     for part, numbers in parts.items():
-        splits.append(_join(f"{above}/{part}" if above else part, [*bad, *(rows[known[n]][0] for n in numbers)]))
+        items = [*bad, *(rows[known[n]][0] for n in numbers)]
+        splits.append(make_split(f"{above}/{part}" if above else part, items, len(items)))
         bad = []
     return splits
-
-
-def _join(name: str, items: list[Item | BadItem]) -> Split:
-    joined: Counter[str] = Counter()
-    return Split(name, join_files(items, joined), len(items), joined=joined)
 
 
 def _read(args: argparse.Namespace, split: str, paths: Sequence[Path]) -> list[_Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ from bimodal_cl.errors import UserError, did_you_mean
 
 from ..file_names import FileFinder, compose
 from ..input_paths import require_folder
-from ..items import BadItem, Item, SourcePlan, Split
+from ..items import BadItem, Item, SourcePlan
 from ..tables.split_column import SPLIT_OF
 from .annotation_file import KARPATHY, load_annotations, locate_image
-from .repeated_images import join_files
+from .repeated_images import make_split
 
 SUMMARY = "Karpathy's JSON and an image folder (COCO, Flickr8k, Flickr30k): TO/train, TO/val, TO/test"
 
@@ -46,12 +45,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
         if args.split not in by_split:
             raise UserError(f"{args.json} has no image of split '{args.split}'{did_you_mean(args.split, wanted)}")
         wanted = [args.split]
-    return SourcePlan([_plan_split(name, by_split[name], args) for name in wanted])
-
-
-def _plan_split(name: str, records: list[dict[str, Any]], args: argparse.Namespace) -> Split:
-    joined: Counter[str] = Counter()
-    return Split(name, join_files(_items(records, args), joined), len(records), joined=joined)
+    return SourcePlan([make_split(name, _items(by_split[name], args), len(by_split[name])) for name in wanted])
 
 
 def _items(records: list[dict[str, Any]], args: argparse.Namespace) -> Iterator[Item | BadItem]:

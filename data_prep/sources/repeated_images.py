@@ -12,9 +12,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
-from ..items import BadItem, Item
+from ..items import BadItem, Item, Split
 
+Join: TypeAlias = Callable[[Iterable[Item | BadItem], Counter[str]], Iterator[Item | BadItem]]
 JOINED = "rows joined with an earlier row of the same image"
 
 
@@ -62,6 +64,19 @@ def join_rows(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator
 def join_files(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator[Item | BadItem]:
     """Join all items of the same file, adjacent or not. Arguments and order are those of :func:`join_neighbours`."""
     return join_by(lambda item: item.image if isinstance(item.image, Path) else None, items, counts)
+
+
+def make_split(name: str, items: Iterable[Item | BadItem], total: int | None, join: Join = join_files) -> Split:
+    """Return a split of joined items, which counts the joined rows.
+
+    Args:
+        name: folder of the split.
+        items: the items before they are joined.
+        total: their number; None if unknown.
+        join: one of the functions above.
+    """
+    joined: Counter[str] = Counter()
+    return Split(name, join(items, joined), total, joined=joined)
 
 
 def join_by(

@@ -121,5 +121,6 @@ def test_captions_are_text(karpathy):
 
     done = karpathy(["train"] * 4, spoil, captions=1, mark="\ufeff")
     assert done.samples("train").captions == [["None"]]
-    for line in ("1.jpg: a sentence without", "2.jpg: a sentence without", "3.jpg: 'sentences' is not a list"):
+    raw = "a sentence without 'raw'"
+    for line in (f"1.jpg: {raw}", f"2.jpg: {raw}", "3.jpg: 'sentences' is not a list"):
         assert f"skipped {line}" in done.err
