@@ -41,7 +41,7 @@ def build_parser() -> Parser:
     write = commands.add_parser("write", help="a source -> shards and manifest", description="Write shards.")
     sources = write.add_subparsers(dest="source", metavar="SOURCE", required=True)
     for name, source in SOURCES.items():
-        sub = sources.add_parser(name, help=source.summary, description=f"Write shards from: {source.summary}.")
+        sub = sources.add_parser(name, help=source.SUMMARY, description=f"Write shards from: {source.SUMMARY}.")
         source.add_arguments(sub)
         _add_write_arguments(sub)
     index_command.add_arguments(commands.add_parser("index", help="manifest for tars that somebody else wrote"))

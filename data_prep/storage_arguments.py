@@ -1,4 +1,4 @@
-"""The flags that say how shards that are not files here are reached."""
+"""Define the flags for remote shards, and build the storage that they describe."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ if TYPE_CHECKING:
 def add_storage_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``--allow-pipe``, ``--cache-dir`` and ``--cache-gb``."""
     parser.add_argument(
-        "--allow-pipe", action="store_true", help="run the commands of pipe: locations, whose output is the shard"
+        "--allow-pipe", action="store_true", help="run the commands of pipe:COMMAND locations, whose output is a shard"
     )
     parser.add_argument(
-        "--cache-dir", type=Path, default=None, metavar="DIR", help="for remote shards; None: below ~/.cache"
+        "--cache-dir",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="cache of remote shards; None: a folder below ~/.cache",
     )
-    parser.add_argument("--cache-gb", type=float, default=16.0, metavar="GB", help="limit of that folder, in GiB")
+    parser.add_argument("--cache-gb", type=float, default=16.0, metavar="GB", help="size limit of the cache, in GiB")
 
 
 def build_storage(args: argparse.Namespace) -> Storage:
     """Build the storage that these flags describe.
 
     Raises:
-        UserError: the limit is negative or not a number.
+        UserError: the size limit is negative or not a number.
     """
     from bimodal_cl.data.storage.sources import Storage
 
