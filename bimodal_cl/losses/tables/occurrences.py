@@ -73,6 +73,11 @@ class Occurrences:
         assert self._table is not None
         return self._to_anchors(self._table.look_up(column, self._groups.asked_ids))
 
+    def look_up(self, column: str) -> Float[Tensor, "ids 1"]:
+        """Return a column of the table for :attr:`ids`, whose rows this process keeps."""
+        assert self._table is not None
+        return self._table.look_up(column, self.ids)
+
     @property
     def ids(self) -> Int[Tensor, " ids"]:
         """The distinct ids that take part and whose rows this process keeps, ascending."""

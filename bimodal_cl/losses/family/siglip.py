@@ -1,0 +1,67 @@
+"""SigLIP: every pair of an image and a text is a question of its own, matching or not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from jaxtyping import Float
+from pydantic import Field, model_validator
+
+from bimodal_cl.losses.rules.base import Anchors, Learned, LossSettings, Negatives, Tensor
+from bimodal_cl.losses.rules.learned_tau import TauInit, TauMin, compute_learned_tau, learn_tau, require_below
+from bimodal_cl.settings import NotTruth
+
+
+class SigLIP(LossSettings):
+    """Sigmoid loss (Zhai et al., ICCV 2023, arXiv 2303.15343) over the global batch.
+
+        l_ij = s_ij / tau + bias
+        L    = 1/B * sum_i ( softplus(-l_ii) + sum_{j in N_i} softplus(l_ij) )
+
+    Without repeats in the batch this is open_clip's ``SigLipLoss``, on one process and, averaged over ranks, on many.
+    open_clip's loss cannot leave pairs out, hence the computation in :mod:`bimodal_cl.losses.pairwise.sigmoid`: with
+    ``mask_repeats`` the pairs that share an image or a caption are neither matching nor not matching and take no part.
+    A positive takes part in any case, also where nothing in the batch is its negative.
+
+    Two numbers are learned, both with a gradient already averaged over ranks: ``logit_scale``, which is
+    ``log(1/tau)``, and ``logit_bias``. The initial values are open_clip's; the bias makes the many pairs that do not
+    match a small loss at first.
+
+    Raises:
+        ValueError: ``tau_min`` exceeds ``tau_init``, or a value is out of range.
+    """
+
+    name: Literal["siglip"]
+    tau_init: TauInit = 0.1
+    tau_min: TauMin = 0.01
+    bias_init: Annotated[float, Field(ge=-1e4, le=1e4), NotTruth] = Field(
+        -10.0, description="initial bias of the logits"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> SigLIP:
+        require_below(self.tau_min, self.tau_init)
+        return self
+
+    def learned(self) -> dict[str, Learned]:
+        """Return ``logit_scale`` and ``logit_bias``."""
+        return {**learn_tau(self.tau_init, self.tau_min), "logit_bias": Learned(self.bias_init)}
+
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
+        """Return the one learned temperature for all."""
+        return compute_learned_tau(anchors).expand_as(anchors.alignment)
+
+    def feature_loss(
+        self,
+        image_features: Float[Tensor, "batch dim"],
+        text_features: Float[Tensor, "batch dim"],
+        image: Anchors,
+        text: Anchors,
+        negatives: Negatives,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+        """Return the mean over this process's images of their pairs' losses."""
+        from bimodal_cl.losses.pairwise.sigmoid import SigmoidFunction
+
+        scale, bias = 1 / compute_learned_tau(image), image.learned["logit_bias"]
+        loss = SigmoidFunction.apply(image_features, text_features, scale, bias, negatives, self.tile_size)
+        return loss, image_features, text_features
