@@ -27,7 +27,7 @@ def build_loss(
             number belongs), or a missing table size.
         ValueError: a value out of range, or one that another hyperparameter leaves without effect.
     """
-    settings = read_settings(name, hyperparameters)
+    settings = read_settings(name, **hyperparameters)
     sizes = {"num_images": num_images, "num_texts": num_texts}
     missing = [key for key, size in sizes.items() if size is None]
     if missing and settings.table_columns():

@@ -22,7 +22,7 @@ _BOUNDS = ("ge", "gt", "le", "lt")
 _TYPES = {float: "a number", int: "a whole number", bool: "True or False", types.NoneType: "None"}
 
 
-def read_settings(name: str, hyperparameters: Mapping[str, Any]) -> LossSettings:
+def read_settings(name: str, **hyperparameters: Any) -> LossSettings:
     """Check a loss's hyperparameters, without converting text to numbers.
 
     Args:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from bimodal_cl.losses.rules.tau_descent import Adam, StepSize
 
+from bimodal_cl.losses.rules.tau_descent import Adam, StepSize
 from tests.reference.odds import compute_mean_excess, compute_odds
 from tests.test_losses.agreement import build_double, take_step
 from tests.test_losses.pair_batches import PairBatch, unit
