@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from bimodal_cl.losses import build_loss
+from bimodal_cl.losses import LOSSES, build_loss
 
 GLOBAL_BATCH_SIZE = 64
 NUM_STEPS = 3
@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rgcl_g": ("rgcl_g", {"rho": 2.0, "tau_init": 0.1}),
     "rgcl_g-tiled": ("rgcl_g", {"rho_fraction": 0.5, "tau_init": 0.1, "gamma": 0.5, "tile_size": 7}),
 }
+CASES |= {name: (name, {}) for name in LOSSES if name not in {name for name, _ in CASES.values()}}  # of a new loss
 
 
 def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

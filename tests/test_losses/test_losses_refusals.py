@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -256,8 +257,21 @@ def test_progress_outside_the_training(progress: float) -> None:
         build_loss("clip").set_progress(progress)
 
 
-def test_every_name_is_covered() -> None:
-    assert {name for name, _, _ in OUT_OF_RANGE} >= set(LOSSES)
+def list_bounds() -> list[tuple[str, str, float]]:
+    """Of every loss, every field with a bound and a value just beyond it."""
+    found = []
+    for name, settings in LOSS_SETTINGS.items():
+        for key, schema in settings.model_json_schema()["properties"].items():
+            for choice in [schema, *schema.get("anyOf", [])]:
+                beyond = {"minimum": -1, "exclusiveMinimum": 0, "maximum": 1, "exclusiveMaximum": 0}
+                found += [(name, key, choice[bound] + step) for bound, step in beyond.items() if bound in choice]
+    return found
+
+
+@pytest.mark.parametrize(("name", "key", "value"), list_bounds())
+def test_every_bound_is_held(name: str, key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{key}={re.escape(repr(value))} must be a (whole )?number in [\[(]"):
+        build_loss(name, num_images=4, num_texts=4, **{key: value})
 
 
 @pytest.mark.parametrize("name", LOSSES)
