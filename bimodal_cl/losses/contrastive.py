@@ -140,7 +140,7 @@ class ContrastiveLoss(nn.Module):
             image = self._make_anchors("image", image_ids.long(), alignment, negatives)
             text = self._make_anchors("text", text_ids.long(), alignment, negatives)
             tau_image, tau_text = settings.temperature(image), settings.temperature(text)
-            local, images, texts = settings.feature_loss(images, texts, image, text, negatives)
+            local, images, texts = settings.feature_loss(images, texts, image, negatives)
             steps: dict[str, AnchorStep] = {}
             if isinstance(settings, MarginSettings):
                 margins_image, margins_text = compute_margins(

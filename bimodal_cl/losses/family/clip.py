@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
-from pydantic import model_validator
-
-from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, Learned, MarginSettings, Tensor
-from bimodal_cl.losses.rules.learned_tau import TauInit, TauMin, compute_learned_tau, learn_tau, require_below
+from bimodal_cl.losses.rules.base import AnchorStep, Direction, MarginSettings
+from bimodal_cl.losses.rules.learned_tau import LearnedTau, TauInit, TauMin
 
 
-class CLIP(MarginSettings):
+class CLIP(LearnedTau, MarginSettings):
     """Symmetric cross-entropy over the global batch (Radford et al. 2021, figure 3).
 
         L_i = softplus(z_i),   dL_i/dz_i = sigmoid(z_i) = 1 - P(positive)
@@ -30,19 +27,6 @@ class CLIP(MarginSettings):
     name: Literal["clip"]
     tau_init: TauInit = 0.07
     tau_min: TauMin = 0.01
-
-    @model_validator(mode="after")
-    def _check(self) -> CLIP:
-        require_below(self.tau_min, self.tau_init)
-        return self
-
-    def learned(self) -> dict[str, Learned]:
-        """Return ``logit_scale``."""
-        return learn_tau(self.tau_init, self.tau_min)
-
-    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
-        """Return the one learned temperature for all."""
-        return compute_learned_tau(anchors).expand_as(anchors.alignment)
 
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Return ``softplus(z_i)``."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jaxtyping import Float
 from pydantic import Field, model_validator
 
 from bimodal_cl.losses.family.clip import CLIP
-from bimodal_cl.losses.rules.base import Anchors, Negatives, Tensor
+from bimodal_cl.losses.rules.base import Anchors, FeatureLoss, Features, Negatives
 from bimodal_cl.settings import NotNegative
 
 
@@ -40,17 +39,8 @@ class CyCLIP(CLIP):
             raise ValueError("lambda_in_modal=0 and lambda_cross_modal=0 leave the loss 'clip': choose that")
         return self
 
-    def feature_loss(
-        self,
-        image_features: Float[Tensor, "batch dim"],
-        text_features: Float[Tensor, "batch dim"],
-        image: Anchors,
-        text: Anchors,
-        negatives: Negatives,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+    def feature_loss(self, images: Features, texts: Features, anchors: Anchors, negatives: Negatives) -> FeatureLoss:
         """Return the two weighted terms, and the features for the cross-entropy."""
         from bimodal_cl.losses.pairwise.cyclic import CyclicFunction
 
-        weights = self.lambda_in_modal, self.lambda_cross_modal
-        loss, image_features, text_features = CyclicFunction.apply(image_features, text_features, *weights)
-        return loss, image_features, text_features
+        return CyclicFunction.apply(images, texts, self.lambda_in_modal, self.lambda_cross_modal)

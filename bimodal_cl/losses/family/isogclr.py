@@ -8,16 +8,16 @@ from typing import Literal
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
-from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, TableSettings, Tensor, refuse_unused
-from bimodal_cl.losses.rules.moving_average import COLUMNS, Gamma, GammaSchedule, MovingAverage, estimate_loss
-from bimodal_cl.losses.rules.radius import KLRadius, Rho, RhoFraction, require_one_radius
+from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, Tensor, refuse_unused
+from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, estimate_loss
+from bimodal_cl.losses.rules.radius import KLRadius, Rho, RhoFraction
 from bimodal_cl.losses.rules.tau_descent import Adam, Momentum, StepSize
 from bimodal_cl.settings import BelowOne, NotNegative, Positive, Weight
 
 MAX_TAU_GRADIENT = 5.0
 
 
-class ISogCLR(TableSettings):
+class ISogCLR(KLRadius):
     """iSogCLR (Qiu et al., ICML 2023, algorithm 1) over image-text pairs: every anchor learns its own temperature.
 
     Loss of anchor i: ``tau_i * log u_i + tau_i * rho``; weight of its margin's gradient: ``tau_i * g_i / u_i``. The
@@ -69,7 +69,6 @@ class ISogCLR(TableSettings):
             raise ValueError(
                 f"tau_init={self.tau_init} must be between tau_min={self.tau_min} and tau_max={self.tau_max}"
             )
-        require_one_radius(self, self.rho, self.rho_fraction)
         if self.tau_optimizer == "adam":
             refuse_unused(self, "tau_optimizer='adam' (whose weights are adam_beta1, adam_beta2)", "beta")
         else:
@@ -81,16 +80,6 @@ class ISogCLR(TableSettings):
         if self.eta_schedule == "cosine":
             refuse_unused(self, "eta_schedule='cosine'", "eta_decay")
         return self
-
-    @property
-    def average(self) -> MovingAverage:
-        """The moving average of the mean odds."""
-        return MovingAverage(self.gamma, self.gamma_schedule)
-
-    @property
-    def radius(self) -> KLRadius:
-        """The KL radius."""
-        return KLRadius(self.rho, self.rho_fraction)
 
     @property
     def step_size(self) -> StepSize:
@@ -106,7 +95,7 @@ class ISogCLR(TableSettings):
 
     def concerns(self) -> Iterator[str]:
         """Say which settings have no effect."""
-        yield from self.average.concerns()
+        yield from super().concerns()
         if self.tau_min == self.tau_max:
             yield (
                 f"tau_min=tau_max={self.tau_min}: no temperature can move, so eta, rho and beta have no effect on "
@@ -114,17 +103,13 @@ class ISogCLR(TableSettings):
             )
         yield from self.step_size.concerns()
 
-    def concerns_of_batch(self, num_negatives: int) -> Iterator[str]:
-        """Say that so many negatives cannot show the radius."""
-        return self.radius.concerns_of_batch(num_negatives)
-
     def scheduled(self) -> tuple[str, ...]:
         """Return those of ``gamma`` and ``eta`` that have a schedule."""
-        return self.average.scheduled + self.step_size.scheduled
+        return super().scheduled() + self.step_size.scheduled
 
     def table_columns(self) -> dict[str, float]:
         """Return ``log_u``, ``tau`` and what the optimizer of the temperatures remembers."""
-        return {**COLUMNS, "tau": self.tau_init, **self.descent.columns}
+        return {**super().table_columns(), "tau": self.tau_init, **self.descent.columns}
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Return the anchors' own temperatures, as they are before this step's update."""
@@ -133,10 +118,10 @@ class ISogCLR(TableSettings):
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Return ``tau_i * (log u_i + rho)`` and the new ``log_u``, ``tau`` and averages of its gradient."""
         occurrences, columns = direction.occurrences, direction.columns
-        log_u = self.average.update(direction)
+        log_u = self.update_log_u(direction)
         log_u_of_anchor = occurrences.to_local(log_u, missing=0.0)
         losses, ratio = estimate_loss(direction, log_u_of_anchor)
-        rho = self.radius.of(direction.margins.num_negatives)
+        rho = self.radius_of(direction.margins.num_negatives)
         gradient = occurrences.mean(log_u_of_anchor + rho - ratio * direction.margins.tau_slope)
         step, averages = self.descent(gradient.clamp(-MAX_TAU_GRADIENT, MAX_TAU_GRADIENT), columns)
         tau = (columns["tau"] - self.step_size.at(direction.progress) * step).clamp(self.tau_min, self.tau_max)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
-from jaxtyping import Float
-from pydantic import model_validator
-
-from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, Learned, TableSettings, Tensor
-from bimodal_cl.losses.rules.learned_tau import TauInit, TauMin, compute_learned_tau, learn_tau, require_below
-from bimodal_cl.losses.rules.moving_average import COLUMNS, Gamma, GammaSchedule, MovingAverage, estimate_loss
-from bimodal_cl.losses.rules.radius import KLRadius, Rho, RhoFraction, require_one_radius
+from bimodal_cl.losses.rules.base import AnchorStep, Direction
+from bimodal_cl.losses.rules.learned_tau import LearnedTau, TauInit, TauMin
+from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, estimate_loss
+from bimodal_cl.losses.rules.radius import KLRadius, Rho, RhoFraction
 
 
-class RGCLGlobal(TableSettings):
+class RGCLGlobal(LearnedTau, KLRadius):
     """Robust global contrastive loss with one temperature (FastCLIP-v3, arXiv 2407.01445).
 
         L = tau * (mean_i log u_i + mean_i log u'_i) / 2 + tau * rho
@@ -45,48 +41,8 @@ class RGCLGlobal(TableSettings):
     rho: Rho = 6.5
     rho_fraction: RhoFraction = None
 
-    @model_validator(mode="after")
-    def _check(self) -> RGCLGlobal:
-        require_below(self.tau_min, self.tau_init)
-        require_one_radius(self, self.rho, self.rho_fraction)
-        return self
-
-    @property
-    def average(self) -> MovingAverage:
-        """The moving average of the mean odds."""
-        return MovingAverage(self.gamma, self.gamma_schedule)
-
-    @property
-    def radius(self) -> KLRadius:
-        """The KL radius."""
-        return KLRadius(self.rho, self.rho_fraction)
-
-    def concerns(self) -> Iterator[str]:
-        """Say that a schedule has no effect."""
-        return self.average.concerns()
-
-    def concerns_of_batch(self, num_negatives: int) -> Iterator[str]:
-        """Say that so many negatives cannot show the radius."""
-        return self.radius.concerns_of_batch(num_negatives)
-
-    def scheduled(self) -> tuple[str, ...]:
-        """Return ``gamma`` if it has a schedule."""
-        return self.average.scheduled
-
-    def learned(self) -> dict[str, Learned]:
-        """Return ``logit_scale``."""
-        return learn_tau(self.tau_init, self.tau_min)
-
-    def table_columns(self) -> dict[str, float]:
-        """Return ``log_u``."""
-        return COLUMNS
-
-    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
-        """Return the one learned temperature for all."""
-        return compute_learned_tau(anchors).expand_as(anchors.alignment)
-
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Return ``tau * (log u_i + rho)`` and the new ``log_u``."""
-        log_u = self.average.update(direction)
+        log_u = self.update_log_u(direction)
         losses, _ = estimate_loss(direction, direction.occurrences.to_local(log_u, missing=0.0))
-        return AnchorStep(losses + direction.tau * self.radius.of(direction.margins.num_negatives), {"log_u": log_u})
+        return AnchorStep(losses + direction.tau * self.radius_of(direction.margins.num_negatives), {"log_u": log_u})

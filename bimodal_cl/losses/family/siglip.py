@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from bimodal_cl.losses.rules.base import Anchors, Learned, LossSettings, Negatives, Tensor
-from bimodal_cl.losses.rules.learned_tau import TauInit, TauMin, compute_learned_tau, learn_tau, require_below
+from bimodal_cl.losses.rules.base import Anchors, FeatureLoss, Features, Learned, Negatives
+from bimodal_cl.losses.rules.learned_tau import LearnedTau, TauInit, TauMin, compute_learned_tau
 from bimodal_cl.settings import NotTruth
 
 
-class SigLIP(LossSettings):
+class SigLIP(LearnedTau):
     """Sigmoid loss (Zhai et al., ICCV 2023, arXiv 2303.15343) over the global batch.
 
         l_ij = s_ij / tau + bias
@@ -38,30 +37,13 @@ class SigLIP(LossSettings):
         -10.0, description="initial bias of the logits"
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> SigLIP:
-        require_below(self.tau_min, self.tau_init)
-        return self
-
     def learned(self) -> dict[str, Learned]:
         """Return ``logit_scale`` and ``logit_bias``."""
-        return {**learn_tau(self.tau_init, self.tau_min), "logit_bias": Learned(self.bias_init)}
+        return {**super().learned(), "logit_bias": Learned(self.bias_init)}
 
-    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
-        """Return the one learned temperature for all."""
-        return compute_learned_tau(anchors).expand_as(anchors.alignment)
-
-    def feature_loss(
-        self,
-        image_features: Float[Tensor, "batch dim"],
-        text_features: Float[Tensor, "batch dim"],
-        image: Anchors,
-        text: Anchors,
-        negatives: Negatives,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+    def feature_loss(self, images: Features, texts: Features, anchors: Anchors, negatives: Negatives) -> FeatureLoss:
         """Return the mean over this process's images of their pairs' losses."""
         from bimodal_cl.losses.pairwise.sigmoid import SigmoidFunction
 
-        scale, bias = 1 / compute_learned_tau(image), image.learned["logit_bias"]
-        loss = SigmoidFunction.apply(image_features, text_features, scale, bias, negatives, self.tile_size)
-        return loss, image_features, text_features
+        scale, bias = 1 / compute_learned_tau(anchors), anchors.learned["logit_bias"]
+        return SigmoidFunction.apply(images, texts, scale, bias, negatives, self.tile_size), images, texts

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
 
-from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, TableSettings, Tensor
-from bimodal_cl.losses.rules.moving_average import COLUMNS, Gamma, GammaSchedule, MovingAverage, estimate_loss
+from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, Tensor
+from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, MovingAverage, estimate_loss
 from bimodal_cl.settings import Positive
 
 
-class SogCLR(TableSettings):
+class SogCLR(MovingAverage):
     """SogCLR (Yuan et al., ICML 2022) over image-text pairs: a fixed temperature, no large batch needed.
 
     Loss of anchor i: ``tau * log u_i``; weight of its margin's gradient: ``tau * g_i / u_i``, not differentiated, with
@@ -26,29 +25,12 @@ class SogCLR(TableSettings):
     gamma: Gamma = 0.8
     gamma_schedule: GammaSchedule = "constant"
 
-    @property
-    def average(self) -> MovingAverage:
-        """The moving average of the mean odds."""
-        return MovingAverage(self.gamma, self.gamma_schedule)
-
-    def concerns(self) -> Iterator[str]:
-        """Say that a schedule has no effect."""
-        return self.average.concerns()
-
-    def scheduled(self) -> tuple[str, ...]:
-        """Return ``gamma`` if it has a schedule."""
-        return self.average.scheduled
-
-    def table_columns(self) -> dict[str, float]:
-        """Return ``log_u``."""
-        return COLUMNS
-
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Return the fixed temperature for all."""
         return anchors.alignment.new_full(anchors.alignment.shape, self.tau)
 
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Return ``tau * log u_i`` and the new ``log_u``."""
-        log_u = self.average.update(direction)
+        log_u = self.update_log_u(direction)
         losses, _ = estimate_loss(direction, direction.occurrences.to_local(log_u, missing=0.0))
         return AnchorStep(losses, {"log_u": log_u})

@@ -27,6 +27,8 @@ else:
 
 Modality = Literal["image", "text"]
 Columns = Mapping[str, Float[Tensor, "ids 1"]]
+Features = Float[Tensor, "batch dim"]
+FeatureLoss = tuple[Float[Tensor, ""] | None, Features, Features]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,20 +148,18 @@ class LossSettings(Section):
         """
         return columns.get("tau")
 
-    def feature_loss(
-        self,
-        image_features: Float[Tensor, "batch dim"],
-        text_features: Float[Tensor, "batch dim"],
-        image: Anchors,
-        text: Anchors,
-        negatives: Negatives,
-    ) -> tuple[Float[Tensor, ""] | None, Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+    def feature_loss(self, images: Features, texts: Features, anchors: Anchors, negatives: Negatives) -> FeatureLoss:
         """Return a loss of the features themselves, and the features that the margins are computed from.
 
         Its mean over the ranks is the loss; its gradient on a rank is that of the sum of all ranks' losses. It is added
         to the loss of the margins. None: there is none.
+
+        Args:
+            images: unit-norm features of this process's images; so are ``texts`` of its texts.
+            anchors: of the images; the learned numbers are in it.
+            negatives: which pairs of the global batch are negatives.
         """
-        return None, image_features, text_features
+        return None, images, texts
 
 
 class MarginSettings(LossSettings):

@@ -6,33 +6,44 @@ The parameter is ``logit_scale = log(1 / tau)``: a step of the optimizer changes
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from bimodal_cl.losses.rules.base import Anchors, Learned, Tensor
+from bimodal_cl.losses.rules.base import Anchors, Learned, LossSettings, Tensor
 from bimodal_cl.settings import Positive
 
 TauInit = Annotated[Positive, Field(description="initial temperature")]
 TauMin = Annotated[Positive, Field(description="the temperature stays above it")]
 
 
-def require_below(tau_min: float, tau_init: float) -> None:
-    """Refuse a lower bound above the initial temperature.
+class LearnedTau(LossSettings):
+    """Base of the losses with one learned temperature; a loss declares ``tau_init`` and ``tau_min``.
 
     Raises:
-        ValueError: with both values.
+        ValueError: ``tau_min`` exceeds ``tau_init``.
     """
-    if tau_min > tau_init:
-        raise ValueError(f"tau_min={tau_min} must not exceed tau_init={tau_init}")
 
+    if TYPE_CHECKING:  # declared by each loss, with its own defaults, among its fields
+        tau_init: float
+        tau_min: float
 
-def learn_tau(tau_init: float, tau_min: float) -> dict[str, Learned]:
-    """Return the parameter ``logit_scale``, held to the temperatures above ``tau_min``."""
-    return {"logit_scale": Learned(-math.log(tau_init), largest=-math.log(tau_min))}
+    @model_validator(mode="after")
+    def _check_bound(self) -> LearnedTau:
+        if self.tau_min > self.tau_init:
+            raise ValueError(f"tau_min={self.tau_min} must not exceed tau_init={self.tau_init}")
+        return self
+
+    def learned(self) -> dict[str, Learned]:
+        """Return ``logit_scale``, held to the temperatures above ``tau_min``."""
+        return {"logit_scale": Learned(-math.log(self.tau_init), largest=-math.log(self.tau_min))}
+
+    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
+        """Return the one learned temperature for all."""
+        return compute_learned_tau(anchors).expand_as(anchors.alignment)
 
 
 def compute_learned_tau(anchors: Anchors) -> Float[Tensor, ""]:
-    """Return the temperature of all anchors."""
+    """Return the temperature of all anchors as a scalar."""
     return (-anchors.learned["logit_scale"]).exp()

@@ -9,59 +9,57 @@ epsilon, no clamp.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from jaxtyping import Float
 from pydantic import Field
 
-from bimodal_cl.losses.rules.base import Direction, Tensor
+from bimodal_cl.losses.rules.base import Direction, TableSettings, Tensor
 from bimodal_cl.settings import Weight
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
-COLUMNS = {"log_u": UNVISITED}
 
 Gamma = Annotated[Weight, Field(description="weight of the new value in u")]
-GammaSchedule = Annotated[
-    Literal["constant", "cosine"], Field(description="cosine: from 1 to gamma by half time")
-]  # FastCLIP, arXiv 2407.01445
+GammaSchedule = Annotated[Literal["constant", "cosine"], Field(description="cosine: from 1 to gamma by half time")]
 
 
-@dataclasses.dataclass(frozen=True)
-class MovingAverage:
-    """The weight of the new value and its schedule.
+class MovingAverage(TableSettings):
+    """Base of the losses that keep ``log_u``; a loss declares ``gamma`` and ``gamma_schedule``.
 
-    Attributes:
-        gamma: weight of the **new** value, in (0, 1].
-        schedule: ``"constant"``, or ``"cosine"`` from 1 to gamma over the first half of the training.
+    ``gamma`` is the weight of the **new** value. With ``gamma_schedule="cosine"`` it falls from 1 to ``gamma`` over the
+    first half of the training (FastCLIP, arXiv 2407.01445).
     """
 
-    gamma: float
-    schedule: Literal["constant", "cosine"]
-
-    @property
-    def scheduled(self) -> tuple[str, ...]:
-        """The fields whose value depends on the progress."""
-        return () if self.schedule == "constant" else ("gamma",)
+    if TYPE_CHECKING:  # declared by each loss, with its own defaults, among its fields
+        gamma: float
+        gamma_schedule: Literal["constant", "cosine"]
 
     def concerns(self) -> Iterator[str]:
-        """Say that a schedule has no effect."""
-        if self.gamma == 1 and self.schedule == "cosine":
+        """Say that the schedule has no effect."""
+        if self.gamma == 1 and self.gamma_schedule == "cosine":
             yield "gamma=1: gamma_schedule='cosine', from 1 to gamma, has no effect; lower gamma, or take 'constant'"
 
-    def at(self, progress: float) -> float:
+    def scheduled(self) -> tuple[str, ...]:
+        """Return ``gamma`` if it has a schedule."""
+        return () if self.gamma_schedule == "constant" else ("gamma",)
+
+    def table_columns(self) -> dict[str, float]:
+        """Return ``log_u``."""
+        return {"log_u": UNVISITED}
+
+    def gamma_at(self, progress: float) -> float:
         """Return the weight of the new value when a share of the training is done."""
-        if self.schedule == "constant":
+        if self.gamma_schedule == "constant":
             return self.gamma
         return self.gamma + (1 - self.gamma) * (1 + math.cos(math.pi * min(1.0, 2 * progress))) / 2
 
-    def update(self, direction: Direction) -> Float[Tensor, "ids 1"]:
+    def update_log_u(self, direction: Direction) -> Float[Tensor, "ids 1"]:
         """Return the new ``log_u`` of every id of the global batch; several occurrences count as one mean."""
         log_g = direction.occurrences.log_mean_exp(direction.margins.log_mean_odds)
         old = direction.columns["log_u"]
-        gamma = self.at(direction.progress)
+        gamma = self.gamma_at(direction.progress)
         keep = math.log1p(-gamma) if gamma < 1 else -math.inf
         return log_g.where(old == UNVISITED, add_exp(keep + old, math.log(gamma) + log_g))
 
