@@ -19,7 +19,7 @@ def build_loss(
     Args:
         name: one of :data:`bimodal_cl.losses.LOSSES`.
         num_images: images of the data set: rows of the per-anchor table.
-        num_texts: texts of the data set, likewise.
+        num_texts: texts of the data set.
         hyperparameters: fields of the named loss; see its class in ``bimodal_cl/losses/family``.
 
     Raises:

@@ -57,7 +57,7 @@ class ContrastiveLoss(nn.Module):
     Args:
         settings: the loss's hyperparameters and rules.
         num_images: number of images of the data set; None where the loss keeps nothing per anchor.
-        num_texts: number of texts of the data set; None likewise.
+        num_texts: number of texts of the data set, or None.
 
     Attributes:
         image_anchors: the images' state, None where the loss keeps none; so is ``text_anchors`` of the texts.
@@ -87,7 +87,7 @@ class ContrastiveLoss(nn.Module):
         self._seen_a_batch = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
-        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` move nothing below float32
+        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` lower no precision
             moved = fn(tensor)
             return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
 
@@ -119,10 +119,10 @@ class ContrastiveLoss(nn.Module):
         """Compute the loss of this process's pairs within the global batch, and update the per-anchor state.
 
         Args:
-            image_features: unit-norm; low-precision features are taken to float32 here.
+            image_features: unit-norm; low-precision features are converted to float32 here.
             text_features: unit-norm; row ``i`` belongs to row ``i`` of ``image_features``.
             image_ids: 0 .. num_images - 1, stable over the whole training.
-            text_ids: 0 .. num_texts - 1, likewise.
+            text_ids: 0 .. num_texts - 1, stable, too.
 
         Raises:
             ValueError: what :func:`~bimodal_cl.losses.batch_checks.require_sound_batch` or the temperature rule
@@ -170,7 +170,7 @@ class ContrastiveLoss(nn.Module):
         return LossOutput(_ReportedValue.apply(local, totals[0]), dict(zip(metrics, totals[1:].unbind(), strict=True)))
 
     def _warn_once(self, negatives: Negatives) -> None:
-        """Warn of what the first batch shows, and of schedules that nobody tells the progress."""
+        """Warn of settings that the first batch shows not to fit, and of a schedule whose progress was never set."""
         concerns: list[str] = []
         if not self._seen_a_batch:
             self._seen_a_batch = True
@@ -203,7 +203,7 @@ class ContrastiveLoss(nn.Module):
             has_negatives,
             occurrences,
             columns={} if table is None else {name: occurrences.look_up(name) for name in table.columns},
-            # Their gradient is averaged over ranks, so that they stay equal on all of them in any training loop.
+            # The gradient is averaged over ranks, so that the parameters stay equal in any training loop.
             learned={name: replicated_parameter(getattr(self, name)) for name in self._learned},
             progress=self.progress or 0.0,
         )

@@ -59,7 +59,7 @@ def _as_plain_number(value: object) -> object:
 def _describe(
     settings: type[LossSettings], problems: Sequence[ErrorDetails], given: Mapping[str, Any]
 ) -> UserError | ValueError:
-    """Turn what pydantic says of one field, or of several together, into one line."""
+    """Turn pydantic's problems into one error of one line, for the first field that has any."""
     (name,) = typing.get_args(settings.model_fields["name"].annotation)
     if not problems[0]["loc"]:
         return ValueError(problems[0]["msg"].removeprefix("Value error, "))

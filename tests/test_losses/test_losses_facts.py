@@ -1,4 +1,4 @@
-"""Closed-form facts, invariances and the life of the state: what must hold whatever the numbers are."""
+"""Closed-form facts, invariances and the life of the state, which hold for any numbers."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_order_of_the_batch_changes_nothing(case: str) -> None:
 def test_single_pair_does_nothing(case: str) -> None:
     """No negatives: loss 0, zero gradients, nothing moves, before and after other steps.
 
-    (Not so for ``siglip``, where a positive is a question of its own: ``test_losses_siglip.py``.)
+    (Not so for ``siglip``, where a positive contributes without negatives, too: ``test_losses_siglip.py``.)
     """
     loss = build_double(*CASES[case])
     single = PairBatch(unit(np.array([[1.0, 2.0]])), unit(np.array([[2.0, 1.0]])), [3], [7])

@@ -17,8 +17,8 @@ class CLIP(LearnedTau, MarginSettings):
     ``mask_repeats=False`` it equals open_clip's ``ClipLoss``; with the default, pairs that share an image or a caption
     are no negatives.
 
-    The temperature is learned as open_clip does: the parameter ``logit_scale`` is ``log(1/tau)``. Its gradient is
-    already averaged over ranks. open_clip's lower bound is that of ``tau_min``, too: 0.01.
+    The temperature is learned as in open_clip: the parameter ``logit_scale`` is ``log(1/tau)``, and ``tau_min`` is
+    open_clip's bound by default. Its gradient is already averaged over ranks.
 
     Raises:
         ValueError: ``tau_min`` exceeds ``tau_init``, or a value is out of range.

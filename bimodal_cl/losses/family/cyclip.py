@@ -1,4 +1,4 @@
-"""CyCLIP: cross-entropy, and the demand that images and texts have the same geometry."""
+"""CyCLIP: cross-entropy with two penalties that make images and texts agree in their geometry."""
 
 from __future__ import annotations
 

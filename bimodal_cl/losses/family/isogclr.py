@@ -28,8 +28,8 @@ class ISogCLR(KLRadius):
         tau_i    <- clip(tau_i - eta * tau_grad, tau_min, tau_max)
 
     with the updated ``log_u`` (:mod:`bimodal_cl.losses.rules.moving_average`). A step's loss uses the temperature from
-    before its update. A frequent meaning has many near negatives, hence a large temperature; a rare one a small
-    temperature. The step size and its schedules are those of :class:`~bimodal_cl.losses.rules.tau_descent.StepSize`.
+    before its update. A frequent meaning has many near negatives, hence a large temperature; a rare meaning has a
+    small one. The step size and its schedules are those of :class:`~bimodal_cl.losses.rules.tau_descent.StepSize`.
 
     With ``tau_optimizer="adam"`` and ``gamma_schedule="cosine"`` this is FastCLIP-v2 (arXiv 2407.01445), with ``eta``
     0.0133: the clipped gradient goes through :class:`~bimodal_cl.losses.rules.tau_descent.Adam` instead. (The authors'
@@ -112,7 +112,7 @@ class ISogCLR(KLRadius):
         return {**super().table_columns(), "tau": self.tau_init, **self.descent.columns}
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
-        """Return the anchors' own temperatures, as they are before this step's update."""
+        """Return the anchors' own temperatures, from before this step's update."""
         return anchors.occurrences.gather("tau")
 
     def anchor_losses(self, direction: Direction) -> AnchorStep:

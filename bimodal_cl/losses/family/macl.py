@@ -106,7 +106,7 @@ class MACL(TableSettings):
             own = anchors.occurrences.to_local(self.update_alignment(anchors), math.nan)
             alignment = anchors.alignment.where(own.isnan(), own)  # NaN: an anchor without negatives
         rule = self.tau_rule(anchors.modality)
-        if rule.may_fail:  # alike on all ranks, so that none waits for one that has raised
+        if rule.may_fail:  # the same on all ranks, so that none waits for one that has raised
             rule.require_positive(-reduce_max(-alignment.min()).item())
         return rule(alignment)
 

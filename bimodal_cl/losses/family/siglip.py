@@ -1,4 +1,4 @@
-"""SigLIP: every pair of an image and a text is a question of its own, matching or not."""
+"""SigLIP: a binary decision for every image-text pair, matching or not."""
 
 from __future__ import annotations
 

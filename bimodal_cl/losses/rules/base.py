@@ -118,7 +118,7 @@ class LossSettings(Section):
         yield from ()
 
     def concerns_of_batch(self, num_negatives: int) -> Iterator[str]:
-        """Say what does not fit a batch in which an anchor has so many negatives; warned of at the first step."""
+        """Say which settings do not fit a batch with so many negatives; the first step warns of each."""
         yield from ()
 
     def scheduled(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class LossSettings(Section):
         """Temperature rule: return the temperature of each anchor of one modality.
 
         Raises:
-            ValueError: a temperature that is not positive; raised on all ranks alike.
+            ValueError: a temperature that is not positive; raised on every rank.
         """
         raise NotImplementedError
 
@@ -187,7 +187,7 @@ def refuse_unused(settings: Section, because: str, *names: str) -> None:
     """Refuse fields that were set though another one leaves them without effect.
 
     Args:
-        settings: whose fields.
+        settings: the settings that hold the fields.
         because: what makes them useless, such as ``"eta_schedule='constant'"``.
         names: the fields.
 
