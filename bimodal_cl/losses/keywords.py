@@ -86,7 +86,7 @@ def describe_type(expected: Any, ranges: bool = False) -> str:
     if typing.get_origin(expected) is typing.Literal:
         choices = ", ".join(repr(choice) for choice in typing.get_args(expected))
         return f"one of {choices}" if len(typing.get_args(expected)) > 1 else choices
-    return _TYPES[expected]
+    return _TYPES.get(expected) or f"of type {getattr(expected, '__name__', expected)}"
 
 
 def _describe_range(constraints: Sequence[Any]) -> str:
