@@ -18,7 +18,7 @@ from bimodal_cl.files.paths import expand_path
 
 
 def _no_truth(value: Any) -> Any:
-    """YAML's ``yes`` would be the number 1 of whatever is counted."""
+    """Refuse a truth value, which would count as a number: YAML's ``yes`` as 1."""
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return value
@@ -33,7 +33,7 @@ NotNegative = Annotated[float, Field(ge=0), NotTruth]
 Cosine = Annotated[float, Field(ge=-1, le=1), NotTruth]
 Count = Annotated[int, Field(ge=1), NotTruth]
 CountOrZero = Annotated[int, Field(ge=0), NotTruth]
-PathText = Annotated[str, AfterValidator(expand_path)]  # holds, and config.yaml stores, what ~ and $NAME stood for
+PathText = Annotated[str, AfterValidator(expand_path)]  # ~ and $NAME are expanded, also in config.yaml
 
 
 class Section(BaseModel):

@@ -65,4 +65,4 @@ def test_values_without_effect_are_one_line(write_config, capsys):
     config = write_config("run", loss={"name": "isogclr", "rho": 1.0, "eta_min": 0.001})
     assert train.main(["--config", str(config)]) == 2
     error = capsys.readouterr().err.strip()
-    assert error == "error: loss: eta_min=0.001 has no effect with eta_schedule='constant': leave it out"
+    assert error == f"error: {config}: loss: eta_min=0.001 has no effect with eta_schedule='constant': leave it out"
