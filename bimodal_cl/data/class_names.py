@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bimodal_cl.data.class_folders import spoken_names
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import NotText, read_text
 
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
@@ -112,7 +112,7 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
     Raises:
         UserError: the folders do not fit the names, or two of them are one number.
     """
-    ordered = sorted(folders, key=natural_order)
+    ordered = sorted(folders, key=natural_sort_key)
     numbers = _numbers(root, ordered)
     if names is None:
         return _own_names(ordered, numbers)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from bimodal_cl.cli.progress import note
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
-from bimodal_cl.data.storage.locations import count_other_shards, is_remote, is_tar, list_tars
+from bimodal_cl.data.storage.locations import is_remote
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
+from bimodal_cl.files.tar_files import count_other_shards, is_tar, list_tars
 from bimodal_cl.files.text_files import read_text
 
 from ..input_paths import require_folder

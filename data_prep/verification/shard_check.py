@@ -14,8 +14,8 @@ from bimodal_cl.data.shards.index import index_shard, split_captions
 from bimodal_cl.data.shards.manifest import CaptionsMode, Shard
 from bimodal_cl.data.shards.row_table import save_row_table
 from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
-from bimodal_cl.data.storage.locations import is_remote, name_of
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.locations import is_remote, redact
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTENSIONS
 
@@ -114,7 +114,7 @@ def check_shard(
     Raises:
         OSError: the copy cannot be written.
     """
-    result, name = ShardCheck(), name_of(job.name)
+    result, name = ShardCheck(), redact(job.name)
 
     def found(kind: str, reason: str) -> None:
         result.findings.append(Finding(kind, name, "", reason))
@@ -156,7 +156,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
     """Compare size, hash and counts with the manifest."""
 
     def differs(reason: str) -> None:
-        result.findings.append(Finding(MANIFEST_KIND, name_of(job.name), "", reason))
+        result.findings.append(Finding(MANIFEST_KIND, redact(job.name), "", reason))
 
     size, expected = path.stat().st_size, job.expected
     if expected and size != expected.bytes:
@@ -168,7 +168,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
                 digest.update(block)
         if digest.hexdigest() != expected.sha256:
             differs("its bytes differ from what was written (sha256)")
-    rows = index_shard(path, captions, "keep", name_of(job.name))
+    rows = index_shard(path, captions, "keep", redact(job.name))
     result.num_images, result.num_texts = len(rows), int(rows.caption_count.sum())
     if expected and (result.num_images, result.num_texts) != (expected.num_images, expected.num_texts):
         differs(

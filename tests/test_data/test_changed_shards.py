@@ -13,8 +13,8 @@ import pytest
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.shards.row_table import load_table_header
-from bimodal_cl.data.storage import remote as remote_module
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage import file_system as file_system_module
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from data_prep.indexing import shard_description
 from data_prep.indexing.index import index_shards
@@ -163,7 +163,7 @@ def test_a_shard_that_changes_between_question_and_download_gets_the_version_of_
 def test_pieces_of_two_versions_are_never_put_together(
     memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_module, "CHUNK", 10)
+    monkeypatch.setattr(file_system_module, "CHUNK", 10)
     memory.pipe_file("/changing/x.tar", b"a" * 100)
     real, asked = memory.cat_file, [0]
 

@@ -15,8 +15,8 @@ from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.mixture import open_mixture
 from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.data.shards.reader import RowReader
-from bimodal_cl.data.storage import sources as storage_module
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage import shard_file as shard_file_module
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import ServerFailed
 from data_prep import cli
 from tests.test_data.remote_shards import write_remote_manifest
@@ -79,7 +79,7 @@ def test_a_disk_that_fails_is_no_server(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage_module.os, "pread", broken)
+        patch.setattr(shard_file_module.os, "pread", broken)
         with pytest.raises(OSError, match="Input/output error") as caught:
             reader.read(1)
         assert not isinstance(caught.value, ServerFailed)
@@ -100,7 +100,7 @@ def test_an_index_of_what_fails_ends_in_a_line(
     server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("bimodal_cl.data.storage.remote.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("bimodal_cl.data.storage.retry.time.sleep", lambda seconds: None)
     server.fault = lambda number: "503"
     location = f"{server.url}/{{000..001}}.tar" if where == "server" else "pipe:false"
     flags = ["--to", str(tmp_path / "index"), "--workers", "1", "--allow-pipe"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from bimodal_cl.data.storage.locations import expand_braces, expand_locations, is_pipe, is_remote, join_locations
+from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations
 from bimodal_cl.errors import UserError
+from data_prep.indexing.patterns import expand_braces, expand_locations
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from bimodal_cl.data import Manifest, open_stream
 from bimodal_cl.data.shards import open_shards as open_shards_module
 from bimodal_cl.data.shards import reader as rows_module
 from bimodal_cl.data.shards.reader import Row, RowReader
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from tests.test_data.remote_shards import write_remote_manifest
 from tests.test_data.shard_server import ShardServer, serve

@@ -12,9 +12,10 @@ from bimodal_cl.data.shards.mixture import open_mixture
 from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.data.shards.row_table import index_row_table
-from bimodal_cl.data.storage.locations import expand_locations, name_of
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.locations import redact
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
+from data_prep.indexing.patterns import expand_locations
 from tests.test_data.remote_shards import write_remote_manifest
 from tests.test_data.shard_server import serve
 
@@ -34,7 +35,7 @@ from tests.test_data.shard_server import serve
     ],
 )
 def test_the_name_of_a_location_tells_no_secret(location: str, name: str) -> None:
-    assert name_of(location) == name
+    assert redact(location) == name
 
 
 @pytest.mark.parametrize("bad", ["http://[::1/x.tar?signature=secret", "s3://me:secret@[::1/x.tar"])

@@ -20,9 +20,11 @@ import fsspec
 import pytest
 
 from bimodal_cl.data.storage import cache as cache_module
-from bimodal_cl.data.storage import sources as storage_module
+from bimodal_cl.data.storage import storage as storage_module
 from bimodal_cl.data.storage.cache import ShardCache, version_time
-from bimodal_cl.data.storage.sources import LocalFile, RangeFile, Storage, default_cache_dir, run_concurrently
+from bimodal_cl.data.storage.concurrency import run_concurrently
+from bimodal_cl.data.storage.shard_file import LocalFile, RangeFile
+from bimodal_cl.data.storage.storage import Storage, default_cache_dir
 from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import serve
 
@@ -256,7 +258,7 @@ def test_a_killed_download_leaves_nothing_half(tmp_path: Path, monkeypatch: pyte
         server.pause = 0.05
         url = f"{server.url}/a.tar"
         program = (
-            f"from bimodal_cl.data.storage.sources import Storage\nfrom pathlib import Path\n"
+            f"from bimodal_cl.data.storage.storage import Storage\nfrom pathlib import Path\n"
             f"Storage(Path({str(folder)!r})).open({url!r}, {len(data)})"
         )
         process = subprocess.Popen([sys.executable, "-c", program])

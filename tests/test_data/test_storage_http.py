@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl.data.storage.locations import name_of
-from bimodal_cl.data.storage.remote import RetryRule, fetch, open_source
-from bimodal_cl.data.storage.sources import LocalFile, RangeFile, Storage
+from bimodal_cl.data.storage.locations import redact
+from bimodal_cl.data.storage.retry import RetryRule, fetch
+from bimodal_cl.data.storage.schemes import open_source
+from bimodal_cl.data.storage.shard_file import LocalFile, RangeFile
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import ShardServer, serve
 
@@ -134,9 +136,9 @@ def test_a_server_that_stays_down_is_given_up_and_named(server: ShardServer, sto
 
 def test_an_outage_of_about_two_minutes_is_bridged(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("bimodal_cl.data.storage.remote.time.sleep", waits.append)
+    monkeypatch.setattr("bimodal_cl.data.storage.retry.time.sleep", waits.append)
     monkeypatch.setattr(
-        "bimodal_cl.data.storage.remote.random.SystemRandom.uniform", lambda self, low, high: (low + high) / 2
+        "bimodal_cl.data.storage.retry.random.SystemRandom.uniform", lambda self, low, high: (low + high) / 2
     )
     defaults = Storage()
     with pytest.raises(ServerFailed, match=r"http://127\.0\.0\.1:9/a\.tar: no answer: .*\(tried 9 times\)"):
@@ -159,7 +161,7 @@ def test_a_missing_shard_is_the_users_mistake_and_secrets_stay_out_of_messages(
     with pytest.raises(UserError, match=r"/b\.tar\?\.\.\.: the server answers 404 Not Found") as caught:
         storage.open(f"{server.url}/b.tar?signature=secret", SIZE)
     assert "secret" not in str(caught.value)
-    assert name_of("https://me:word@host.org/x.tar") == "https://host.org/x.tar"
+    assert redact("https://me:word@host.org/x.tar") == "https://host.org/x.tar"
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -208,7 +210,7 @@ def test_a_proxy_of_the_environment_is_used(
 
 def test_the_wait_doubles_and_heeds_what_the_server_asks(server: ShardServer, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("bimodal_cl.data.storage.remote.time.sleep", waits.append)
+    monkeypatch.setattr("bimodal_cl.data.storage.retry.time.sleep", waits.append)
     server.fault = lambda number: "drop" if number < 5 else "429" if number == 5 else ""
     server.headers = {"Retry-After": "17"}
     got: list[bytes] = []

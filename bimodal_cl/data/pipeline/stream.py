@@ -28,7 +28,7 @@ from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.mixture import Folders, Mixture, open_mixture
 from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.data.shards.reader import MAX_INDEXED_ROWS, MAX_OPEN_FILES, Row, RowReader
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.preprocess import EvalTransform
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bimodal_cl.data.shards.faults import SHARD_KINDS
-from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations, name_of
+from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations, redact
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import read_text
 
@@ -270,7 +270,7 @@ def _index_command(manifest: Manifest, damaged: DamagedRule) -> str:
     folder, names = str(manifest.folder), [shard.name for shard in manifest.shards]
     words, flags = [folder], []
     if any(is_remote(name) or "/" in name for name in names):
-        words = join_locations(name_of(manifest.location(shard)) for shard in range(len(names)))
+        words = join_locations(redact(manifest.location(shard)) for shard in range(len(names)))
         flags = ["--to", shlex.quote(folder)]
     shards = [shlex.quote(word) for word in words[:_MAX_PATTERNS]]
     more = ["..."] if len(words) > _MAX_PATTERNS else []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.data.shards.reader import Row, RowReader
-from bimodal_cl.data.storage.locations import name_of
+from bimodal_cl.data.storage.locations import redact
 
 
 class MixtureReader:
@@ -57,7 +57,7 @@ class MixtureReader:
         """
         reader, _, inside = self._locate(image_id)
         shard, row = reader.locate(inside)
-        return name_of(reader.manifest.shards[shard].name), reader.key(inside) if with_key else f"row {row}"
+        return redact(reader.manifest.shards[shard].name), reader.key(inside) if with_key else f"row {row}"
 
     def neighbours(self, image_id: int, near: bool) -> tuple[int, int]:
         """Return the first id and the number of images of an image's shard (``near``), or of its data set."""

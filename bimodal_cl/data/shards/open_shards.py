@@ -8,8 +8,10 @@ from functools import partial
 
 from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.recent import Recent
+from bimodal_cl.data.storage.concurrency import run_concurrently
 from bimodal_cl.data.storage.locations import is_remote
-from bimodal_cl.data.storage.sources import ShardFile, Storage, run_concurrently
+from bimodal_cl.data.storage.shard_file import ShardFile
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import ServerFailed
 
 # A copy that is open cannot leave the cache: one that was not read for so long is closed.

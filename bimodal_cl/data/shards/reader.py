@@ -16,8 +16,10 @@ from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.open_shards import OpenShards
 from bimodal_cl.data.shards.recent import Recent
 from bimodal_cl.data.shards.row_table import RowTable, index_row_table, load_row_table
-from bimodal_cl.data.storage.locations import name_of
-from bimodal_cl.data.storage.sources import ShardFile, Storage, run_concurrently
+from bimodal_cl.data.storage.concurrency import run_concurrently
+from bimodal_cl.data.storage.locations import redact
+from bimodal_cl.data.storage.shard_file import ShardFile
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 
 # An epoch's lanes stand in up to 128 shards at once; most systems let a process open 1,024 files.
@@ -221,7 +223,7 @@ class RowReader:
         path = self._files.get(shard).path
         if path is None:
             raise UserError(
-                f"shard {name_of(self.manifest.location(shard))}: does not fit into the cache, and "
+                f"shard {redact(self.manifest.location(shard))}: does not fit into the cache, and "
                 f"{self.manifest.folder} has no row table of it; `{self.manifest.index_command}` makes one"
             )
         return index_row_table(self.manifest, shard, path)
@@ -236,7 +238,7 @@ class RowReader:
         return self._tables.get(shard, self._load_table).version
 
     def _load_keys(self, shard: int) -> list[str]:
-        path, name = self._files.get(shard).path, name_of(self.manifest.location(shard))
+        path, name = self._files.get(shard).path, redact(self.manifest.location(shard))
         if path is None:
             raise UserError(f"shard {name}: is not on this machine")
         return index_shard(path, self.manifest.captions, self.manifest.damaged, name).keys

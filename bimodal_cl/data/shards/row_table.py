@@ -21,7 +21,7 @@ import numpy as np
 
 from bimodal_cl.data.shards.index import ShardIndex, index_shard
 from bimodal_cl.data.shards.manifest import CaptionsMode, Manifest, Shard
-from bimodal_cl.data.storage.locations import is_remote, name_of
+from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 
@@ -113,7 +113,7 @@ def index_row_table(manifest: Manifest, shard: int, path: Path) -> RowTable:
     Raises:
         UserError: it is broken, or holds other rows than the manifest says.
     """
-    entry, name = manifest.shards[shard], name_of(manifest.location(shard))
+    entry, name = manifest.shards[shard], redact(manifest.location(shard))
     index = index_shard(path, manifest.captions, manifest.damaged, name)
     num_texts = int(index.caption_count.sum())
     if (len(index), num_texts) != (entry.num_images, entry.num_texts):

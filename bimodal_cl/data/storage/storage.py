@@ -1,149 +1,46 @@
-"""Where the bytes of shards come from: files of this machine, or other places by way of a cache or of range requests.
+"""Open shards wherever they are: local files, cached copies of remote files, or remote files read by range requests.
 
-Nothing that arrives is ever executed or unpickled; only ``pipe:`` runs something, and only where it was allowed.
+Nothing that is downloaded is ever executed or unpickled; only a ``pipe:`` location runs a command, and only if allowed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import random
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from bimodal_cl.data.storage.cache import NoRoom, ShardCache, release
-from bimodal_cl.data.storage.locations import is_pipe, is_remote, name_of
-from bimodal_cl.data.storage.remote import (
-    RetryRule,
-    Source,
-    SourceInfo,
-    WholeOnly,
-    Write,
-    fetch,
-    open_source,
-    require_same,
-)
+from bimodal_cl.data.storage.locations import is_pipe, is_remote, redact
+from bimodal_cl.data.storage.retry import RetryRule, Write, fetch, require_same
+from bimodal_cl.data.storage.schemes import open_source
+from bimodal_cl.data.storage.shard_file import LocalFile, RangeFile, ShardFile
+from bimodal_cl.data.storage.source import Source, SourceInfo, WholeOnly
 from bimodal_cl.errors import UserError
 
 CACHE_BYTES = 16 * 2**30
-_ATTEMPTS = 3  # to open a copy before somebody evicts it
-
-
-class ShardFile(Protocol):
-    """An open shard.
-
-    Attributes:
-        ranged: whether each read is a request to a server.
-        path: its file on this machine; None where ``ranged``.
-    """
-
-    ranged: bool
-    path: Path | None
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes at ``offset``. Several threads may do so at once.
-
-        Raises:
-            UserError: the shard is not what the manifest says.
-            ServerFailed: the server failed too often.
-            OSError: the disk failed.
-        """
-        ...
-
-    def close(self) -> None:
-        """Close it; a second time does nothing."""
-        ...
-
-
-class LocalFile:
-    """A shard, or the cache's copy of one, on this machine. Owns the descriptor."""
-
-    ranged = False
-
-    def __init__(self, descriptor: int, path: Path, name: str) -> None:
-        self._descriptor: int | None = descriptor
-        self.path: Path | None = path
-        self._name = name
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes; the file's position is neither used nor moved.
-
-        Raises:
-            UserError: the file ends before.
-            OSError: the disk failed.
-        """
-        assert self._descriptor is not None, "closed"
-        data = os.pread(self._descriptor, size, offset)
-        while len(data) < size:  # the system gives at most 2 GiB at a time
-            more = os.pread(self._descriptor, size - len(data), offset + len(data))
-            if not more:
-                raise UserError(
-                    f"shard {self._name}: ends inside the member at byte {offset}; it changed while it was read"
-                )
-            data += more
-        return data
-
-    def close(self) -> None:
-        """Close it, and with it the lock that keeps a copy in the cache."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-class RangeFile:
-    """A shard that stays where it is: each read is a request."""
-
-    ranged = True
-    path: Path | None = None
-
-    def __init__(self, source: Source, size: int, version: str, rule: RetryRule, why: str) -> None:
-        self._source, self._size, self._version, self._rule, self._why = source, size, version, rule, why
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Read exactly ``size`` bytes, trying again where the connection breaks.
-
-        Raises:
-            UserError: it is of another size than the manifest says, or has changed since it was indexed, or its server
-                knows no ranges.
-            ServerFailed: too many tries failed.
-        """
-        stop = offset + size
-        if stop > self._size:
-            raise UserError(f"shard {self._source.name}: has no bytes {offset} to {stop}, only {self._size}")
-        buffer = bytearray(size)
-
-        def write(position: int, data: bytes) -> None:
-            buffer[position - offset : position - offset + len(data)] = data
-
-        try:
-            fetch(self._source, offset, stop, self._size, write, self._rule, self._version)
-        except WholeOnly as error:
-            raise UserError(f"shard {self._source.name}: cannot be read by ranges ({error}), and {self._why}") from None
-        return bytes(buffer)
-
-    def close(self) -> None:
-        """Do nothing: connections belong to the process."""
+_ATTEMPTS = 3  # to open a copy before another process evicts it
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How shards are reached. Small and picklable: workers get it, and open connections of their own.
+    """How shards are opened. It is small and picklable: each worker gets one and opens its own connections.
 
     A remote shard that fits into the cache is downloaded whole when it is first opened, once for all processes of the
-    machine; another one is read by range requests. Copies that nobody has open make room, least recently used first.
+    machine; a larger one is read by range requests. Copies that no process has open are evicted to make room, least
+    recently used first.
 
     Args:
-        cache_dir: folder of the copies; None: ``$XDG_CACHE_HOME/bimodal_cl/shards``. On a local disk, best.
+        cache_dir: folder of the copies, best on a local disk; None: ``$XDG_CACHE_HOME/bimodal_cl/shards``.
         cache_bytes: limit of all copies together, >= 0; 0 keeps none.
         allow_pipe: run the commands of ``pipe:`` locations. A manifest from elsewhere can hold any command.
-        retries: failed tries in a row, after the first, that a shard's server may have, >= 0.
-        first_delay: seconds to wait, >= 0; doubled with each of them, up to 30. See :class:`RetryRule`.
-        timeout: seconds without a byte after which a try has failed, > 0 (HTTP).
-        connections: requests of one process at a time, >= 1.
+        retries: failed attempts in a row, after the first, that are allowed for a shard, >= 0.
+        first_delay: seconds to wait after a failed attempt, >= 0; the wait doubles up to 30. See
+            :class:`~bimodal_cl.data.storage.retry.RetryRule`.
+        timeout: seconds without a byte after which an attempt has failed, > 0 (HTTP).
+        connections: simultaneous requests of one process, >= 1.
 
     Raises:
         UserError: a value is out of range.
@@ -169,12 +66,12 @@ class Storage:
 
         Args:
             location: a path or a URL.
-            size: bytes that the manifest says it has (checked for remote ones; of local ones ``Manifest.load`` does).
-            sha256: digest that the manifest says; a download is checked against it.
-            version: that a remote one had when it was indexed, as its server called it; "" for any.
+            size: bytes, as the manifest says. Checked for remote shards; ``Manifest.load`` checks local ones.
+            sha256: digest, as the manifest says, that a download is checked against; None for no check.
+            version: of a remote shard when it was indexed, as its server called it; "" for any.
 
         Raises:
-            UserError: it cannot be found or read, is not what was indexed, or is a command that is not allowed.
+            UserError: the shard cannot be found or read, is not what was indexed, or is a command that is not allowed.
             ServerFailed: its server, or the command, failed too often.
         """
         if not is_remote(location):
@@ -189,7 +86,7 @@ class Storage:
             why = f"{error}; a larger cache_gb helps"
         else:
             if descriptor is not None:
-                return LocalFile(descriptor, self._cache.path(location), name_of(location))
+                return LocalFile(descriptor, self._cache.path(location), redact(location))
             why = f"copies of {self._cache.folder} are evicted as soon as they are made"
         if is_pipe(location):
             raise UserError(f"shard {location}: a command's output must be kept whole, but {why}")
@@ -198,7 +95,7 @@ class Storage:
         return RangeFile(source, size, version, self._rule, why)
 
     def ask(self, location: str) -> SourceInfo:
-        """Ask what a remote shard is now; of a command nobody can tell.
+        """Ask for size and version of a remote shard; those of a command are unknown.
 
         Raises:
             UserError: as :meth:`open`.
@@ -208,23 +105,23 @@ class Storage:
         return self._ask(open_source(location, self.timeout), None)
 
     def local_copy(self, location: str) -> Path:
-        """Return a file with a shard's bytes as they are now: the shard itself, or the cache's copy of it.
+        """Return a local file with a shard's current bytes: the shard itself, or its copy in the cache.
 
         The copy stays in the cache at least until this thread asks for another one.
 
         Raises:
-            UserError: as :meth:`open`, or it does not fit into the cache.
+            UserError: as :meth:`open`, or the shard does not fit into the cache.
             ServerFailed: its server failed too often.
         """
         return self.local_version(location)[0] if is_remote(location) else Path(location)
 
     def local_version(self, location: str, info: SourceInfo | None = None) -> tuple[Path, str]:
-        """Return the copy of a remote shard as :meth:`local_copy`, and the version that it is a copy of.
+        """Return the copy of a remote shard as :meth:`local_copy` does, and the version that it is a copy of.
 
         Args:
             location: a URL.
-            info: what :meth:`ask` said just now; None asks. A copy that has its size and version is taken, another one
-                is replaced. A command is always run anew.
+            info: the current answer of :meth:`ask`; None: ask now. A copy of that size and version is used, another one
+                is replaced. A command always runs again.
 
         Raises:
             UserError, ServerFailed: as :meth:`local_copy`.
@@ -241,11 +138,9 @@ class Storage:
                     return self._cache.path(location), version
         except NoRoom as error:
             raise UserError(
-                f"shard {name_of(location)}: {error}; a larger cache_gb, or another cache_dir, helps"
+                f"shard {redact(location)}: {error}; a larger cache_gb, or another cache_dir, helps"
             ) from None
-        raise UserError(
-            f"shard {name_of(location)}: its copy is evicted as soon as it is made; a larger cache_gb helps"
-        )
+        raise UserError(f"shard {redact(location)}: its copy is evicted as soon as it is made; a larger cache_gb helps")
 
     @property
     def _cache(self) -> ShardCache:
@@ -268,7 +163,7 @@ class Storage:
         return info
 
     def _open_copy(self, location: str, size: int, sha256: str | None, version: str) -> int | None:
-        """Open the copy of the manifest's size and the indexed version, made now if there is none."""
+        """Open the copy of the manifest's size and the indexed version; download it first if there is none."""
         cache = self._cache
         have = partial(cache.open, location, size, version or None)
         for _ in range(_ATTEMPTS):
@@ -277,15 +172,15 @@ class Storage:
                 return descriptor
             self._require_room(size)
             source = open_source(location, self.timeout)
-            if not self._ask(source, size, version).version:  # before anything is evicted for it
-                have = partial(cache.open, location, size)  # its server says no longer which version it has
+            if not self._ask(source, size, version).version:  # asked before anything is evicted for the shard
+                have = partial(cache.open, location, size)  # the server no longer reports a version
             descriptor = cache.add(location, size, partial(self._download, source, size, sha256, version), have)
             if descriptor is not None:
                 return descriptor
         return None
 
     def _open_current(self, location: str, source: Source, info: SourceInfo) -> tuple[int | None, str]:
-        """Open the copy of what the source has now; also says which version that is."""
+        """Open the copy of what the source has now, and return its version too."""
         cache = self._cache
         known = info.size is not None or bool(info.version)
         filled: list[str] = []
@@ -314,7 +209,7 @@ class Storage:
 
         def write_and_hash(offset: int, data: bytes) -> None:
             nonlocal digest
-            if offset == 0:  # also where the source made us begin anew
+            if offset == 0:  # also after the download had to start again
                 digest = hashlib.sha256()
             if sha256 is not None:
                 digest.update(data)
@@ -333,22 +228,24 @@ class Storage:
 
 
 class _LatestCopy(threading.local):
-    """Keeps the copy that a thread asked for last from being evicted."""
+    """The open copy that a thread asked for last, which keeps it from being evicted."""
 
     descriptor: int | None = None
     process = 0
 
     def hold(self, descriptor: int) -> None:
+        """Keep a descriptor open in place of the one before."""
         self.release()
         self.descriptor, self.process = descriptor, os.getpid()
 
     def release(self) -> None:
+        """Close the descriptor."""
         if self.descriptor is None:
             return
         if self.process == os.getpid():
             release(self.descriptor)
         else:
-            os.close(self.descriptor)  # forked: to unlock is for the parent, who may still read it
+            os.close(self.descriptor)  # forked: the parent unlocks it, which may still read it
         self.descriptor = None
 
 
@@ -356,42 +253,6 @@ _LATEST_COPY = _LatestCopy()
 
 
 def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/bimodal_cl/shards``; without that variable, below ``~/.cache``."""
+    """Return ``$XDG_CACHE_HOME/bimodal_cl/shards``, below ``~/.cache`` if the variable is not set."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "bimodal_cl" / "shards"
-
-
-def run_concurrently(jobs: Sequence[Callable[[], None]], limit: int) -> None:
-    """Run jobs that wait for the network, up to ``limit`` at a time, in any order.
-
-    The threads are daemons and end with the work: none is left when a process forks, none delays its exit.
-
-    Raises:
-        BaseException: the first that a job raised, once those that had begun have ended.
-    """
-    waiting = list(jobs)
-    # Workers of a machine want the same shards at the same time. In another order each, they share the downloads.
-    random.SystemRandom().shuffle(waiting)
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        while waiting and not errors:
-            try:
-                job = waiting.pop()
-            except IndexError:
-                return
-            try:
-                job()
-            except BaseException as error:
-                errors.append(error)
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(limit, len(waiting)))]
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        waiting.clear()  # after Ctrl-C: begin no more
-    if errors:
-        raise errors[0]
