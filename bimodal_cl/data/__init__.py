@@ -16,14 +16,12 @@ if TYPE_CHECKING:
     from bimodal_cl.data.pipeline.stream import Batch, Stream, open_stream
     from bimodal_cl.data.shards.index import ShardIndex, index_shard, split_captions
     from bimodal_cl.data.shards.manifest import Manifest, Shard
-    from bimodal_cl.data.shards.members import IMAGE_EXTENSIONS
 
 _MODULES = {
     "labelled": ("LabelledImages", "open_labelled"),
     "shards.manifest": ("Manifest", "Shard"),
     "pairs": ("Pair", "image_ids_of_texts", "read_pairs"),
     "order.plan": ("EpochPlan",),
-    "shards.members": ("IMAGE_EXTENSIONS",),
     "shards.index": ("ShardIndex", "index_shard", "split_captions"),
     "pipeline.stream": ("Batch", "Stream", "open_stream"),
     "images.transforms": ("EvalTransform", "TrainTransform"),
@@ -39,7 +37,6 @@ __all__ = [  # noqa: RUF022  (by module, as above)
     "image_ids_of_texts",
     "read_pairs",
     "EpochPlan",
-    "IMAGE_EXTENSIONS",
     "ShardIndex",
     "index_shard",
     "split_captions",

@@ -15,8 +15,8 @@ from bimodal_cl.data.class_folders import find_class_folders
 from bimodal_cl.data.class_labels import LABEL_EXTENSIONS, Label, parse_label
 from bimodal_cl.data.class_names import name_classes, name_warnings, read_lines, read_names
 from bimodal_cl.data.images.decode import BadImage, decode_image
-from bimodal_cl.data.shards.samples import open_samples
 from bimodal_cl.data.storage.storage import Storage
+from bimodal_cl.data.tar.samples import open_samples
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.image_files import HIDDEN, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS

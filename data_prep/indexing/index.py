@@ -17,8 +17,8 @@ from bimodal_cl.data.shards.faults import REPLACED_KINDS, SHARD_KINDS
 from bimodal_cl.data.shards.index import NAME_KINDS, index_shard
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.shards.row_table import ROWS_FOLDER, row_table_path
-from bimodal_cl.data.shards.samples import count_members
 from bimodal_cl.data.storage.locations import is_pipe, is_remote, redact
+from bimodal_cl.data.tar.samples import count_members
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 from bimodal_cl.files.image_formats import TEXT_EXTENSIONS

@@ -14,7 +14,7 @@ from typing import Any
 
 from bimodal_cl.cli.progress import note
 from bimodal_cl.data.images.decode import BadImage
-from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
+from bimodal_cl.data.tar.samples import TarSample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
@@ -102,7 +102,7 @@ def _read_tar(path: Path, lacking: Counter[str], joined: Counter[str]) -> Iterat
             yield BadItem(path.name, f"{tar.damage.reason}; what stands before is used")
 
 
-def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Item | BadItem:
+def _read_sample(path: Path, tar: TarSamples, sample: TarSample) -> Item | BadItem:
     where = f"{path.name} {sample.key}"
     extension = sample.image
     if extension is None:

@@ -13,9 +13,9 @@ from bimodal_cl.data.shards.faults import NOTED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.shards.index import index_shard, split_captions
 from bimodal_cl.data.shards.manifest import CaptionsMode, Shard
 from bimodal_cl.data.shards.row_table import save_row_table
-from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
 from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.data.storage.storage import Storage
+from bimodal_cl.data.tar.samples import TarSample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTENSIONS
 
@@ -218,10 +218,10 @@ class _SampleChecks:
             self.result.findings.append(Finding(self.tar.damage.kind, self.shard, "", reason + cut))
         self.result.in_no_sample = self.tar.left_out
 
-    def _found(self, kind: str, sample: Sample, reason: str) -> None:
+    def _found(self, kind: str, sample: TarSample, reason: str) -> None:
         self.result.findings.append(Finding(kind, self.shard, sample.key, reason))
 
-    def _check_members(self, sample: Sample) -> None:
+    def _check_members(self, sample: TarSample) -> None:
         """Name the images and texts of a sample that are not used."""
         for kind, used, known in (
             ("second_image", sample.image, IMAGE_EXTENSIONS),
@@ -231,7 +231,7 @@ class _SampleChecks:
                 if extension in known and extension != used:
                     self._found(kind, sample, f"{extension} is not used, {used} is")
 
-    def _check(self, sample: Sample, stray: Sample | None, is_clear: bool) -> None:
+    def _check(self, sample: TarSample, stray: TarSample | None, is_clear: bool) -> None:
         """Check a sample that has an image. ``stray`` holds its text where that stands elsewhere."""
         assert sample.image is not None
         if stray is not None:
@@ -261,7 +261,7 @@ class _SampleChecks:
                     f"{MAX_NAME} bytes of a header"
                 )
 
-    def _check_image(self, sample: Sample, data: bytes) -> str | None:
+    def _check_image(self, sample: TarSample, data: bytes) -> str | None:
         """Return the image's format; None where it is bad."""
         assert sample.image is not None
         try:
@@ -274,7 +274,7 @@ class _SampleChecks:
             self._found(note, sample, _describe(note, sample.image, encoded))
         return encoded.format
 
-    def _check_text(self, sample: Sample, text: bytes) -> list[str]:
+    def _check_text(self, sample: TarSample, text: bytes) -> list[str]:
         """Return the captions of the clean copy."""
         try:
             text.decode()

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bimodal_cl.data import index_shard, open_labelled
-from bimodal_cl.data.shards import members as member_names
-from bimodal_cl.data.shards.samples import count_members, open_samples
+from bimodal_cl.data.tar import member_names
+from bimodal_cl.data.tar.samples import count_members, open_samples
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import encode_image, write_tar
 

@@ -163,9 +163,7 @@ def _session(process: int) -> requests.Session:
     session.headers.clear()
     session.headers.update({"Accept-Encoding": "identity", "User-Agent": "bimodal_cl"})
     session.max_redirects = _MAX_REDIRECTS
-    session.cookies.set_policy(
-        DefaultCookiePolicy(allowed_domains=())
-    )  # threads share it, so it is stateless
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # threads share it, so it is stateless
     adapter = _Adapter(_MAX_SERVERS, _MAX_IDLE)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)

@@ -1,4 +1,4 @@
-"""The names of a tar's members, all at once: their keys, and which are images, which texts."""
+"""Parse the names of a tar's members, all at once, into keys and extensions of images and texts."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from itertools import pairwise
 
 import numpy as np
 
-from bimodal_cl.data.shards.tar_headers import TarMembers
+from bimodal_cl.data.tar.headers import TarMembers
 from bimodal_cl.files.image_files import HIDDEN, NO_ENDING
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTENSIONS
 
-TEXT = len(IMAGE_EXTENSIONS)  # after the images' numbers come those of the texts, and then all others
+# Extensions are numbered: images from 0 on, texts from TEXT on, all others from OTHER on.
+TEXT = len(IMAGE_EXTENSIONS)
 OTHER = TEXT + len(TEXT_EXTENSIONS)
 
-_METADATA = ".json"  # which most shards of others hold
+_METADATA = ".json"  # beside the images of most public data sets
 _NUMBERS = {ext.encode(): number for number, ext in enumerate((*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS, _METADATA))}
-# What nearly all members have is compared with all names at once: a few bytes, one more than the longest has.
+# The extensions of nearly all members are compared with all names at once, in one byte more than the longest has.
 _COMMON = (".jpg", ".jpeg", ".png", ".webp", TEXT_EXTENSION, _METADATA)
 _COMMON_BYTES = 6
-_ENDING_BYTES = 16  # of the others; those that are longer are taken one by one
-_CHUNK = 8192  # names that are compared together
-_CHUNK_BYTES = _CHUNK * 512  # of them, the longest giving the room that each takes
+_ENDING_BYTES = 16  # of the other extensions; longer ones are processed one by one
+_CHUNK = 8192  # names that are processed together
+_CHUNK_BYTES = _CHUNK * 512  # of a chunk, in which each name takes the length of the longest
 
 
 @dataclass(frozen=True)
 class MemberNames:
-    """The members that a sample can have: their names have an ending and are not hidden.
+    """The members that can be part of a sample: their names have an extension and are not hidden.
 
     Args:
         member: number of each in the tar, int64 ``[named]``.
-        keys: names up to the last dot, without ``./`` at the front.
-        extension: number in ``endings``, int64 ``[named]``: below ``TEXT`` an image's, below ``OTHER`` a text's.
-        begins: whether the key is another one than that of the named member before, bool ``[named]``.
-        dotted: whether the key's last part holds a dot, bool ``[named]``.
-        endings: ``IMAGE_EXTENSIONS``, ``TEXT_EXTENSIONS`` and whatever else there is, lower case, with the dot.
-        others: how many members are hidden, and how many have no ending.
+        keys: names up to the last dot, without a leading ``./``.
+        extension: number in ``endings``, int64 ``[named]``: below ``TEXT`` of an image, below ``OTHER`` of a text.
+        begins: whether the key differs from that of the named member before, bool ``[named]``.
+        dotted: whether the last part of the key holds a dot, bool ``[named]``.
+        endings: ``IMAGE_EXTENSIONS``, ``TEXT_EXTENSIONS`` and all others that were found, lower case, with the dot.
+        others: how many members are hidden, and how many have no extension.
     """
 
     member: np.ndarray
@@ -53,7 +54,7 @@ class MemberNames:
 
 
 def parse_names(members: TarMembers) -> MemberNames:
-    """Find keys and extensions of the members of a tar."""
+    """Find the keys and extensions of the members of a tar."""
     numbers, others = dict(_NUMBERS), Counter[str]()
     chunks = [
         _parse_chunk(members, first, last, numbers, others)
@@ -76,7 +77,7 @@ def parse_names(members: TarMembers) -> MemberNames:
 
 
 def _split(members: TarMembers, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Halve a chunk until its names fit into ``_CHUNK_BYTES``: one endless name among thousands takes little room."""
+    """Halve a chunk until its names fit into ``_CHUNK_BYTES``, so that one very long name takes little memory."""
     longest = max(map(len, _long_names(members, first, last).values()), default=0)
     if last - first == 1 or longest * (last - first) <= _CHUNK_BYTES:
         yield first, last
@@ -87,7 +88,7 @@ def _split(members: TarMembers, first: int, last: int) -> Iterator[tuple[int, in
 
 
 def _long_names(members: TarMembers, first: int, last: int) -> dict[int, bytes]:
-    """The long names among some members, by number in these."""
+    """Return the long names among some members, by number among these."""
     names = members.long_names
     return {number - first: names[number] for number in range(first, last) if number in names} if names else {}
 
@@ -95,7 +96,7 @@ def _long_names(members: TarMembers, first: int, last: int) -> dict[int, bytes]:
 def _parse_chunk(
     members: TarMembers, first: int, last: int, numbers: dict[bytes, int], others: Counter[str]
 ) -> MemberNames:
-    """Parse some names; endings that are new get the next of the ``numbers``, what has no name adds to ``others``."""
+    """Parse some names; new extensions are added to ``numbers``, members without a usable name to ``others``."""
     text = _spread_names(members, first, last)
     places = np.arange(len(text), dtype=np.int32)[:, None]
     is_dot, is_slash = text == ord("."), text == ord("/")
@@ -117,7 +118,7 @@ def _parse_chunk(
 
 
 def _number_endings(text: np.ndarray, dot: np.ndarray, numbers: dict[bytes, int]) -> np.ndarray:
-    """The number of each name's ending, int64 ``[names]``; the endings that are new are added to ``numbers``."""
+    """Return the number of each name's extension, int64 ``[names]``; new extensions are added to ``numbers``."""
     packed = _take_endings(text, dot, np.arange(len(dot)), _COMMON_BYTES)
     extension = np.full(len(dot), -1, dtype=np.int64)
     for ending in _COMMON:
@@ -140,7 +141,7 @@ def _number(ending: bytes, numbers: dict[bytes, int]) -> int:
 
 
 def _take_endings(text: np.ndarray, dot: np.ndarray, names: np.ndarray, width: int) -> np.ndarray:
-    """The endings of some names in lower case, as far as ``width`` bytes: ``S`` ``[names]``."""
+    """Return the extensions of some names in lower case, cut to ``width`` bytes: ``S`` ``[names]``."""
     places = np.minimum(dot[names, None] + np.arange(width), len(text) - 1)  # the last row is zeros
     endings = text[places, names[:, None]]
     endings += np.where((endings >= ord("A")) & (endings <= ord("Z")), np.uint8(32), np.uint8(0))
@@ -148,9 +149,9 @@ def _take_endings(text: np.ndarray, dot: np.ndarray, names: np.ndarray, width: i
 
 
 def _spread_names(members: TarMembers, first: int, last: int) -> np.ndarray:
-    """Return names without ``./``, a column each, and zeros below: uint8 ``[longest + _COMMON_BYTES, names]``.
+    """Return names without ``./``, one per column, padded with zeros: uint8 ``[longest + _COMMON_BYTES, names]``.
 
-    Letters of a kind stand in a row so that what is done to all names is done to long rows.
+    The characters at one place of all names form a row, so that operations on all names run over long rows.
     """
     fields = members.fields[first:last]
     long_names = _long_names(members, first, last)
@@ -159,7 +160,7 @@ def _spread_names(members: TarMembers, first: int, last: int) -> np.ndarray:
     shown = fields.shape[1]
     text[:shown] = fields.T
     for row in range(1, shown):
-        text[row] *= text[row - 1] != 0  # nothing stands after a name's end
+        text[row] *= text[row - 1] != 0  # clear what follows the end of a name
     for number, name in long_names.items():
         text[:, number] = 0
         text[: len(name), number] = np.frombuffer(name, np.uint8)

@@ -1,7 +1,7 @@
-"""The members of a tar grouped into samples: runs of adjacent members of one key; a repeated ending begins another.
+"""Group the members of a tar into samples: runs of adjacent members of one key.
 
-The one grouping, for whoever reads shards: all at once, as arrays, to index them (:func:`group_members`), and sample by
-sample to read them (:func:`open_samples`).
+An extension that repeats starts a new sample. This is the only grouping, both as arrays to index a shard
+(:func:`group_members`) and sample by sample to read it (:func:`open_samples`).
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from pathlib import Path
 
 import numpy as np
 
-from bimodal_cl.data.shards.members import OTHER, TEXT, MemberNames, parse_names
-from bimodal_cl.data.shards.tar_headers import Damage, TarMembers, mapped, walk_tar
+from bimodal_cl.data.tar.headers import Damage, TarMembers, walk_tar
+from bimodal_cl.data.tar.mapping import map_tar
+from bimodal_cl.data.tar.member_names import OTHER, TEXT, MemberNames, parse_names
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The samples of a tar as columns; what is said of a member is its place among the named ones.
+    """The samples of a tar as columns, in which a member is its place among the named members.
 
     Args:
-        named: the members that have a name a sample can have.
-        images: the first image of each sample, -1 where it has none, int64 ``[samples]``.
-        texts: the text of each sample that is read, the first of ``TEXT_EXTENSIONS`` that it has, or -1.
+        named: the members that can be part of a sample.
+        images: the first image of each sample, -1 if it has none, int64 ``[samples]``.
+        texts: the text of each sample that is read (the first of ``TEXT_EXTENSIONS``), -1 if it has none.
         first: the first member of each sample, int64 ``[samples]``.
-        cut: the first member of a last sample of which damage has taken the image or the text, so that it is none; the
-            number of named members where there is no such thing.
+        cut: the first member of a last sample that lost its image or its text to damage, and is left out; the number of
+            named members if there is no such sample.
     """
 
     named: MemberNames
@@ -41,7 +42,7 @@ class Groups:
     cut: int
 
     def count_left_out(self) -> Counter[str]:
-        """Count the members that belong to no sample with an image, by ending."""
+        """Count, by extension, the members that belong to no sample with an image."""
         counts = Counter(self.named.others)
         without = np.repeat(self.images < 0, self._lengths)
         numbers = np.bincount(self.named.extension[: self.cut][without], minlength=1)
@@ -49,7 +50,7 @@ class Groups:
         return counts
 
     def count_second(self) -> tuple[int, int]:
-        """Count the images beside another one of their sample, and the texts beside another, which are not read."""
+        """Count the additional images and the additional texts of samples, which are not read."""
         extension = self.named.extension[: self.cut][np.repeat(self.images >= 0, self._lengths)]
         num_images, num_texts = np.count_nonzero(extension < TEXT), np.count_nonzero(extension < OTHER)
         used_images = np.count_nonzero(self.images >= 0)
@@ -58,17 +59,17 @@ class Groups:
 
     @property
     def _lengths(self) -> np.ndarray:
-        """Members of each sample, int64 ``[samples]``."""
+        """Number of members of each sample, int64 ``[samples]``."""
         return np.diff(np.append(self.first, self.cut))
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A run of adjacent members with one key.
+class TarSample:
+    """One sample of a tar: a run of adjacent members with one key.
 
     Args:
         key: their name up to its last dot.
-        members: offset and size in bytes by ending (lower case, with its dot), in order.
+        members: offset and size in bytes by extension (lower case, with its dot), in order.
     """
 
     key: str
@@ -81,7 +82,7 @@ class Sample:
 
     @property
     def text(self) -> str | None:
-        """Extension of the caption that is read: the first of ``TEXT_EXTENSIONS`` that stands beside the image."""
+        """Extension of the text that is read: the first of ``TEXT_EXTENSIONS`` in the sample."""
         return next((extension for extension in TEXT_EXTENSIONS if extension in self.members), None)
 
 
@@ -93,10 +94,10 @@ class TarSamples:
         members: its members.
 
     Attributes:
-        samples: in order, as the index of a shard groups them, those without an image too.
-        left_out: members that belong to no sample with an image, by ending.
-        damage: what ends the tar early; None where nothing does.
-        cut: the sample that the damage may have taken a part of: it has no image or no text. It is not in ``samples``.
+        samples: in order, grouped as in the index of a shard, including those without an image.
+        left_out: counts, by extension, of the members that belong to no sample with an image.
+        damage: what ends the tar early; None for a whole tar.
+        cut: the last sample if damage may have removed its image or its text. It is not in ``samples``.
     """
 
     def __init__(self, descriptor: int, members: TarMembers) -> None:
@@ -108,13 +109,13 @@ class TarSamples:
         self.damage: Damage | None = members.damage
         end = len(groups.named)
         cut = _list_samples(members, groups.named, [groups.cut, end]) if groups.cut < end else iter(())
-        self.cut: Sample | None = next(cut, None)
+        self.cut: TarSample | None = next(cut, None)
 
-    def read(self, sample: Sample, extension: str) -> bytes:
+    def read(self, sample: TarSample, extension: str) -> bytes:
         """Read one member of a sample.
 
         Raises:
-            OSError: the disk failed, or the file became shorter.
+            OSError: the disk failed, or the file was truncated since it was opened.
         """
         offset, size = sample.members[extension]
         data = os.pread(self._descriptor, size, offset)
@@ -124,17 +125,17 @@ class TarSamples:
 
 
 @contextmanager
-def open_samples(path: Path, called: str | Path | None = None) -> Iterator[TarSamples]:
+def open_samples(path: Path, name: str | Path | None = None) -> Iterator[TarSamples]:
     """Open a tar and find its samples from the headers.
 
     Args:
         path: the file.
-        called: what messages call it; None for its path.
+        name: of the shard, for messages; None for its path.
 
     Raises:
-        UserError: it cannot be opened, or is compressed.
+        UserError: the file cannot be opened, or is compressed.
     """
-    with mapped(path, called or path) as data:
+    with map_tar(path, name or path) as data:
         members = walk_tar(data)
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -144,25 +145,25 @@ def open_samples(path: Path, called: str | Path | None = None) -> Iterator[TarSa
 
 
 def count_members(path: Path) -> Counter[str]:
-    """Count the members of a tar by ending, in samples or not.
+    """Count all members of a tar by extension, whether or not they belong to a sample.
 
     Raises:
-        UserError: it cannot be opened, or is compressed.
+        UserError: the file cannot be opened, or is compressed.
     """
-    with mapped(path, path) as data:
+    with map_tar(path, path) as data:
         named = parse_names(walk_tar(data))
     numbers = np.bincount(named.extension, minlength=1)
     return named.others + Counter({named.endings[n]: int(numbers[n]) for n in np.flatnonzero(numbers).tolist()})
 
 
 def group_members(members: TarMembers) -> Groups:
-    """Find the samples of a tar. Of a damaged one the last is left out unless its image and its text are there."""
+    """Group the members of a tar. The last sample of a damaged tar is left out unless it has an image and a text."""
     named = parse_names(members)
     _split_runs(named)
     first = np.flatnonzero(named.begins)
     run = np.cumsum(named.begins) - 1
     images, texts = np.full(len(first), -1), np.full(len(first), -1)
-    of_image = np.flatnonzero(named.extension < TEXT)[::-1]  # backwards: the first of a run is written last
+    of_image = np.flatnonzero(named.extension < TEXT)[::-1]  # in reverse: the first image of a run is written last
     images[run[of_image]] = of_image
     for number in range(OTHER - 1, TEXT - 1, -1):
         of_text = np.flatnonzero(named.extension == number)
@@ -175,12 +176,12 @@ def group_members(members: TarMembers) -> Groups:
 
 
 def decode_key(key: bytes) -> str:
-    """A key for people: bytes that are not UTF-8 as ``\\xNN``."""
+    """Decode a key; bytes that are not UTF-8 are shown as ``\\xNN``."""
     return key.decode("utf-8", "backslashreplace")
 
 
 def _split_runs(named: MemberNames) -> None:
-    """Begin a new run where an ending comes again in a run of one key."""
+    """Start a new run at each extension that repeats in a run of one key."""
     run = np.cumsum(named.begins) - 1
     places = run * len(named.endings) + named.extension
     order = np.argsort(places, kind="stable")
@@ -196,9 +197,9 @@ def _split_runs(named: MemberNames) -> None:
         seen.add(extension)
 
 
-def _list_samples(members: TarMembers, named: MemberNames, starts: list[int]) -> Iterator[Sample]:
+def _list_samples(members: TarMembers, named: MemberNames, starts: list[int]) -> Iterator[TarSample]:
     places = np.stack([members.offset[named.member], members.size[named.member]], axis=1).tolist()
     endings = [named.endings[number] for number in named.extension.tolist()]
     for begin, end in pairwise(starts):
         found = {endings[number]: (places[number][0], places[number][1]) for number in range(begin, end)}
-        yield Sample(decode_key(named.keys[begin]), found)
+        yield TarSample(decode_key(named.keys[begin]), found)
