@@ -12,8 +12,6 @@ import pytest
 
 from bimodal_cl.cli.command_line import EXIT_FAILURE, run_command
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.shards.mixture import open_mixture
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.data.storage import shard_file as shard_file_module
 from bimodal_cl.data.storage.storage import Storage
@@ -48,7 +46,7 @@ def test_whatever_needs_a_dead_server_says_that_it_failed(
         with pytest.raises(ServerFailed, match=message):
             action()
         assert len(server.asked) == asked + 3  # each makes all its tries: nothing is remembered of a failure
-    assert reader.key(4) == "row 1"
+    assert reader.describe(4)[1] == "row 1"
     server.fault = lambda number: ""
     reader.prefetch([4, 5])
     assert reader.read(4).captions == RowReader(Manifest.load(folder)).read(4).captions
@@ -71,8 +69,7 @@ def test_a_disk_that_fails_is_no_server(
     folder: Path, server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_remote_manifest(folder, tmp_path / "remote", server.url)
-    mixture = open_mixture(manifest)
-    reader = MixtureReader(mixture, lambda manifest: RowReader(manifest, Storage(tmp_path / "cache")))
+    reader = RowReader(manifest, Storage(tmp_path / "cache"))
     reader.prefetch([1, 2])
 
     def broken(*args: object) -> bytes:

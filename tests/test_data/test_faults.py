@@ -16,8 +16,7 @@ import torch
 from bimodal_cl.data import Manifest, image_ids_of_texts, index_shard, open_stream, read_pairs
 from bimodal_cl.data.order.draws import Purpose, draw_below
 from bimodal_cl.data.shards.faults import MAX_EXAMPLES, Fault, FaultCounts
-from bimodal_cl.data.shards.mixture import Mixture
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
+from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count, encode_image
 
@@ -225,7 +224,7 @@ def test_keys_are_looked_up_for_the_examples_alone(write_shards: Callable[..., P
 
 def test_a_fault_without_its_key_names_the_row(write_shards: Callable[..., Path]) -> None:
     manifest = Manifest.load(write_shards([3, 4]))
-    reader = MixtureReader(Mixture([manifest]))
+    reader = RowReader(manifest)
     assert reader.describe(5) == ("001.tar", "k0005")
     assert reader.describe(5, with_key=False) == ("001.tar", "row 2")
     reader.close()

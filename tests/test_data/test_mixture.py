@@ -14,6 +14,7 @@ from bimodal_cl.data import Manifest, image_ids_of_texts, open_stream, read_pair
 from bimodal_cl.data.pipeline.profile import profile_stream
 from bimodal_cl.data.pipeline.stages import TIMED
 from bimodal_cl.data.shards.mixture import Mixture
+from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import caption_count
 
@@ -132,6 +133,14 @@ def test_values_out_of_range_are_named(two_sets: list[Manifest]) -> None:
     ):
         with pytest.raises(UserError, match=message):
             Mixture(two_sets, **keywords)
+    assert [Mixture(two_sets).locate(n) for n in (6, 7, 19, 20, 30, 49)] == [
+        (0, 6),
+        (1, 0),
+        (1, 12),
+        (2, 0),
+        (3, 0),
+        (4, 18),
+    ]
     with pytest.raises(UserError, match=r"image_id 50 is outside \[0, 50\)"):
         Mixture(two_sets).locate(50)
 
@@ -142,11 +151,13 @@ def test_a_folder_that_comes_twice_is_refused(two_sets: list[Manifest]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
-def test_sets_share_the_limit_of_open_files(write_shards: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bimodal_cl.data.pipeline.stream.MAX_OPEN_FILES", 8)
+def test_sets_share_the_limit_of_open_files(write_shards: Callable[..., Path]) -> None:
     mixture = Mixture([Manifest.load(write_shards([1] * 12, name=f"set{n}")) for n in range(4)])
     before = len(list(Path("/proc/self/fd").iterdir()))
+    reader = RowReader(mixture, max_open_files=8)
     most = 0
-    for _ in open_stream(mixture, 1, 4):
+    for image_id in range(mixture.num_images):
+        reader.read(image_id)
         most = max(most, len(list(Path("/proc/self/fd").iterdir())) - before)
+    reader.close()
     assert most == 8

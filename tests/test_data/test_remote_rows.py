@@ -12,7 +12,7 @@ import torch
 
 from bimodal_cl.data import Manifest, open_stream
 from bimodal_cl.data.shards import open_shards as open_shards_module
-from bimodal_cl.data.shards import reader as rows_module
+from bimodal_cl.data.shards import range_requests as range_requests_module
 from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
@@ -102,8 +102,8 @@ def test_neighbours_are_fetched_by_one_request(folder: Path, server: ShardServer
 def test_requests_are_bounded_and_what_is_fetched_ahead_too(
     folder: Path, server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows_module, "MAX_REQUEST", 3000)
-    monkeypatch.setattr(rows_module, "MAX_AHEAD", 2500)
+    monkeypatch.setattr(range_requests_module, "MAX_REQUEST", 3000)
+    monkeypatch.setattr(range_requests_module, "MAX_AHEAD", 2500)
     manifest = write_remote_manifest(folder, tmp_path / "remote", server.url)
     reader = RowReader(manifest, Storage(tmp_path / "cache", cache_bytes=0))
     expected = RowReader(Manifest.load(folder))
@@ -170,7 +170,7 @@ def test_rows_say_what_is_wrong_with_their_captions(tmp_path: Path) -> None:
     assert [row.captions for row in rows] == [[], [], [], ["caf\ufffd"], ["caf\u00e9", "two"], ["nothing to see"]]
     assert [row.first_text_id for row in rows] == [0, 0, 0, 0, 1, 3]
     assert [row.image for row in rows] == [image] * 5 + [b""]
-    assert [reader.key(n) for n in range(6)] == ["a", "b", "c", "d", "e.x", "f"]
+    assert [reader.describe(n)[1] for n in range(6)] == ["a", "b", "c", "d", "e.x", "f"]
     reader.close()
 
 

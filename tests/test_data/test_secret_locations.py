@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.shards.mixture import open_mixture
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.data.shards.row_table import index_row_table
 from bimodal_cl.data.storage.locations import redact
@@ -66,7 +64,7 @@ def test_no_message_of_a_row_tells_a_secret(
         manifest = Manifest.load(manifest.folder)
         assert manifest.shards[0].name.endswith("/000.tar?signature=secret")
 
-        reader = MixtureReader(open_mixture(manifest), lambda manifest: RowReader(manifest, Storage(tmp_path / "c")))
+        reader = RowReader(manifest, Storage(tmp_path / "c"))
         assert reader.describe(0) == (f"{server.url}/000.tar?...", "k0000")
         reader.close()
         ranged = RowReader(manifest, Storage(tmp_path / "c0", cache_bytes=0))

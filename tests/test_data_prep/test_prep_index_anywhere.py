@@ -40,7 +40,7 @@ def names(folder):
 def captions(folder, storage=None):
     reader = RowReader(Manifest.load(folder), storage)
     try:
-        return [reader.read(n).captions[0] for n in range(reader.manifest.num_images)]
+        return [reader.read(n).captions[0] for n in range(reader.mixture.num_images)]
     finally:
         reader.close()
 

@@ -16,8 +16,7 @@ from torch.utils.data import get_worker_info
 from bimodal_cl.data.images.decode import BadImage
 from bimodal_cl.data.order.draws import Purpose, draw_below
 from bimodal_cl.data.shards.faults import MAX_EXAMPLES, REPLACED_KINDS, Fault
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
-from bimodal_cl.data.shards.reader import Row
+from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.errors import ServerFailed, UserError
 
 SAME_SHARD_DRAWS = 16
@@ -141,7 +140,7 @@ class Unusable:
     kind: str
     reason: str
 
-    def describe(self, reader: MixtureReader, image_id: int, with_key: bool = True) -> Fault:
+    def describe(self, reader: RowReader, image_id: int, with_key: bool = True) -> Fault:
         """Name the row, by its key or by its number in the shard."""
         shard, key = reader.describe(image_id, with_key)
         return Fault(self.kind, shard, key, image_id, self.reason)
@@ -174,7 +173,7 @@ def plan_batches(schedule: Schedule) -> Iterator[PlannedBatch]:
 
 
 def fill_batches(
-    planned: Iterable[PlannedBatch], open_reader: Callable[[], MixtureReader], prepare: Prepare, seed: int, fill: bool
+    planned: Iterable[PlannedBatch], open_reader: Callable[[], RowReader], prepare: Prepare, seed: int, fill: bool
 ) -> Iterator[tuple[PlannedBatch, list[Sample], Stopwatch]]:
     """Read and prepare each row's image and captions; fill a faulty one's row by the stated rule, or leave it empty.
 
@@ -208,7 +207,7 @@ def fill_batches(
 
 
 def _prepare_row(
-    reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, stopwatch: Stopwatch
+    reader: RowReader, epoch: int, image_id: int, prepare: Prepare, stopwatch: Stopwatch
 ) -> Sample | Unusable:
     try:
         row = reader.read(image_id)
@@ -227,7 +226,7 @@ def _prepare_row(
 
 
 def _find_substitute(
-    reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, seed: int, stopwatch: Stopwatch
+    reader: RowReader, epoch: int, image_id: int, prepare: Prepare, seed: int, stopwatch: Stopwatch
 ) -> Sample:
     for attempt in range(SAME_SHARD_DRAWS + ANY_SHARD_DRAWS):
         first, rows = reader.neighbours(image_id, near=attempt < SAME_SHARD_DRAWS)

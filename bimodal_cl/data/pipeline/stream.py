@@ -26,8 +26,7 @@ from bimodal_cl.data.pipeline.stages import Batch, Delivery, Stopwatch
 from bimodal_cl.data.shards.faults import FaultCounts
 from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.mixture import Folders, Mixture, open_mixture
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
-from bimodal_cl.data.shards.reader import MAX_INDEXED_ROWS, MAX_OPEN_FILES, Row, RowReader
+from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.preprocess import EvalTransform
@@ -204,20 +203,14 @@ def open_stream(
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
         prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)
     _require_ranges(start_step=(start_step, 0, schedule.steps))
-    open_reader = partial(_open_reader, mixture, storage or Storage())
+    open_reader = partial(RowReader, mixture, storage or Storage())
     build_pipeline = partial(_build_pipeline, schedule, open_reader, prepare, seed, tokenize, train)
     return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory)
 
 
-def _open_reader(mixture: Mixture, storage: Storage) -> MixtureReader:
-    sets = len(mixture.manifests)  # they share the limits of a process
-    files, rows = max(MAX_OPEN_FILES // sets, 1), max(MAX_INDEXED_ROWS // sets, 1)
-    return MixtureReader(mixture, partial(RowReader, storage=storage, max_open_files=files, max_indexed_rows=rows))
-
-
 def _build_pipeline(
     schedule: stages.Schedule,
-    open_reader: Callable[[], MixtureReader],
+    open_reader: Callable[[], RowReader],
     prepare: stages.Prepare,
     seed: int,
     tokenize: Callable[[list[str]], Tensor] | None,

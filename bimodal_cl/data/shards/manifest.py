@@ -114,22 +114,6 @@ class Manifest:
             raise UserError(f"shard {name}: is not a local file, which is needed here")
         return self.folder / name
 
-    def locate_images(self, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn image ids, int64 ``[batch]``, into shard numbers and rows inside those shards, int64 ``[batch]`` each.
-
-        Raises:
-            UserError: an id is outside ``[0, num_images)``.
-        """
-        return _locate(np.asarray(image_ids, dtype=np.int64), self.image_offsets, "image_id", self.folder)
-
-    def locate_texts(self, text_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn text ids, int64 ``[batch]``, into shard numbers and the captions before them in those shards.
-
-        Raises:
-            UserError: an id is outside ``[0, num_texts)``.
-        """
-        return _locate(np.asarray(text_ids, dtype=np.int64), self.text_offsets, "text_id", self.folder)
-
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
         """Read ``folder/manifest.json`` and compare every local shard's size with it (no shard is opened).
@@ -195,14 +179,6 @@ class Manifest:
 
 def _cumulative(counts: Sequence[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-
-
-def _locate(ids: np.ndarray, offsets: np.ndarray, what: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    outside = (ids < 0) | (ids >= offsets[-1])
-    if outside.any():
-        raise UserError(f"{folder}: {what} {ids[outside][0]} is outside [0, {offsets[-1]})")
-    shards = np.searchsorted(offsets, ids, side="right") - 1
-    return shards, ids - offsets[shards]
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

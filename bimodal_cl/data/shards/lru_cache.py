@@ -1,4 +1,7 @@
-"""Values by number, kept as long as they are among those used last."""
+"""An LRU cache with weights, an eviction callback, and iteration that does not count as use.
+
+``cachetools.LRUCache`` refuses a value heavier than the limit, has no eviction callback, and counts iteration as use.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Value]):
-    """The values used last, of a total weight of at most ``limit`` (or one value alone).
+class LRUCache(Generic[Value]):
+    """Values by number, up to a total weight; the least recently used ones are evicted, but never the newest.
 
     Args:
-        limit: weight of all together.
-        weigh: gives a value's weight; None: 1 each.
-        close: is called with a value that goes; None: nothing is.
+        limit: of the total weight; a single value may be heavier.
+        weigh: returns the weight of a value; None: 1 each.
+        close: called with each value that is evicted or dropped; None: nothing is called.
     """
 
     def __init__(
@@ -32,11 +35,11 @@ class Recent(Generic[Value]):
         return key in self._values
 
     def items(self) -> list[tuple[int, Value]]:
-        """Keys and values, those used least recently first; this is no use of them."""
+        """Return keys and values, least recently used first, without marking them as used."""
         return list(self._values.items())
 
     def get(self, key: int, make: Callable[[int], Value]) -> Value:
-        """Return the value of a key, made now if it is not there."""
+        """Return the value of a key; if it is missing, store ``make(key)`` first."""
         if key in self._values:
             self._values.move_to_end(key)
             return self._values[key]
@@ -47,13 +50,17 @@ class Recent(Generic[Value]):
         return value
 
     def drop(self, key: int) -> None:
-        """Let the value of a key go."""
+        """Remove the value of a key.
+
+        Raises:
+            KeyError: there is none.
+        """
         value = self._values.pop(key)
         self._weight -= self._weigh(value) if self._weigh else 1
         if self._close:
             self._close(value)
 
     def clear(self) -> None:
-        """Let all go."""
+        """Remove all values."""
         while self._values:
             self.drop(next(iter(self._values)))
