@@ -19,8 +19,10 @@ from PIL import Image, ImageFile
 
 from bimodal_cl.data.images.decode import BadImage, EncodedImage, align_box, decode_image, open_encoded
 from bimodal_cl.data.images.jpeg import DIVISORS, decode_scaled, read_header
-from bimodal_cl.data.images.transforms import EvalTransform, TrainTransform, resize
+from bimodal_cl.data.images.transforms import TrainTransform, resize
 from bimodal_cl.data.shards.faults import USED_KINDS
+from bimodal_cl.preprocess import EvalTransform
+from tests.test_data.cropping import crop_decoded
 
 FLICKR8K = Path(__file__).parents[3] / "shared" / "data" / "flickr8k.tar"
 
@@ -47,7 +49,7 @@ def draw_picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def compare(image: Image.Image, encoded: EncodedImage, transform: TrainTransform, image_id: int = 0) -> float:
     """Mean difference between the pixels from a full decode and those of ``apply``."""
-    full = transform(image, 1, 2, image_id)
+    full = crop_decoded(transform, image, 1, 2, image_id)
     applied = transform.apply(encoded, 1, 2, image_id)
     assert applied.dtype == torch.uint8 and applied.shape == full.shape
     return float((full.float() - applied.float()).abs().mean())

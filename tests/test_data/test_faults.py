@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from bimodal_cl.data import Manifest, image_ids_of_texts, index_shard, open_stream, read_pairs
+from bimodal_cl.data import Manifest, index_shard, open_stream
 from bimodal_cl.data.order.draws import Purpose, draw_below
+from bimodal_cl.data.pairs import image_ids_of_texts, read_pairs
 from bimodal_cl.data.shards.faults import MAX_EXAMPLES, Fault, FaultCounts
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from bimodal_cl.data.images.decode import BadImage, decode_image, open_encoded
 from bimodal_cl.data.images.transforms import TrainTransform
 from bimodal_cl.data.order.draws import Purpose, draw_uniform
+from tests.test_data.cropping import crop_decoded
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -151,9 +152,12 @@ def test_no_bytes_are_a_kind_of_their_own() -> None:
 
 def test_a_crop_is_a_function_of_three_integers() -> None:
     image, transform = photo(90, 70), TrainTransform(32, scale=(0.3, 0.9))
-    assert torch.equal(transform(image, 1, 2, 3), transform(image, 1, 2, 3))
+    encoded = open_encoded(encode(image, "PNG"))
+    crop = transform.apply(encoded, 1, 2, 3)
+    assert torch.equal(crop, transform.apply(encoded, 1, 2, 3))
+    assert torch.equal(crop, crop_decoded(transform, image, 1, 2, 3))
     for other in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
-        assert not torch.equal(transform(image, 1, 2, 3), transform(image, *other))
+        assert not torch.equal(crop, transform.apply(encoded, *other))
 
 
 @pytest.mark.parametrize("size", [(500, 375), (100, 640), (1, 1), (3, 900)])
@@ -187,6 +191,7 @@ def test_half_of_the_images_are_flipped_if_asked() -> None:
     image = Image.new("RGB", (16, 16))
     image.paste("white", (0, 0, 8, 16))
     whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
-    flipped = [bool(TrainTransform(16, flip=True, **whole)(image, 0, 0, n)[0, 0, 0] == 0) for n in range(200)]
+    encoded = open_encoded(encode(image, "PNG"))
+    flipped = [bool(TrainTransform(16, flip=True, **whole).apply(encoded, 0, 0, n)[0, 0, 0] == 0) for n in range(200)]
     assert 70 < sum(flipped) < 130
-    assert not any(bool(TrainTransform(16, **whole)(image, 0, 0, n)[0, 0, 0] == 0) for n in range(50))
+    assert not any(bool(TrainTransform(16, **whole).apply(encoded, 0, 0, n)[0, 0, 0] == 0) for n in range(50))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bimodal_cl.data import Manifest, image_ids_of_texts, open_stream, read_pairs
+from bimodal_cl.data import Manifest, open_stream
+from bimodal_cl.data.pairs import image_ids_of_texts, read_pairs
 from bimodal_cl.data.pipeline.profile import profile_stream
 from bimodal_cl.data.pipeline.stages import TIMED
 from bimodal_cl.data.shards.mixture import Mixture

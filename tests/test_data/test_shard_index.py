@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bimodal_cl.data import ShardIndex, index_shard, split_captions
+from bimodal_cl.data import index_shard
+from bimodal_cl.data.shards.index import ShardIndex, split_captions
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import Member, write_tar
 

@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bimodal_cl.data import Batch, Manifest, TrainTransform, open_stream
+from bimodal_cl.data import Batch, Manifest, open_stream
+from bimodal_cl.data.images.transforms import TrainTransform
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError
+from tests.test_data.cropping import crop_decoded
 from tests.test_data.tiny_shards import caption_count
 
 SIZES = [5, 1, 17, 9, 1, 12]  # 45 images
@@ -89,7 +91,7 @@ def test_crops_are_a_function_of_seed_epoch_and_image(write_shards: Callable[...
     for seed, epoch, num_workers in ((0, 0, 0), (0, 1, 2), (3, 0, 1)):
         for batch in open_stream(folder, 2, 8, seed=seed, epoch=epoch, num_workers=num_workers, **options):
             for image, image_id in zip(batch.images, batch.image_ids.tolist(), strict=True):
-                assert torch.equal(image, transform(gradient, seed, epoch, image_id))
+                assert torch.equal(image, crop_decoded(transform, gradient, seed, epoch, image_id))
                 seen.append(image.flatten())
     assert len(torch.stack(seen).unique(dim=0)) == len(seen) == 18
 

@@ -61,7 +61,8 @@ def test_no_folder_and_no_image(prep, tmp_path):
 
 def test_written_folders_stream(prep, tmp_path):
     """What the writer writes, the library reads: ids, captions and pixels."""
-    from bimodal_cl.data import Manifest, read_pairs
+    from bimodal_cl.data import Manifest
+    from bimodal_cl.data.pairs import read_pairs
 
     raw = write_photos(tmp_path / "raw", range(5), "a {n}\nb {n}\n")
     assert prep("write", "folder", "--images", raw, "--shard-size", 2, "--to", tmp_path / "to").status == 0

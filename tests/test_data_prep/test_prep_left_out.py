@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.data import Manifest, read_pairs
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.pairs import read_pairs
 from bimodal_cl.data.shards.row_table import load_row_table, row_table_path
 from tests.test_data_prep.raw_material import captions_of, open_bytes, photo, read_folder, write_files, write_tar
 
