@@ -39,7 +39,7 @@ def test_what_is_left_out_is_said(tmp_path):
     labelled = open_labelled(tmp_path)
     assert labelled.classnames == ["Black footed Albatross", "Crow"]
     assert labelled.notes == [
-        "folder names begin with numbers, which are no part of the class names: "
+        "folder names begin with numbers, which are not part of the class names: "
         "001.Black_footed_Albatross = 'Black footed Albatross', 002.Crow = 'Crow', ..."
     ]
 

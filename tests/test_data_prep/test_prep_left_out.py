@@ -141,7 +141,7 @@ def test_an_index_of_nothing_usable_is_refused_with_what_it_found(prep, tmp_path
 @pytest.mark.parametrize(
     ("members", "why"),
     [
-        (("a.jpg", "b.jpg", "a.txt", "b.txt"), ": its text does not stand next to the image in the shard"),
+        (("a.jpg", "b.jpg", "a.txt", "b.txt"), ": its text is not next to the image in the shard"),
         (("images/a.jpg", "captions/a.txt"), ""),
         (("a.jpg", "a.txt "), ": its text is blank"),
     ],
