@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,12 @@ from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import ServerFailed
 from data_prep import cli
 from tests.test_data.remote_shards import write_remote_manifest
-from tests.test_data.shard_server import ShardServer, serve
+from tests.test_data.shard_server import ShardServer
 
 
 @pytest.fixture
 def folder(write_shards: Callable[..., Path]) -> Path:
     return write_shards([3, 5])
-
-
-@pytest.fixture
-def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serve(folder) as running:
-        yield running
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 10**9])

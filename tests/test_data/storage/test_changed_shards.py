@@ -18,7 +18,7 @@ from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from data_prep.indexing import shard_description
 from data_prep.indexing.index import index_shards
-from tests.test_data.shard_server import ShardServer, serve
+from tests.test_data.shard_server import ShardServer
 
 REFUSED = (
     r"^shard (http|memory)://.*/000\.tar: it changed: its server calls it version .*, and it was indexed as .*; "
@@ -29,13 +29,6 @@ REFUSED = (
 @pytest.fixture
 def folder(write_shards: Callable[..., Path]) -> Path:
     return write_shards([3, 5])
-
-
-@pytest.fixture
-def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serve(folder) as running:
-        yield running
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -17,7 +17,7 @@ from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from tests.test_data.remote_shards import write_remote_manifest
-from tests.test_data.shard_server import ShardServer, serve
+from tests.test_data.shard_server import ShardServer
 from tests.test_data.tiny_shards import encode_image, write_manifest, write_tar
 
 SIZES = [5, 1, 17, 9, 1, 12]  # 45 images
@@ -26,13 +26,6 @@ SIZES = [5, 1, 17, 9, 1, 12]  # 45 images
 @pytest.fixture
 def folder(write_shards: Callable[..., Path]) -> Path:
     return write_shards(SIZES, {7: "", 20: b"no image"})
-
-
-@pytest.fixture
-def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with serve(folder) as running:
-        yield running
 
 
 def read_all(reader: RowReader, batch: int = 9) -> list[Row]:

@@ -24,7 +24,7 @@ from bimodal_cl.data.shards.faults import USED_KINDS
 from bimodal_cl.preprocess import EvalTransform
 from tests.test_data.cropping import crop_decoded
 
-FLICKR8K = Path(__file__).parents[3] / "shared" / "data" / "flickr8k.tar"
+FLICKR8K = Path(__file__).parents[4] / "shared" / "data" / "flickr8k.tar"
 
 # What EncodedImage.decode_crop says of the difference from a full decode: grey levels, mean of |difference| over many
 # images, and over one.
