@@ -188,7 +188,7 @@ def _labels_by_number(
         if number >= num_names:
             raise UserError(
                 f"{root}: folder '{folder}' is class {number}, but {origin} has {num_names} names, of class 0 to "
-                f"{num_names - 1} (folders count from 1 only where all of 1 to {num_names} are there and no other)"
+                f"{num_names - 1} (folders count from 1 only if they are exactly 1 to {num_names})"
             )
     return dict(numbers), [f"folders are class numbers, from 0: their names are lines 1, 2, ... of {origin}"]
 

@@ -41,7 +41,7 @@ def expand_locations(patterns: Iterable[str], allow_pipe: bool = False) -> list[
         for prefix in _FILE_SCHEMES:
             pattern = pattern.removeprefix(prefix)
         if is_pipe(pattern) and not allow_pipe:
-            raise UserError(f"{pattern}: would run that command; if you trust whoever wrote it, give --allow-pipe")
+            raise UserError(f"{pattern}: would run that command; if you trust its author, give --allow-pipe")
         whole = not is_remote(pattern) and Path(pattern).exists()
         for name in (pattern,) if whole else expand_braces(pattern):
             for location in _list_one(name):

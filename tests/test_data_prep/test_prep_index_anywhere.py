@@ -170,7 +170,7 @@ def test_commands_run_only_where_they_are_allowed(prep, tars, tmp_path):
     ran = tmp_path / "ran"
     pattern = f"pipe:touch {ran} && cat {tars}/{{1..2}}.tar"
     arguments = ("index", pattern, "--to", tmp_path / "to", "--cache-dir", tmp_path / "cache")
-    assert "would run that command; if you trust whoever wrote it, give --allow-pipe" in prep(*arguments).error
+    assert "would run that command; if you trust its author, give --allow-pipe" in prep(*arguments).error
     assert not ran.exists() and not (tmp_path / "to").exists()
     done = prep(*arguments, "--allow-pipe")
     assert done.status == 0 and "4 images" in done.out and ran.exists()

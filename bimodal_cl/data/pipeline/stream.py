@@ -150,14 +150,12 @@ def open_stream(
 ) -> Stream:
     """Open the stream of one or more epochs of a data set, or of a mixture of several, on one rank.
 
-    Training: batches come in the order of :class:`~bimodal_cl.data.order.plan.EpochPlan`. One caption of each image and
-    its crop are drawn by (seed, epoch, image id). Rows that cannot be used are replaced as
-    :func:`~bimodal_cl.data.pipeline.stages.fill_batches` says. Batches depend neither on ``num_workers`` nor on
-    ``start_step``, and global batches do not depend on ``world_size``.
+    Training: the order is that of :class:`~bimodal_cl.data.order.plan.EpochPlan`. A caption of each image and its crop
+    are drawn by (seed, epoch, image id). :func:`~bimodal_cl.data.pipeline.stages.fill_batches` replaces faulty rows.
+    Batches do not depend on ``num_workers`` and ``start_step``, nor global batches on ``world_size``.
 
     Evaluation (``train=False``): every image comes once, in the order of ids, with its first caption and a centre crop.
-    Rank r of W has the images ``[N r // W, N (r+1) // W)``, the last batch may be short, and a sample that cannot be
-    used is left out and counted.
+    The last batch may be short, and a sample that cannot be used is left out and counted.
 
     Args:
         folder: with ``manifest.json``, or the manifest, or a mixture.

@@ -103,17 +103,6 @@ class Manifest:
         name = self.shards[shard].name
         return name if is_remote(name) else str(self.folder / name)
 
-    def path(self, shard: int) -> Path:
-        """Return the path of shard number ``shard``.
-
-        Raises:
-            UserError: the shard is not on this machine.
-        """
-        name = self.shards[shard].name
-        if is_remote(name):
-            raise UserError(f"shard {name}: is not a local file, which is needed here")
-        return self.folder / name
-
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
         """Load ``folder/manifest.json`` and check the size of every local shard, without opening shards.

@@ -153,7 +153,7 @@ class Storage:
     def _require_allowed(self, location: str) -> None:
         if is_pipe(location) and not self.allow_pipe:
             raise UserError(
-                f"shard {location}: would run that command; if you trust whoever wrote it, let it: --allow-pipe, or "
+                f"shard {location}: would run that command; if you trust its author, allow it: --allow-pipe, or "
                 "--data.allow_pipe true of bimodal-train"
             )
 

@@ -83,7 +83,7 @@ def test_all_of_imagenet():
     ("folders", "names", "message"),
     [
         (["0", "3"], ["a", "b", "c"], r"pictures: folder '3' is class 3, but names\.txt has 3 names, of class 0 to 2"),
-        (["1", "3"], ["a", "b", "c"], r"folder '3' is class 3, .*from 1 only where all of 1 to 3 are there"),
+        (["1", "3"], ["a", "b", "c"], r"folder '3' is class 3, .*from 1 only if they are exactly 1 to 3"),
         (["1", "01"], ["a", "b"], "folders '01' and '1' are both class 1"),
         (["a", "b"], ["x", "y", "z"], r"2 class folders but 3 names in names\.txt$"),
         (["x", "b"], ["x", "y", "z"], r"2 class folders but 3 names in names\.txt; 'b' is not called like any"),

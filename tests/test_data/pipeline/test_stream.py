@@ -140,7 +140,7 @@ def test_nothing_before_the_first_step_is_read(write_shards: Callable[..., Path]
     manifest = Manifest.load(folder)
     (last,) = open_stream(folder, 5, 4, start_step=7, shuffle_window=1)
     unused = min(set(range(5)) - set((last.image_ids // 8).tolist()))
-    path = manifest.path(unused)
+    path = Path(manifest.location(unused))
     path.write_bytes(bytes([1]) * path.stat().st_size)
     require_equal(list(open_stream(folder, 5, 4, start_step=7, shuffle_window=1)), [last])
     with pytest.raises(UserError, match=f"{path.name}: no tar header at byte 0"):

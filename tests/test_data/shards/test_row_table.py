@@ -35,7 +35,7 @@ def manifest(write_shards: Callable[..., Path]) -> Manifest:
     """Two shards; rows 1 and 3 of all have no text."""
     manifest = Manifest.load(write_shards([3, 4], replace={1: "", 3: ""}))
     for number, shard in enumerate(manifest.shards):
-        save_row_table(manifest.folder, shard, index_shard(manifest.path(number)))
+        save_row_table(manifest.folder, shard, index_shard(Path(manifest.location(number))))
     return manifest
 
 
@@ -51,13 +51,13 @@ def table_path(manifest: Manifest, shard: int) -> Path:
 def test_a_table_says_what_the_headers_say(manifest: Manifest) -> None:
     for shard in range(2):
         table = load_row_table(manifest, shard)
-        index = index_shard(manifest.path(shard))
+        index = index_shard(Path(manifest.location(shard)))
         assert table is not None and len(table) == len(index)
         for column in ("image_offset", "image_size", "text_offset", "text_size"):
             assert getattr(table, column).tolist() == getattr(index, column).tolist()
         assert [table.extension(row) for row in range(len(table))] == index.image_ext
         assert columns_of(table) == columns_of(make_row_table(index, int(manifest.text_offsets[shard])))
-        assert columns_of(table) == columns_of(index_row_table(manifest, shard, manifest.path(shard)))
+        assert columns_of(table) == columns_of(index_row_table(manifest, shard, Path(manifest.location(shard))))
     second = load_row_table(manifest, 1)
     assert second is not None and second.first_text_id.tolist() == [4, 4, 6, 9]
     header = load_table_header(manifest.folder, "000.tar")
@@ -82,7 +82,7 @@ def test_a_table_of_the_other_mode_is_not_used(manifest: Manifest) -> None:
 
 
 def test_a_shard_written_again_makes_its_table_stale(manifest: Manifest) -> None:
-    path = manifest.path(0)
+    path = Path(manifest.location(0))
     times = path.stat()
     path.write_bytes(path.read_bytes())
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000))
@@ -138,7 +138,7 @@ def test_nothing_is_unpickled(manifest: Manifest, tmp_path: Path) -> None:
 
 def test_the_same_shard_gives_the_same_bytes_and_no_temporary_file_stays(manifest: Manifest) -> None:
     before = table_path(manifest, 0).read_bytes()
-    path = manifest.path(0)
+    path = Path(manifest.location(0))
     path.write_bytes(path.read_bytes())
     save_row_table(manifest.folder, manifest.shards[0], index_shard(path))
     assert table_path(manifest, 0).read_bytes() == before
@@ -146,7 +146,7 @@ def test_the_same_shard_gives_the_same_bytes_and_no_temporary_file_stays(manifes
 
 
 def test_names_that_are_no_file_names(manifest: Manifest) -> None:
-    index = index_shard(manifest.path(0))
+    index = index_shard(Path(manifest.location(0)))
     url = "https://host/a/b.tar?signature=" + "x" * 300
     names = [url, url + "y", "s3://bucket/a.tar", "/data/a.tar", "deep/a.tar", "deep%2Fa.tar"]
     paths = [row_table_path(manifest.folder, name) for name in names]
@@ -169,7 +169,7 @@ def test_a_row_takes_the_memory_that_is_promised(manifest: Manifest) -> None:
 
 
 def test_members_of_four_gibibytes_have_no_table(manifest: Manifest) -> None:
-    index = index_shard(manifest.path(0))
+    index = index_shard(Path(manifest.location(0)))
     large = replace(index, image_size=index.image_size + 2**32)
     table_path(manifest, 0).unlink()
     assert save_row_table(manifest.folder, manifest.shards[0], large) is None
@@ -181,7 +181,7 @@ def test_members_of_four_gibibytes_have_no_table(manifest: Manifest) -> None:
 def test_a_shard_of_other_rows_than_the_manifest_says_is_refused(manifest: Manifest) -> None:
     shards = (replace(manifest.shards[0], num_images=2), manifest.shards[1])
     with pytest.raises(UserError, match=r"000\.tar: holds 3 images and 4 captions but the manifest says 2 and 4; `bim"):
-        index_row_table(replace(manifest, shards=shards), 0, manifest.path(0))
+        index_row_table(replace(manifest, shards=shards), 0, Path(manifest.location(0)))
 
 
 def test_an_accepted_damage_gives_the_rows_before_it(tmp_path: Path) -> None:
