@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # Space left free on the disk: a cache that fills it would make checkpoints and other programs fail.
 FREE_BYTES = 2**30
 _STEP = 2**26  # bytes reserved at a time if the size is not known in advance
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at another process's download
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between polls of another process's download
 _ENTRY = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9._-]*\.(shard|part)$")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -164,7 +164,7 @@ class ShardCache:
             free -= sum(stat.st_size - stat.st_blocks * 512 for path, stat in others if path.suffix == ".part")
             excess = max(total + size - self.limit, size - own.st_blocks * 512 - free)
             if excess > 0 and not _evict(sorted(others, key=_last_use), excess):
-                raise NoRoom(f"{size} bytes find no room in the {self.limit} of {self.folder}")
+                raise NoRoom(f"no space for {size} bytes: too much of the {self.limit} of {self.folder} is in use")
             os.truncate(descriptor, size)
         return size
 
