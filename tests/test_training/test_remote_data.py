@@ -36,7 +36,7 @@ def test_a_server_that_fails_ends_a_training_that_goes_on_later_as_if_nothing_ha
     write_config, shapes, tmp_path, monkeypatch, capsys, cache_gb
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("bimodal_cl.data.storage.remote.time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr("bimodal_cl.data.storage.retry.time", SimpleNamespace(sleep=lambda seconds: None))
     with serve(shapes / "train") as server:
         remote = str(tmp_path / "remote" / "train")
         urls = f"{server.url}/{{00000..00003}}.tar"
