@@ -1,15 +1,14 @@
 """A run that is killed at random and resumed on other ranks and workers sees what the uninterrupted one saw."""
 
+from tests.test_training.conftest import WITHOUT_DROPOUT
 from tests.test_training.killed_runs import run_killed, run_whole
-
-STEPS = {"num_epochs": None, "num_steps": 40, "global_batch_size": 72, "log_every": 1, "device": "cpu"}
 
 
 def test_killed_runs_see_the_same_samples(write_config, tmp_path):
     # An epoch has 5 steps; a window of 7 images and 8 lanes make the order anything but sequential.
-    vision = {"patch_size": 16, "width": 32, "layers": 1, "head_width": 16}
+    steps = {"num_epochs": None, "num_steps": 40}
     data = {"shuffle_window": 7, "val": None}
-    changes = {"train": STEPS, "model": {"vision": vision}, "data": data, "checkpoint": {"every": 3}}
+    changes = {"train": steps, "model": WITHOUT_DROPOUT, "data": data, "checkpoint": {"every": 3}}
     whole = run_whole(write_config("whole", **changes), tmp_path)
     assert sorted(whole) == list(range(40))
     assert len({n for step in range(5) for n in whole[step][0]}) == 360
