@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from bimodal_cl.cli.command_line import run_command
 from bimodal_cl.losses import LOSSES
+from tests.benchmarks.__main__ import BENCHMARKS, main
 from tests.benchmarks.fresh_process import ProcessKilled, in_fresh_process
 from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
 from tests.benchmarks.timing import time_in_turn
+from tests.test_benchmarks.conftest import rows_of
 
 ROOT = Path(__file__).parents[2]
 MEBIBYTE = 2**20
@@ -28,25 +31,11 @@ def MACL(pos, neg, tau_0, alpha, A0):
 """
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "tests.benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def rows_of(output: str, title: str) -> dict[str, list[str]]:
-    """The cells of the table below a title, by their row's name; cells are two spaces apart."""
-    lines = output[output.index(title) :].splitlines()[2:]
-    rows = [re.split(r" {2,}", line) for line in lines[: lines.index("") if "" in lines else None]]
-    return {name: cells for name, *cells in rows if cells}
-
-
-def test_losses_prints_a_row_for_every_loss_and_peer(tmp_path):
+def test_losses_prints_a_row_for_every_loss_and_peer(bench, tmp_path):
     (tmp_path / "macl.py").write_text(MACL_PY)
-    done = bench("losses", "--quick", "--threads", "1", "--macl-repo", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    shown = bench("losses", "--quick", "--threads", "1", "--macl-repo", str(tmp_path))
     for loss in LOSSES:
-        rows = rows_of(done.stdout, f"{loss}, B = 128")
+        rows = rows_of(shown, f"{loss}, B = 128")
         assert any(name.startswith("ours") for name in rows)
         for name, cells in rows.items():
             if cells == ["not in this version"]:  # of the installed open_clip
@@ -56,15 +45,13 @@ def test_losses_prints_a_row_for_every_loss_and_peer(tmp_path):
             assert float(time_ratio) > 0
             if loss in ("clip", "macl"):
                 assert float(cosine) == pytest.approx(1, abs=1e-5), name
-    assert "open_clip ClipLoss" in rows_of(done.stdout, "clip, B = 128")
-    assert "MACL MACL" in rows_of(done.stdout, "macl, B = 128")
-    assert "LibAUC (--libauc-repo)" in done.stdout  # said to be absent
+    assert "open_clip ClipLoss" in rows_of(shown, "clip, B = 128")
+    assert "MACL MACL" in rows_of(shown, "macl, B = 128")
+    assert "LibAUC (--libauc-repo)" in shown  # said to be absent
 
 
-def test_state_prints_every_part():
-    done = bench("state", "--quick", "--threads", "1")
-    assert done.returncode == 0, done.stderr
-    rows = rows_of(done.stdout, "isogclr: N = 10000")
+def test_state_prints_every_part(bench):
+    rows = rows_of(bench("state", "--quick", "--threads", "1"), "isogclr: N = 10000")
     assert {"whole step, dense", "state, 10000 rows", "state, 64 rows", "state, clip without tables"} <= set(rows)
     assert all(re.fullmatch(r"[1-9][\d.]* (us|ms|s)", cells[0]) for cells in rows.values() if len(cells) == 3)
 
@@ -78,11 +65,18 @@ def test_state_prints_every_part():
         (["lossess"], "unknown NAME 'lossess'; did you mean 'losses'?"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message):
-    done = bench(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_mistakes_are_one_line(arguments, message, capsys):
+    assert run_command(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_command_lists_the_benchmarks():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in BENCHMARKS)
 
 
 def allocate(sizes: list[int], together: bool) -> tuple[int | None, int | None]:

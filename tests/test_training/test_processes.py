@@ -11,12 +11,11 @@ from tests.test_training.run_files import read_losses
 
 
 @pytest.mark.parametrize("loss", [{"name": "isogclr", "rho": 1.0}, {"name": "clip"}], ids=lambda loss: loss["name"])
-def test_two_processes_equal_one(write_config, tmp_path, loss):
-    steps = {"num_epochs": None, "num_steps": 20}
-    for count in (1, 2):
-        config = write_config(f"on_{count}", loss=loss, train=steps, model=WITHOUT_DROPOUT)
-        done = launch(config, count)
-        assert done.returncode == 0, done.stderr
+def test_two_processes_equal_one(run_training, write_config, tmp_path, loss):
+    changes = {"loss": loss, "train": {"num_epochs": None, "num_steps": 20}, "model": WITHOUT_DROPOUT}
+    run_training("on_1", **changes)
+    done = launch(write_config("on_2", **changes), 2)
+    assert done.returncode == 0, done.stderr
     state = json.loads((tmp_path / "on_2/checkpoints/latest/state.json").read_text())
     assert state["num_processes"] == 2
     one, two = (read_losses(tmp_path / f"on_{count}") for count in (1, 2))

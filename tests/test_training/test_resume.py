@@ -17,10 +17,20 @@ from tests.test_training.run_files import assert_equal_runs, copy_run, read_log
 KEEP_ALL = {"every": 3, "keep_last": 9}
 TWO_STEPS = {"num_steps": 2, "num_epochs": None}
 LOSSES = [{"name": "isogclr", "rho": 1.0}, {"name": "macl", "alignment": "anchor"}, {"name": "clip"}]
+NAMES = [loss["name"] for loss in LOSSES]
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["name"])
-def test_resume_at_every_checkpoint_equals_no_interruption(run_training, loss):
+@pytest.fixture
+def threads():
+    """Set the number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("loss", "num_threads"), [*zip(LOSSES, (2, 1, 1), strict=True)], ids=NAMES)
+def test_resume_at_every_checkpoint_equals_no_interruption(run_training, threads, loss, num_threads):
+    threads(num_threads)
     run = partial(run_training, loss=loss, checkpoint=KEEP_ALL)
     whole, part = run("whole"), run("part")
     assert_equal_runs(whole, part)
