@@ -7,8 +7,9 @@ import pytest
 import data_prep.cli
 import eval.cli
 from bimodal_cl.cli.command_line import run_command
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.errors import did_you_mean
 from eval.encode import resolve_device
+from tests.refusals import refused
 
 WRITE = ["write", "folder", "--images", "x"]
 
@@ -73,7 +74,7 @@ def test_a_flag_that_replaces_an_earlier_one_is_named(flags, expected, tmp_path,
 
 @pytest.mark.parametrize(("device", "expected"), [("gpu", "'cuda'"), ("CPU", "'cpu'"), ("cuda0", "'cuda'")])
 def test_a_device_that_is_none_is_answered_with_the_nearest(device, expected):
-    with pytest.raises(UserError, match=f"^--device {device}: no such device; did you mean {expected}\\?$"):
+    with refused(f"^--device {device}: no such device; did you mean {expected}\\?$"):
         resolve_device(device)
 
 

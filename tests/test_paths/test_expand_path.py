@@ -9,8 +9,8 @@ import data_prep.cli
 import eval.cli
 from bimodal_cl import train
 from bimodal_cl.config.source import load_config, save_config
-from bimodal_cl.errors import UserError
 from bimodal_cl.files.paths import expand_path
+from tests.refusals import refused
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_a_path_that_exists_with_its_dollar_is_that_path():
     ],
 )
 def test_what_stands_for_nothing_is_refused_by_name(text, expected):
-    with pytest.raises(UserError, match=expected):
+    with refused(expected):
         expand_path(text)
 
 

@@ -12,11 +12,11 @@ from bimodal_cl.checkpoint import read_state
 from bimodal_cl.config.source import load_config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.index import index_shard, split_captions
-from bimodal_cl.errors import UserError
 from bimodal_cl.files.text_files import NotText, read_text
 from bimodal_cl.models.architecture import read_json
 from data_prep.cli import main as prep
 from eval.cli import main as evaluate
+from tests.refusals import refused
 from tests.test_data.tiny_shards import encode_image, write_tar
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32")
@@ -100,5 +100,5 @@ def test_captions_in_shards_of_others(encoding, tmp_path):
 
 def test_a_damaged_manifest_names_the_byte(tmp_path):
     (tmp_path / "manifest.json").write_bytes(b'{"name": "caf\xe9"}')
-    with pytest.raises(UserError, match=r"manifest\.json: cannot be read: byte 0xe9 on line 1 is not UTF-8"):
+    with refused(r"manifest\.json: cannot be read: byte 0xe9 on line 1 is not UTF-8"):
         Manifest.load(tmp_path)
