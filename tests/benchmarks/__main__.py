@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from bimodal_cl.cli.command_line import Parser, run_command
-from tests.benchmarks.machine import describe_load, describe_machine
+from tests.benchmarks.measure.machine import describe_load, describe_machine
 
 BENCHMARKS = {
     "losses": "forward and backward of every loss: time and peak memory, against other people's code",

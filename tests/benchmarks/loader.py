@@ -26,10 +26,10 @@ from bimodal_cl.data import Manifest, Stream, open_stream
 from bimodal_cl.data.pipeline.profile import profile_stream
 from bimodal_cl.errors import UserError
 from tests.benchmarks.decoders import SCALE
-from tests.benchmarks.machine import ROOT, num_threads
+from tests.benchmarks.measure.machine import ROOT, num_threads
+from tests.benchmarks.measure.table import format_table
 from tests.benchmarks.open_clip_loader import take_batches
 from tests.benchmarks.photos import describe_photos, make_photos
-from tests.benchmarks.table import format_table
 
 OPEN_CLIP_LOADER = Path(__file__).with_name("open_clip_loader.py")
 WARM_UP_BATCHES = 4  # of each worker, so that what was fetched ahead at the start is used up

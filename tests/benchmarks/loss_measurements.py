@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from tests.benchmarks.loss_cases import Case, Inputs, Step, build_our_step, draw_inputs
-from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.measure.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.measure.timing import synchronizer, time_in_turn
 from tests.benchmarks.peers import build_peer_step
-from tests.benchmarks.timing import synchronizer, time_in_turn
 
 
 @dataclass(frozen=True)

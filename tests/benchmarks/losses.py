@@ -18,7 +18,6 @@ import torch
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.losses import LOSSES
-from tests.benchmarks.fresh_process import ProcessKilled, in_fresh_process
 from tests.benchmarks.loss_cases import Case, list_our_cases
 from tests.benchmarks.loss_measurements import (
     Memory,
@@ -28,10 +27,11 @@ from tests.benchmarks.loss_measurements import (
     measure_memory,
     measure_times,
 )
-from tests.benchmarks.machine import describe_commit, free_memory, num_threads
+from tests.benchmarks.measure.fresh_process import ProcessKilled, in_fresh_process
+from tests.benchmarks.measure.machine import describe_commit, free_memory, num_threads
+from tests.benchmarks.measure.table import describe_bytes, format_table
+from tests.benchmarks.measure.timing import describe_range
 from tests.benchmarks.peers import OPEN_CLIP, PEERS, Peer, find_installed_open_clip, list_peer_cases
-from tests.benchmarks.table import describe_bytes, format_table
-from tests.benchmarks.timing import describe_range
 
 BATCH_SIZES = {"cpu": [1024, 4096, 16384, 32768], "cuda": [32768, 65536]}
 HEAD = ("loss", "time", "range", "x ours", "memory", "x ours", "of B x B", "gradient")

@@ -25,9 +25,9 @@ from PIL import Image
 
 from bimodal_cl.data import Manifest, open_stream
 from bimodal_cl.errors import UserError
-from tests.benchmarks.fresh_process import in_fresh_process
-from tests.benchmarks.table import format_table
-from tests.benchmarks.timing import describe_range, describe_time
+from tests.benchmarks.measure.fresh_process import in_fresh_process
+from tests.benchmarks.measure.table import format_table
+from tests.benchmarks.measure.timing import describe_range, describe_time
 
 GLOBAL_BATCH = 4096
 

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.losses import Margins, build_loss, contrastive
-from tests.benchmarks.fresh_process import in_fresh_process
 from tests.benchmarks.loss_cases import draw_inputs
-from tests.benchmarks.machine import num_threads
-from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
-from tests.benchmarks.table import describe_bytes, format_table
-from tests.benchmarks.timing import describe_range, time_in_turn
+from tests.benchmarks.measure.fresh_process import in_fresh_process
+from tests.benchmarks.measure.machine import num_threads
+from tests.benchmarks.measure.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.measure.table import describe_bytes, format_table
+from tests.benchmarks.measure.timing import describe_range, time_in_turn
 
 ISOGCLR = {"rho": 1.0, "eta": 1e-5}
 

@@ -14,9 +14,9 @@ import torch
 from bimodal_cl.cli.command_line import run_command
 from bimodal_cl.losses import LOSSES
 from tests.benchmarks.__main__ import BENCHMARKS, main
-from tests.benchmarks.fresh_process import ProcessKilled, in_fresh_process
-from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
-from tests.benchmarks.timing import time_in_turn
+from tests.benchmarks.measure.fresh_process import ProcessKilled, in_fresh_process
+from tests.benchmarks.measure.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.measure.timing import time_in_turn
 from tests.test_benchmarks.conftest import rows_of
 
 ROOT = Path(__file__).parents[2]
