@@ -1,4 +1,4 @@
-"""The benchmarks run at tiny sizes, their rows are whole, and memory is measured as it is."""
+"""The benchmarks of losses run at tiny sizes and print complete rows, and peak memory is measured correctly."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_losses_prints_a_row_for_every_loss_and_peer(bench, tmp_path):
                 assert float(cosine) == pytest.approx(1, abs=1e-5), name
     assert "open_clip ClipLoss" in rows_of(shown, "clip, B = 128")
     assert "MACL MACL" in rows_of(shown, "macl, B = 128")
-    assert "LibAUC (--libauc-repo)" in shown  # said to be absent
+    assert "LibAUC (--libauc-repo)" in shown  # named as absent
 
 
 def test_state_prints_every_part(bench):
@@ -60,7 +60,7 @@ def test_state_prints_every_part(bench):
     ("arguments", "message"),
     [
         (["losses", "--macl-repo", "nowhere"], "--macl-repo nowhere: no macl.py there, which MACL has"),
-        (["losses", "--rows", "sparse"], "--rows sparse: no row is called so"),
+        (["losses", "--rows", "sparse"], "--rows sparse: no row has this in its name"),
         (["losses", "--losses", "isoglcr"], "unknown loss 'isoglcr'; did you mean 'isogclr'?"),
         (["lossess"], "unknown NAME 'lossess'; did you mean 'losses'?"),
     ],
@@ -80,9 +80,9 @@ def test_the_command_lists_the_benchmarks():
 
 
 def allocate(sizes: list[int], together: bool) -> tuple[int | None, int | None]:
-    """Peak and held bytes of allocating (and writing) blocks of so many MiB, kept or dropped one by one."""
+    """Return peak and held bytes of allocating and writing blocks of some MiB, kept together or dropped one by one."""
     return_freed_memory()
-    torch.zeros(64 * MEBIBYTE, dtype=torch.uint8).add_(1)  # its memory must not be taken again unseen
+    torch.zeros(64 * MEBIBYTE, dtype=torch.uint8).add_(1)  # reusing its memory would hide an allocation
     with PeakMemory() as memory:
         kept = []
         for size in sizes:
@@ -97,7 +97,7 @@ def allocate(sizes: list[int], together: bool) -> tuple[int | None, int | None]:
 @pytest.mark.parametrize(("together", "peak", "held"), [(True, 56, 56), (False, 32, 0)])
 def test_peak_memory_of_known_allocations(together, peak, held):
     measured_peak, measured_held = in_fresh_process(allocate, [24, 32], together)
-    assert measured_peak / MEBIBYTE == pytest.approx(peak, abs=2)  # code and page tables are in it, too
+    assert measured_peak / MEBIBYTE == pytest.approx(peak, abs=2)  # includes code and page tables
     assert measured_held / MEBIBYTE == pytest.approx(held, abs=2)
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of decoders and loaders run at tiny sizes, and their rows are whole."""
+"""The benchmarks of decoders, loaders and shards run at tiny sizes and print complete rows."""
 
 from __future__ import annotations
 

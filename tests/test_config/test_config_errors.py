@@ -1,4 +1,4 @@
-"""What a user's mistakes in YAML or flags look like: one line, the source, the dotted key, the nearest valid one."""
+"""A mistake in YAML or flags gives one line with its source, the dotted key and the nearest valid one."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which key a user means: by what open_clip, the papers' code and other trainers call it, and by the wrong section."""
+"""Unknown keys and flags are answered with ours: other trainers' names, wrong sections, misspellings."""
 
 import pytest
 
@@ -189,5 +189,5 @@ def test_a_key_is_no_other_keys_alias_in_its_own_section():
         section, _, name = key.rpartition(".")
         for other, names in _OTHER_NAMES.items():
             if other.rpartition(".")[0] == section and name in names.split():
-                assert section == "loss"  # where each loss has keys of its own
+                assert section == "loss"  # each loss has its own keys
     assert find_meant("optim.eta_min", dotted_keys()) == ["loss.eta_min"]

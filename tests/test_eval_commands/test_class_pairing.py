@@ -33,7 +33,7 @@ def test_numbered_folders_are_scored_as_the_same_images_under_their_names(run_fo
     assert result["provenance"]["chance"]["acc1"] == 1 / 51
     said = capsys.readouterr().out
     assert "folders are class numbers, from 0" in said and "folder 30 = 'white'" in said
-    # Without the words between, the scores are those of folders with the names themselves.
+    # With one class name per folder, the scores equal those of folders that carry the names.
     (tmp_path / "numbered" / "classnames.txt").unlink()
     for old, new in numbered.items():
         (tmp_path / "numbered" / old).rename(tmp_path / "numbered" / f"0{names.index(new) + 1}")

@@ -1,4 +1,4 @@
-"""Which folders ``bimodal-eval retrieval`` takes: shards, a folder of their splits, CLIP_benchmark's layout."""
+"""``bimodal-eval retrieval`` reads shards, a folder of their splits and CLIP_benchmark's layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``bimodal-eval retrieval`` end to end, against scores counted here from the encoder's own features."""
+"""``bimodal-eval retrieval`` end to end, against scores that this file computes from the encoder's features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.test_eval_commands.conftest import retrieve
 
 
 def scores_by_hand(model, folder):
-    """Ranks of every caption's image and of every image's best caption, with plain sorting."""
+    """Return the ranks of each caption's image and of each image's best caption, by plain sorting."""
     pairs = read_pairs(folder, range(Manifest.load(folder).num_images))
     with torch.no_grad():
         images = torch.cat([model.encode_image(model.preprocess(pair.image)[None]) for pair in pairs.values()])
@@ -133,7 +133,7 @@ def test_the_choice_of_examples_holds_successes_and_failures_spread_over_the_dat
     assert {0, 15} <= set(chosen)  # the successes reach from one end of the data to the other
     assert len(choose_spread(ranks, owners, 100)) == 16
     assert choose_spread(ranks, owners, 0) == []
-    assert len(choose_spread(ranks, owners // 4, 16)) == 4  # one caption an image
+    assert len(choose_spread(ranks, owners // 4, 16)) == 4  # one caption per image
 
 
 def test_image_of_any_shape_fits_the_model(run_folder, tiny_model):

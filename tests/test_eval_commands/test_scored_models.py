@@ -1,4 +1,4 @@
-"""Models by other names than a run's: what the results say of them, and where they go."""
+"""Provenance and result folders of models that are not runs of this project."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_provenance_of_an_export_an_archive_and_a_tag(source, tmp_path, monkeypa
         (str(archive), archive, "ViT-tiny", str(archive), str(archive)),
         ("ViT-B/32", archive, "ViT-B-32", "openai", "openai"),
     ):
-        if name == "ViT-B/32":  # in miniature
+        if name == "ViT-B/32":  # replace its towers by small ones
             monkeypatch.setattr("open_clip.get_model_config", lambda name: config)
         scored = open_model(name, torch.device("cpu"))
         assert not scored.encoder.training

@@ -1,4 +1,4 @@
-"""``bimodal-eval zero-shot`` end to end, against scores counted here from the encoder's own features."""
+"""``bimodal-eval zero-shot`` end to end, against scores that this file computes from the encoder's features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.test_eval_commands.conftest import zero_shot
 
 
 def predictions_by_hand(model, paths, names, templates):
-    """The classes of images by decreasing similarity to the mean of a class's prompts."""
+    """Return each image's classes by decreasing similarity to the mean of the class's prompts."""
     rows = []
     with torch.no_grad():
         for name in names:

@@ -27,7 +27,7 @@ def encoder(built_encoder: DualEncoder) -> DualEncoder:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let huggingface_hub read its cache only."""
+    """Put huggingface_hub into offline mode."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 

@@ -23,7 +23,7 @@ def test_features_are_unit_norm_float32_also_under_autocast(encoder, pixels):
     for features, plain in ((image_features, plain_image), (text_features, plain_text)):
         assert features.shape == (3, 16)
         assert features.dtype == torch.float32
-        # Normalised in bfloat16, the norms would be off by 1e-3 and more.
+        # Normalisation in bfloat16 would leave errors of 1e-3 and more.
         torch.testing.assert_close(features.norm(dim=1), torch.ones(3), atol=1e-6, rtol=0)
         torch.testing.assert_close(features, plain, atol=0.05, rtol=0)
         assert not torch.equal(features, plain)

@@ -40,7 +40,7 @@ def folder(clip, tmp_path):
 
 
 def write_processor(folder, processor, form: str = "preprocessor") -> None:
-    """Write it as transformers 4 does, or as transformers 5 does for a whole processor."""
+    """Write an image processor's file as transformers 4 does, or as transformers 5 does for a whole processor."""
     if form == "preprocessor":
         processor.save_pretrained(folder)
         return
@@ -132,7 +132,7 @@ def test_transformers_order_of_the_two_files(folder):
     assert_same_image_features(load_model(path), theirs, AutoImageProcessor.from_pretrained(path))
 
 
-def test_no_file_is_the_familys_usual_preprocessing_and_said(folder):
+def test_no_file_is_the_familys_usual_preprocessing_with_a_warning(folder):
     from transformers import CLIPImageProcessor
 
     with pytest.warns(UserWarning, match="no preprocessor_config.json, so its family's usual"):
@@ -193,7 +193,7 @@ def test_what_cannot_be_done_is_refused_by_file_and_key(options, match, nested, 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_fast"])
 def test_texts_and_other_activations(activation, tmp_path):
     theirs = write_clip(tmp_path, activation)
-    model = load_model(tmp_path)  # no tokenizer in it: open_clip's, which is OpenAI's
+    model = load_model(tmp_path)  # without a tokenizer, open_clip's is used, which is OpenAI's
     tokens = model.tokenize(["a dog", "a photo of two cats"])
     with torch.no_grad():
         torch.testing.assert_close(

@@ -21,7 +21,7 @@ def build(folder, **text) -> DualEncoder:
 
 @pytest.mark.parametrize(("family", "pad_token"), [*((family, "[PAD]") for family in FAMILIES), ("bert", "[SEP]")])
 def test_features_equal_the_library_called_on_unpadded_texts(family, pad_token, tmp_path):
-    """Padding never counts, not even where the tokenizer pads with its end-of-text token, which itself does."""
+    """Padding is ignored even if the tokenizer pads with its end-of-text token, which is not ignored itself."""
     from transformers import AutoModel, AutoTokenizer
 
     folder = text_folder(tmp_path / family, family)
@@ -53,7 +53,7 @@ def test_a_checkpoint_needs_neither_hub_nor_the_original_folder(family, pooler, 
 
     features.roll(1, 0).mul(torch.arange(16)).sum().backward()
     for name, parameter in model.text.named_parameters():
-        # A causal model's feature at the first token does not depend on later ones, but on every parameter it does.
+        # In a causal model too, the feature at the first token depends on every parameter.
         assert (parameter.grad is not None) == parameter.requires_grad, name
         assert parameter.requires_grad, name
 
@@ -103,7 +103,7 @@ def test_pooling_another_token_than_the_texts_end_is_refused(pool_type, eos_id, 
 
     write_tokenizer(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    tokenizer.add_tokens(["horse"])  # now the largest token is no longer the end of a text
+    tokenizer.add_tokens(["horse"])  # now the end-of-text token is not the largest any more
     tokenizer.save_pretrained(tmp_path)
     text = {**TEXT, "vocab_size": 10, "hf_tokenizer_name": str(tmp_path), "pool_type": pool_type, "eos_id": eos_id}
     with refused(f"'{pool_type}' takes token {taken}, and the tokenizer ends a text with {END}"):
@@ -140,7 +140,7 @@ def test_a_folder_without_weights_and_a_model_of_several_towers_are_refused(tmp_
         build(tmp_path / "clip", hf_model_pretrained=False)
 
 
-def test_weights_that_are_missing_are_refused_and_not_drawn(tmp_path):
+def test_weights_that_are_missing_are_refused_and_not_initialised(tmp_path):
     from safetensors.torch import load_file, save_file
 
     folder = text_folder(tmp_path, "bert")
@@ -152,4 +152,4 @@ def test_weights_that_are_missing_are_refused_and_not_drawn(tmp_path):
         build_model(embed_dim=16, vision=VISION, text=text)
     kept = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
     save_file({**kept, "cls.bias": torch.ones(1)}, folder / "model.safetensors", metadata={"format": "pt"})
-    build_model(embed_dim=16, vision=VISION, text=text)  # heads come and go
+    build_model(embed_dim=16, vision=VISION, text=text)  # a missing pooler and an extra head are accepted

@@ -1,4 +1,4 @@
-"""load_model: runs, checkpoints, exports, Hugging Face CLIP folders, tags."""
+"""``load_model`` on runs, checkpoints, exports, Hugging Face CLIP folders and tags."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def test_an_exports_preprocessing_that_cannot_be_done_is_refused(preprocess, mat
         load_model(tmp_path)
 
 
-def test_an_exports_other_size_is_said_to_be_the_models(encoder, tmp_path):
+def test_an_exports_other_size_gives_a_warning(encoder, tmp_path):
     write_export(tmp_path, encoder, {"size": [48, 48]})
     with pytest.warns(UserWarning, match=r"preprocess_cfg.size \[48, 48\] is not the model's 32, which is used"):
         assert load_model(tmp_path).transform.image_size == 32
 
 
-def test_checkpoints_of_before_have_no_new_keys(encoder, tmp_path):
+def test_older_checkpoints_without_new_keys_load(encoder, tmp_path):
     encoder.save(tmp_path)
     path = tmp_path / "model.json"
     values = json.loads(path.read_text())
@@ -118,7 +118,7 @@ def test_a_hugging_face_clip_folder_gives_transformers_own_features(activation, 
     torch.testing.assert_close(model.encode_text(CAPTIONS), text_features, atol=1e-5, rtol=0)
     assert model.architecture.preprocess["mean"] == [0.5, 0.4, 0.3]
     assert model.architecture.preprocess["interpolation"] == "bilinear"
-    # From here on it is a model like any other.
+    # The saved checkpoint needs nothing of the folder.
     model.save(tmp_path / "checkpoint")
     shutil.rmtree(tmp_path / "clip")
     again = load_model(tmp_path / "checkpoint")
@@ -152,7 +152,7 @@ def test_hugging_face_weights_that_are_not_the_configs_are_refused(tmp_path, cap
     path.write_bytes(whole[:-100])
     with refused(r"model\.safetensors: damaged, cut short or no safetensors file"):
         load_model(tmp_path)
-    assert capfd.readouterr().err == ""  # transformers' table stays away
+    assert capfd.readouterr().err == ""  # transformers' own report is not printed
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_hugging_face_weights_that_are_not_the_configs_are_refused(tmp_path, cap
         ("RN50/openai", "weights 'RN50/openai' are not in the cache and cannot be fetched"),
     ],
 )
-def test_tags_that_cannot_be_had_are_one_line(what, match, offline):
+def test_tags_without_weights_are_refused_in_one_line(what, match, offline):
     with refused(match):
         load_model(what)
 

@@ -1,4 +1,4 @@
-"""Names of models: each finds the model whose features the source has, and what finds none says why."""
+"""Every kind of model name loads the right model, and a name without a model is refused with the reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cache(tmp_path, offline, monkeypatch):
 
 @pytest.fixture
 def published(monkeypatch):
-    """Make open_clip find a file where it would look for the weights of a tag."""
+    """Make open_clip find a given file as the weights of a tag."""
 
     def publish(path):
         asked = []
@@ -75,7 +75,9 @@ def test_a_pretrained_model_brings_its_architecture_and_moves_to_another_size(tm
     assert larger.architecture.quick_gelu
     blank = larger.encode_image(torch.zeros(1, 3, 64, 64)) @ model.eval().encode_image(torch.zeros(1, 3, 32, 32)).T
     assert blank.item() > 0.8
-    spelled = build_model(**TOWERS, pretrained=str(folder))  # the towers agree; what they cannot say comes along
+    spelled = build_model(
+        **TOWERS, pretrained=str(folder)
+    )  # the towers agree; the preprocessing comes with the weights
     assert_same_features(spelled, source)
     assert spelled.architecture.preprocess == default_preprocess() | PREPROCESS
 
@@ -104,7 +106,7 @@ def test_a_name_beside_weights_of_another_architecture_is_one_line(tmp_path):
     folder = export_folder(open_clip_model(), tmp_path / "export")
     with refused(r"is another model than model.name 'ViT-B-32': embed_dim 24 and not 512, "):
         build_model(name="ViT-B-32", pretrained=str(folder))
-    heads = {**TOWERS, "text": {**TOWERS["text"], "heads": 2}}  # no tensor tells it
+    heads = {**TOWERS, "text": {**TOWERS["text"], "heads": 2}}  # the tensors do not show the number of heads
     with refused(r"than the towers in model: text.heads 1 and not 2; give it alone"):
         build_model(**heads, pretrained=str(folder))
     with refused(r"is of 'RN50', another architecture than model.name 'ViT-B-32'"):
@@ -138,7 +140,7 @@ def test_spellings_of_a_published_pair(name, pair, cache, published, tmp_path):
 
 
 def test_published_weights_bring_activation_and_preprocessing(published, monkeypatch, tmp_path):
-    """A real pair's loading, with an architecture in miniature in its place."""
+    """Load a published pair whose architecture is replaced by a small one."""
     import open_clip
 
     source = open_clip_model(quick_gelu=True)
@@ -201,12 +203,12 @@ def test_mistakes_in_a_config_are_one_line(arguments, match, cache):
         ("timm/vit_base_patch16_224.augreg_in1k", "an image model of timm's goes to model.vision.timm_model_name"),
     ],
 )
-def test_names_of_nothing_are_one_line(name, match, cache):
+def test_names_without_a_model_are_refused_in_one_line(name, match, cache):
     with refused(match):
         load_model(name)
 
 
-def test_a_mistyped_path_is_told_its_neighbour(tmp_path, encoder):
+def test_a_mistyped_path_is_answered_with_the_nearest(tmp_path, encoder):
     encoder.save(tmp_path / "runs" / "first")
     for given, meant in (
         ("runs/frist", "first"),
@@ -235,7 +237,7 @@ def test_hub_repositories_without_a_usable_model(cache, tmp_path):
         load_model("hf-hub:lab/unfinished")
     (folder / "open_clip_config.json").unlink()
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    hub_cache(cache, "lab/bert", folder)  # refused before its weights are asked for
+    hub_cache(cache, "lab/bert", folder)  # refused before its weights are looked up
     with refused("family 'bert' is not 'clip' or 'siglip' but a text model alone"):
         load_model("lab/bert")
     (folder / "config.json").rename(folder / "adapter_config.json")

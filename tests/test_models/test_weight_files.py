@@ -1,4 +1,4 @@
-"""Files of weights: every wrapping gives the source's features, nothing in a file runs, and what is none says why."""
+"""Weight files load from every common wrapping, no code in them runs, and unusable files are refused by kind."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WRAPPINGS = {
     "lightning": lambda t: {"state_dict": prefixed(t, "model."), "global_step": 7, "hyper_parameters": {"lr": 1e-3}},
     "compiled tower": lambda t: {name.replace("visual.", "visual._orig_mod."): each for name, each in t.items()},
     "model": lambda t: {"model": t, "epoch": 1, "optimizer": {"state": {}}},
-    "numpy and argparse beside it": lambda t: {
+    "with numpy and argparse objects": lambda t: {
         "model": t,
         "args": Namespace(lr=0.1, tags=["a"]),
         "best": np.float64(0.5),
@@ -81,10 +81,10 @@ def test_the_layout_of_two_towers_and_a_bias(tmp_path):
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     model = build_model(**TOWERS, pretrained=str(tmp_path / "weights.safetensors"))
     assert_same_features(model, source)
-    assert model.logit_bias.item() == -10  # trained with SigLIP's loss: the towers of the config do not say so
+    assert model.logit_bias.item() == -10  # SigLIP's bias, which the config's towers do not mention
 
 
-def test_tensors_beside_the_model_are_counted(tmp_path):
+def test_extra_tensors_are_counted(tmp_path):
     source = open_clip_model()
     tensors = prefixed(source.state_dict(), "model.") | {"loss.scale": torch.ones(1)}
     torch.save({"state_dict": tensors}, tmp_path / "last.ckpt")
@@ -130,7 +130,7 @@ def test_no_code_of_an_archive_is_compiled(tmp_path):
 
 
 class Touch:
-    """Unpickling it makes a file."""
+    """An object whose unpickling makes a folder."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -254,7 +254,7 @@ def bad_file(kind, folder):
         ("other", "holds no dual encoder: its tensors are conv1.weight, fc.weight"),
     ],
 )
-def test_what_is_no_file_of_weights_says_what_it_is(kind, match, tmp_path):
+def test_files_without_usable_weights_are_refused_by_kind(kind, match, tmp_path):
     path = bad_file(kind, tmp_path)
     for road in (load_model, lambda path: build_model(**TOWERS, pretrained=str(path))):
         with refused(match) as refusal:

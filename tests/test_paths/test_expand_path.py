@@ -1,4 +1,4 @@
-"""Paths as people write them, in a function, in a config and on the command line of all three programs."""
+"""Expand ``~`` and variables in paths: in a function, in a config and on all three command lines."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.refusals import read_mistake, refused
 
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
-    """A home, a variable, and a working directory in which a folder called ``~`` would show."""
+    """Set a home, a variable and an empty working directory, where a folder named ``~`` would be noticed."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -41,7 +41,7 @@ def places(tmp_path, monkeypatch):
         ("pipe:cat $NOWHERE/~", "pipe:cat $NOWHERE/~"),
     ],
 )
-def test_paths_stand_for_what_a_shell_takes_them_for(text, expected, tmp_path):
+def test_paths_are_expanded_as_in_a_shell(text, expected, tmp_path):
     assert expand_path(text.format(tmp_path)) == expected.format(tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_a_path_that_exists_with_its_dollar_is_that_path():
         ("local-dir:", "the path is empty"),
     ],
 )
-def test_what_stands_for_nothing_is_refused_by_name(text, expected):
+def test_paths_that_cannot_be_expanded_are_refused_by_name(text, expected):
     with refused(expected):
         expand_path(text)
 
@@ -182,7 +182,7 @@ def test_the_file_of_arguments_may_hold_such_paths_too(tmp_path, capsys):
     ],
 )
 def test_an_empty_path_is_not_the_current_folder(main, argv, where, capsys):
-    """What a script's ``--to "$FOLDER"`` gives where FOLDER holds nothing."""
+    """A script's ``--to "$FOLDER"`` gives an empty path if FOLDER is empty."""
     Path("run.yaml").write_text(yaml.safe_dump(CONFIG))
     assert where in read_mistake(capsys, main, *argv)
     assert [each.name for each in Path().iterdir()] == ["run.yaml"]

@@ -1,4 +1,4 @@
-"""A small run as training and evaluation leave it behind: shards with drawn pictures, tables, a log, results."""
+"""A small finished run: shards with drawn pictures, tables, a log and results of an evaluation."""
 
 from __future__ import annotations
 

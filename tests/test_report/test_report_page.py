@@ -1,4 +1,4 @@
-"""The report is one self-contained, escaped page whose sections follow what the run has."""
+"""The report is one self-contained page with escaped captions; its sections depend on the run's files."""
 
 import json
 import re
@@ -69,9 +69,9 @@ def test_a_loss_without_tables_shows_its_one_temperature_and_no_histogram(run):
     assert "Captions at both ends" not in page
 
 
-def test_missing_parts_are_left_out_or_said_in_a_line(run, monkeypatch, tmp_path):
+def test_missing_parts_are_left_out_or_named_in_a_line(run, monkeypatch, tmp_path):
     shutil.rmtree(run / "results")
-    monkeypatch.chdir(tmp_path)  # the data folder is relative: not found from here
+    monkeypatch.chdir(tmp_path)  # the relative data folder is not found from here
     page = render(run)
     assert "data/train" in page
     assert "Example retrievals</h2>" not in page or "no" in page.split("Example retrievals</h2>")[1][:400].lower()

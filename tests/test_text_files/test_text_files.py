@@ -1,4 +1,4 @@
-"""Byte order marks, UTF-16 and Windows line ends in every kind of file that people hand over."""
+"""Byte order marks, UTF-16 and Windows line ends are read in every kind of text file."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_text_is_the_same_in_every_encoding(written, tmp_path):
         ("a\nb".encode("utf-16-le"), "a NUL on line 1: no text, or UTF-16 without a byte order mark"),
     ],
 )
-def test_what_is_no_text_is_said_in_one_line(content, message, tmp_path):
+def test_files_that_are_not_text_are_refused_in_one_line(content, message, tmp_path):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(NotText, match=message) as caught:
         read_text(tmp_path / "a.txt")

@@ -32,10 +32,10 @@ def start(config: Path, record: Path, num_processes: int, num_workers: int, *fla
 
 
 def read_record(record: Path) -> Iterator[tuple[int, list[int], list[int]]]:
-    """Yield what the steps of one run until it ended saw: the ranks' parts in order, complete steps only."""
+    """Yield step, image ids and text ids of each complete step of one life of a run, with the ranks' parts in order."""
     parts = []
     for path in sorted(record.parent.glob(f"{record.name}.rank*")):
-        lines = path.read_text().split("\n")[:-1]  # what follows the last line break was cut off by the kill
+        lines = path.read_text().split("\n")[:-1]  # the kill may have cut off the last line
         parts.append([json.loads(line) for line in lines])
     for ranks in zip(*parts, strict=False):
         assert len({step for step, _, _ in ranks}) == 1
@@ -43,7 +43,7 @@ def read_record(record: Path) -> Iterator[tuple[int, list[int], list[int]]]:
 
 
 def run_whole(config: Path, folder: Path, *flags: str) -> Seen:
-    """Run without an interruption and return what each step saw."""
+    """Run without an interruption and return the ids that each step got."""
     record = folder / "whole"
     process = start(config, record, 1, 0, *flags)
     _, errors = process.communicate()
@@ -52,7 +52,7 @@ def run_whole(config: Path, folder: Path, *flags: str) -> Seen:
 
 
 def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *flags: str) -> list[tuple[int, int]]:
-    """Run with kills at random steps; assert that every step, however often it was taken, saw the same.
+    """Run with kills at random steps; assert that a step gets the same ids each time it is taken.
 
     Returns:
         The first and last step of each life of the run.
@@ -83,7 +83,7 @@ def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """Kill the launcher and all ranks and workers: ranks have process groups of their own."""
+    """Kill the launcher, all ranks and all workers; ranks have process groups of their own."""
     launcher = psutil.Process(process.pid)
     everybody = [launcher, *launcher.children(recursive=True)]
     for each in everybody:

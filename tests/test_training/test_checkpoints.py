@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent; the newest and the best are kept; a run writes what others read."""
+"""Checkpoints are complete or absent, the newest and the best are kept, and a run's files can be loaded."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Scores during training, ``bimodal-eval`` and ``preprocess`` see the same pixels, whatever the model asks for."""
+"""Scores during training, ``bimodal-eval`` and ``preprocess`` see the same pixels with every preprocessing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PREPROCESS = {
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Shards of 24 images of 120 x 31 pixels: another crop shows other parts of the noise."""
+    """Shards of 24 images of 120 x 31 pixels: each crop shows different noise."""
     folder = tmp_path_factory.mktemp("wide")
     rng = np.random.default_rng(0)
     for i in range(24):
@@ -59,7 +59,7 @@ def save_model(tmp_path):
 
 
 @pytest.mark.parametrize("preprocess", PREPROCESS.values(), ids=PREPROCESS)
-def test_three_roads_give_the_same_pixels(preprocess, save_model, wide, write_config):
+def test_training_evaluation_and_preprocess_give_the_same_pixels(preprocess, save_model, wide, write_config):
     folder = save_model(preprocess)
     model = load_model(folder)
     expected = torch.stack([model.preprocess(pair.image) for pair in read_pairs(wide, range(24)).values()])

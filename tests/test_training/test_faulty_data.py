@@ -1,4 +1,4 @@
-"""A training on the fault zoo: it completes, and its summary counts what was planted."""
+"""A training on the fault zoo completes, and its summary counts the planted faults."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_a_run_counts_every_planted_fault(run_training, zoo, capsys, num_workers
     run = run_training(data=train_on(zoo, 0.5, num_workers=num_workers), train={**STEPS, "num_epochs": 2})
     summary = read_log(run)[-1]
     assert summary["event"] == "summary" and summary["samples_seen"] == 2 * zoo.num_images
-    twice = {kind: 2 * count for kind, count in zoo.planted.items()}  # in either epoch
+    twice = {kind: 2 * count for kind, count in zoo.planted.items()}  # each fault occurs in both epochs
     assert summary["data"]["replaced"] == planted(twice, REPLACED_KINDS)
     assert summary["data"]["used"] == planted(twice, USED_KINDS)
     assert summary["shards"] == planted(zoo.planted, SHARD_KINDS)

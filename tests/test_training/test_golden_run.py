@@ -11,7 +11,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_twenty_steps_are_as_written_down(run_training, name):
+def test_twenty_steps_are_as_recorded(run_training, name):
     loss = {"isogclr": {"name": "isogclr", "tau_init": 0.05, "rho": 1.0}, "macl": {"name": "macl"}}[name]
     steps = {"num_epochs": None, "num_steps": 20}
     run = run_training(loss=loss, train=steps, data={"val": None})

@@ -27,7 +27,7 @@ def test_fragments_train_and_resume_bit_for_bit(run_training, fragment):
 
 @pytest.mark.parametrize("flags", [[], OWN_RATE])
 def test_the_temperature_has_its_own_constant_rate_if_asked(run_training, flags):
-    """With Adam a first step is as long as the rate, and the first rate of the warm-up is half of the peak."""
+    """Adam's first step is as long as the learning rate, which starts the warm-up at half of its peak."""
     run = run_training("run", *flags, train={**TRAIN, "num_steps": 1}, loss={"name": "clip", "tau_init": 0.1})
     logit_scale = load_file(run / "checkpoints/latest/loss.safetensors")["logit_scale"]
     step = abs(logit_scale.item() - torch.tensor(10.0).log().item())

@@ -1,4 +1,4 @@
-"""A training on two data sets: counts by set in the log, resume, and the reports that read both."""
+"""A training on two data sets logs counts by set and resumes, and the reports read both sets."""
 
 import json
 
@@ -21,7 +21,7 @@ def test_counts_by_set_are_logged_and_resumed(run_training, mixed):
     assert len(steps) == 12
     for line in steps:
         assert line["samples_seen/train"] + line["samples_seen/val"] == line["samples_seen"] == 72 * line["step"]
-    # 432 of the 444 drawn in either epoch: at most 12 of the 60 are dropped.
+    # Each epoch trains on 432 of 444 images, so at most 12 of the 60 repeats are dropped.
     assert 96 <= read_log(whole)[-1]["data"]["samples_by_set"]["val"] <= 120
     part = copy_run(whole, "part")
     for step in ("step_00000004", "step_00000008"):

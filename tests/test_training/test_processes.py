@@ -1,4 +1,4 @@
-"""Two processes give the one-process run on the same global batch."""
+"""Two processes give the same run as one process with the same global batch."""
 
 import json
 import shutil
@@ -40,5 +40,5 @@ def test_data_that_fail_on_one_rank_end_all_with_a_line_each(write_config, shape
     assert done.returncode != 0
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert any("00001.tar" in line for line in errors), done.stderr
-    own = done.stderr.split("Root Cause")[0]  # the launcher adds a report of its own
+    own = done.stderr.split("Root Cause")[0]  # the launcher appends its own report
     assert "bimodal_cl/trainer.py" not in own, own

@@ -1,4 +1,4 @@
-"""Runs that are refused for a setting: one line, exit status 2, and no folder; and warnings as a user sees them."""
+"""A refused setting ends in one line, exit status 2 and no run folder; warnings are one line each."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def test_one_line_and_no_folder(changes, environment, expected, run_training, mo
     assert not run.exists()
 
 
-def test_what_all_processes_find_wrong_is_said_once(write_config, monkeypatch, capsys):
+def test_only_the_first_process_prints_a_refusal(write_config, monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit) as exit_:
         train.main(["--config", str(write_config(train={"global_batch_size": 1}))])

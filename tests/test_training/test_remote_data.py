@@ -1,4 +1,4 @@
-"""A training from a bad server, from index to the last step, is the training from the disk, bit for bit."""
+"""A training from an unreliable server is bit for bit the training from local shards."""
 
 import re
 import shutil

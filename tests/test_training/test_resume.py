@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the run that was not, bit for bit."""
+"""A run that was killed and resumed equals an uninterrupted run bit for bit."""
 
 import json
 import shutil

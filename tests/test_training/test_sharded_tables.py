@@ -1,4 +1,4 @@
-"""A run whose tables are shared between two processes: saved by both, resumed bit for bit, continued by one."""
+"""A run with sharded tables: two processes save them, resume bit for bit, and one process continues."""
 
 import pytest
 import torch
