@@ -3,7 +3,7 @@
 import pytest
 
 from bimodal_cl import train
-from tests.test_training.launching import start_launcher
+from tests.test_training.processes.launching import start_launcher
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 
 from bimodal_cl.models import build_model, load_model
 from tests.test_training.conftest import SMALL
-from tests.test_training.launching import start
+from tests.test_training.processes.launching import start
 from tests.test_training.run_files import assert_equal_runs, copy_run, read_log
 
 KEEP_ALL = {"every": 3, "keep_last": 9}

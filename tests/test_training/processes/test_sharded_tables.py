@@ -9,7 +9,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.losses import build_loss
 from bimodal_cl.losses.tables.anchors import gather_state
 from tests.test_training.conftest import WITHOUT_DROPOUT
-from tests.test_training.launching import launch
+from tests.test_training.processes.launching import launch
 from tests.test_training.run_files import assert_equal_runs, copy_run, read_losses
 
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ACCELERATE = {1: "one_process", 2: "two_processes_cpu"}  # configs/accelerate, by the number of processes
 
 

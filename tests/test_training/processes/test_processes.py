@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.test_training.conftest import WITHOUT_DROPOUT
-from tests.test_training.launching import launch
+from tests.test_training.processes.launching import launch
 from tests.test_training.run_files import read_losses
 
 

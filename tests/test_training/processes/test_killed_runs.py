@@ -1,7 +1,7 @@
 """A run that is killed at random and resumed on other ranks and workers gets the samples of an uninterrupted run."""
 
 from tests.test_training.conftest import WITHOUT_DROPOUT
-from tests.test_training.killed_runs import run_killed, run_whole
+from tests.test_training.processes.killed_runs import run_killed, run_whole
 
 
 def test_killed_runs_see_the_same_samples(write_config, tmp_path):

@@ -1,7 +1,7 @@
 """Kill a training at random moments and resume it, each time on other numbers of ranks and workers.
 
 As a command, for more kills than the suite has time for:
-``python -m tests.test_training.killed_runs --config FILE --kills 20 [--train.num_steps ...]``
+``python -m tests.test_training.processes.killed_runs --config FILE --kills 20 [--train.num_steps ...]``
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.test_training.launching import start_launcher
+from tests.test_training.processes.launching import start_launcher
 
 RECORDER = str(Path(__file__).with_name("recorded_run.py"))
 SHAPES = ((1, 0), (2, 1), (1, 3), (2, 0), (1, 1), (2, 3))  # ranks and workers, in turn
