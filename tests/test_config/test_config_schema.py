@@ -1,4 +1,4 @@
-"""The schema: its keys are frozen here, it agrees with the losses, and a saved config loads to an equal object."""
+"""The schema has exactly these keys, agrees with the losses, and a saved config loads to an equal object."""
 
 import subprocess
 import sys

@@ -24,7 +24,7 @@ def test_equals_the_definition():
     rng = np.random.default_rng(0)
     scores, targets = rng.normal(size=(200, 9)), rng.random((200, 9)) < np.linspace(0, 0.6, 9)
     targets = targets.astype(np.uint8)
-    assert targets.sum(axis=0)[0] == 0  # a class that no image shows
+    assert targets.sum(axis=0)[0] == 0  # a class without images
     np.testing.assert_allclose(average_precision(scores, targets), by_definition(scores, targets), rtol=1e-12)
     assert mean_average_precision(scores, targets) == pytest.approx(by_definition(scores, targets).mean(), abs=1e-12)
     order = rng.permutation(200)

@@ -27,7 +27,7 @@ def recall_by_definition(images, texts, owner_of_text, k):
 
 @st.composite
 def tied_features(draw):
-    """Integer features (exact products, many ties), several captions an image, some images without any."""
+    """Integer features (exact products, many ties), several captions per image, some images without captions."""
     num_images, num_texts, dim = draw(st.integers(1, 7)), draw(st.integers(1, 12)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     images = rng.integers(-2, 3, (num_images, dim)).astype(np.float64)

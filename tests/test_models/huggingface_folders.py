@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.test_models.small_models import END, write_tokenizer
+
 SIDE = 32
 SQUARE = {"height": SIDE, "width": SIDE}
 WORDS = ["a", "red", "blue", "dog", "cat", "photo", "of", "the", "two", "&", "amp", ";", "horse"]
@@ -32,14 +34,14 @@ def randomize(model: Any) -> Any:
     return model.eval()
 
 
-def write_clip(folder: Path, activation: str = "quick_gelu", positions: int = 12) -> Any:
-    """Write a CLIPModel without tokenizer and preprocessing; return it."""
+def write_clip(folder: Path, activation: str = "quick_gelu", **text: Any) -> Any:
+    """Write a CLIPModel without tokenizer and preprocessing, by default for OpenAI's tokens; return it."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "max_position_embeddings": positions}
-    vision = {"image_size": SIDE, "patch_size": 8}
+    openai = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "max_position_embeddings": 12}
+    vision = {"image_size": SIDE, "patch_size": 8, "num_hidden_layers": 3, "layer_norm_eps": 1e-3}
     config = CLIPConfig(
-        text_config={**TOWER, **text, "hidden_act": activation},
+        text_config={**TOWER, **openai, "hidden_act": activation, **text},
         vision_config={**TOWER, **vision, "hidden_act": activation},
         projection_dim=24,
     )
@@ -104,6 +106,24 @@ def write_gemma(folder: Path) -> Any:
     return tokenizer
 
 
+def write_word_clip(folder: Path, activation: str = "quick_gelu", eos_token_id: int = END) -> Any:
+    """Write a CLIPModel with the word tokenizer of ``small_models``; return it."""
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": eos_token_id}
+    model = write_clip(folder, activation, vocab_size=9, **special)
+    write_tokenizer(folder)
+    return model
+
+
 def pooled(output: Any) -> torch.Tensor:
     """Return the result of ``get_image_features`` or ``get_text_features``, a tensor before transformers 5."""
     return torch.nn.functional.normalize(getattr(output, "pooler_output", output), dim=-1)
+
+
+@torch.no_grad()
+def assert_same_image_features(model: Any, theirs: Any, processor: Any) -> None:
+    """Assert that images of all sizes have the features that transformers computes."""
+    for size in SIZES:
+        image = blocks(*size)
+        expected = pooled(theirs.get_image_features(**processor(images=image, return_tensors="pt")))
+        ours = model.encode_image(model.preprocess(image)[None])
+        assert torch.cosine_similarity(ours, expected).item() > 0.9999, size

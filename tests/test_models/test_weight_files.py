@@ -16,7 +16,7 @@ import torch
 from open_clip.model import CustomTextCLIP, convert_weights_to_fp16
 from safetensors.torch import save_file
 
-from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.errors import one_line
 from bimodal_cl.models import build_model, load_model
 from bimodal_cl.models.weights.torchscript import read_torchscript
 from bimodal_cl.models.weights.weight_file import read_weight_file
@@ -50,7 +50,7 @@ WRAPPINGS = {
     "lightning": lambda t: {"state_dict": prefixed(t, "model."), "global_step": 7, "hyper_parameters": {"lr": 1e-3}},
     "compiled tower": lambda t: {name.replace("visual.", "visual._orig_mod."): each for name, each in t.items()},
     "model": lambda t: {"model": t, "epoch": 1, "optimizer": {"state": {}}},
-    "numpy and argparse beside it": lambda t: {
+    "with numpy and argparse objects": lambda t: {
         "model": t,
         "args": Namespace(lr=0.1, tags=["a"]),
         "best": np.float64(0.5),
@@ -83,7 +83,7 @@ def test_the_layout_of_two_towers_and_a_bias(tmp_path):
     assert model.logit_bias.item() == -10  # trained with SigLIP's loss, which the config's towers do not show
 
 
-def test_tensors_beside_the_model_are_counted(tmp_path):
+def test_extra_tensors_are_counted(tmp_path):
     source = open_clip_model()
     tensors = prefixed(source.state_dict(), "model.") | {"loss.scale": torch.ones(1)}
     torch.save({"state_dict": tensors}, tmp_path / "last.ckpt")
@@ -91,7 +91,7 @@ def test_tensors_beside_the_model_are_counted(tmp_path):
         assert_same_features(build_model(**TOWERS, pretrained=str(tmp_path / "last.ckpt")), source)
     both = prefixed(source.state_dict(), "student.") | prefixed(source.state_dict(), "teacher.")
     torch.save(both, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match=r"holds several models \(student\., teacher\.\)"):
+    with refused(r"holds several models \(student\., teacher\.\)"):
         build_model(**TOWERS, pretrained=str(tmp_path / "last.ckpt"))
 
 
@@ -129,7 +129,7 @@ def test_no_code_of_an_archive_is_compiled(tmp_path):
 
 
 class Touch:
-    """Unpickling it makes a file."""
+    """An object whose unpickling makes a folder."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -143,9 +143,7 @@ def test_nothing_in_a_file_runs(tmp_path):
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/data.pkl", pickle.dumps(Touch(made), protocol=2))
         archive.writestr("script/constants.pkl", b"")
-    with pytest.raises(
-        UserError, match=r"a TorchScript archive that cannot be read \(posix\.mkdir in place of a tensor"
-    ):
+    with refused(r"a TorchScript archive that cannot be read \(posix\.mkdir in place of a tensor"):
         load_model(tmp_path / "script.pt")
     torch.save({"state_dict": {}, "hook": Touch(made)}, tmp_path / "pickled.pt")
     (tmp_path / "raw.bin").write_bytes(pickle.dumps(Touch(made)))
@@ -153,7 +151,7 @@ def test_nothing_in_a_file_runs(tmp_path):
         ("pickled.pt", r"holds Python objects \(posix\.mkdir\), which only code"),
         ("raw.bin", "not written by torch.save, or damaged: only tensors can be read"),
     ):
-        with pytest.raises(UserError, match=match):
+        with refused(match):
             load_model(tmp_path / name)
     assert not made.exists()
 
@@ -179,7 +177,7 @@ def test_known_shapes_tell_the_heads_but_not_the_activation(tmp_path, monkeypatc
         assert model.architecture.name == "tiny"
         larger = open_clip_model({**VIT, "image_size": 64}, {**TRANSFORMER, "heads": 2}, quick_gelu=True)
         torch.save(larger.state_dict(), tmp_path / "weights.pt")
-        with pytest.raises(UserError, match=r"shapes of 'tiny-64', and does not say which GELU .*'tiny-64-quickgelu:"):
+        with refused(r"shapes of 'tiny-64', and does not say which GELU .*'tiny-64-quickgelu:"):
             load_model(tmp_path / "weights.pt")
         assert_same_features(load_model(f"tiny-64-quickgelu:{tmp_path / 'weights.pt'}"), larger)
         for name, match in (("tiny", "of another shape"), ("tiny-64", None)):
@@ -255,10 +253,10 @@ def bad_file(kind, folder):
         ("other", "holds no dual encoder: its tensors are conv1.weight, fc.weight"),
     ],
 )
-def test_what_is_no_file_of_weights_says_what_it_is(kind, match, tmp_path):
+def test_files_without_usable_weights_are_refused_by_kind(kind, match, tmp_path):
     path = bad_file(kind, tmp_path)
     for road in (load_model, lambda path: build_model(**TOWERS, pretrained=str(path))):
-        with pytest.raises(UserError, match=match) as refusal:
+        with refused(match) as refusal:
             road(path)
         assert str(path) in str(refusal.value)
         assert not set(str(refusal.value)) & set("\n\r\x1b")
@@ -299,14 +297,13 @@ def test_weights_of_another_shape_say_whose_they_are(tmp_path):
 def test_folders_without_a_model_say_what_they_hold(files, match, tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=match) as refusal:
+    with refused(match):
         load_model(tmp_path)
-    assert "\n" not in str(refusal.value)
 
 
 def test_a_captioning_model_in_open_clips_form(tmp_path):
     folder = export_folder(open_clip_model(), tmp_path / "coca", multimodal_cfg={"layers": 2})
-    with pytest.raises(UserError, match=r"open_clip_config.json: a captioning model \(CoCa\), not a dual encoder"):
+    with refused(r"open_clip_config.json: a captioning model \(CoCa\), not a dual encoder"):
         load_model(folder)
     config = json.loads((folder / "open_clip_config.json").read_text())
     del config["model_cfg"]["multimodal_cfg"]

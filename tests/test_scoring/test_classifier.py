@@ -59,7 +59,7 @@ def test_a_model_that_says_the_same_of_all_classes_scores_nothing():
     constant = Words(dict.fromkeys(ANGLES, 30.0))
     scores, ranks, predictions = scores_of(["east", "north", "west"], [0, 1, 2], [30, 30, 30], constant)
     assert ranks == [3, 3, 3] and scores["acc1"] == scores["mean_per_class_recall"] == 0.0
-    assert predictions == [1, 0, 0]  # never its own class, of the others the first by name
+    assert predictions == [1, 0, 0]  # the first by name of the other classes
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -51,7 +51,7 @@ def pictures(model, numbers):
 
 
 def captions_of(number):
-    """One to three captions; those of some images are equal."""
+    """Return one to three captions; some images have equal captions."""
     words = [WORDS[number % 6], WORDS[number // 6 % 6], str(number % 50)]
     return [" ".join(words[: 1 + extra]) for extra in range(1 + number % 3)]
 
