@@ -1,5 +1,7 @@
 """A mistake in YAML or flags gives one line with its source, the dotted key and the nearest valid one."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 

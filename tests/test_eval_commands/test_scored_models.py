@@ -10,7 +10,6 @@ import torch
 
 from eval.cli import main
 from eval.encode import open_model, result_folder
-from tests.refusals import read_mistake
 from tests.test_eval_commands.conftest import retrieve
 from tests.test_models.source_models import assert_same_features, export_folder, open_clip_model, openai_archive
 

@@ -151,13 +151,13 @@ def test_options_that_the_tokenizer_does_not_have_are_one_line(options, match, m
 def test_weights_of_another_architecture_are_refused(encoder, tmp_path):
     encoder.save(tmp_path)
     deeper = {**VISION, "layers": 2}
-    with pytest.raises(UserError, match=r"does not match the towers in model: vision.layers 1 and not 2"):
+    with refused(r"does not match the towers in model: vision.layers 1 and not 2"):
         build_model(**inline(deeper, pretrained=str(tmp_path)))
     (tmp_path / "model.json").unlink()  # a file alone: the tensors decide
-    with pytest.raises(UserError, match=r"model\.safetensors: .*missing \(visual\.transformer\.resblocks\.1"):
+    with refused(r"model\.safetensors: .*missing \(visual\.transformer\.resblocks\.1"):
         build_model(**inline(deeper, pretrained=str(tmp_path / "model.safetensors")))
     (tmp_path / "weights.pt").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"weights\.pt: is not a weights file"):
+    with refused(r"weights\.pt: is not a weights file"):
         build_model(**inline(pretrained=str(tmp_path / "weights.pt")))
     with refused(r"holds no model: it is empty"):
         (tmp_path / "empty").mkdir()

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bimodal_cl.errors import UserError
 from bimodal_cl.models import build_model, load_model
 from bimodal_cl.models.weights.state_dict import load_weights, save_weights
+from tests.refusals import refused
 from tests.test_models.small_models import CAPTIONS, TEXT, VISION
 
 

@@ -7,8 +7,8 @@ import shutil
 import pytest
 import torch
 
-from bimodal_cl.errors import UserError
 from bimodal_cl.models import DualEncoder, build_model, load_model
+from tests.refusals import refused
 from tests.test_models.small_models import CAPTIONS, END, TEXT, VISION, text_folder, write_tokenizer
 
 FAMILIES = ["bert", "distilbert", "roberta", "clip_text_model", "t5"]
@@ -106,9 +106,7 @@ def test_pooling_another_token_than_the_texts_end_is_refused(pool_type, eos_id, 
     tokenizer.add_tokens(["horse"])  # now the end-of-text token is not the largest any more
     tokenizer.save_pretrained(tmp_path)
     text = {**TEXT, "vocab_size": 10, "hf_tokenizer_name": str(tmp_path), "pool_type": pool_type, "eos_id": eos_id}
-    with pytest.raises(
-        UserError, match=f"'{pool_type}' pools at token {taken}, but the tokenizer ends a text with {END}"
-    ):
+    with refused(f"'{pool_type}' pools at token {taken}, but the tokenizer ends a text with {END}"):
         build_model(embed_dim=16, vision=VISION, text=text)
 
 
@@ -150,7 +148,7 @@ def test_weights_that_are_missing_are_refused_and_not_initialised(tmp_path):
     kept = {name: tensor for name, tensor in tensors.items() if ".layer.1." not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     text = {"hf_model_name": str(folder), "context_length": 12}
-    with pytest.raises(UserError, match=r"do not match its config.json: 16 missing \(encoder\.layer\.1"):
+    with refused(r"do not match its config.json: 16 missing \(encoder\.layer\.1"):
         build_model(embed_dim=16, vision=VISION, text=text)
     kept = {name: tensor for name, tensor in tensors.items() if "pooler" not in name}
     save_file({**kept, "cls.bias": torch.ones(1)}, folder / "model.safetensors", metadata={"format": "pt"})
