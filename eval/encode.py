@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -11,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.cli.command_line import path_text
-from bimodal_cl.config.names import find_value
+from bimodal_cl.cli.arguments import natural_number, path_text, positive_integer
+from bimodal_cl.cli.parser import Parser
+from bimodal_cl.cli.synonyms import find_value
 from bimodal_cl.errors import UserError, did_you_mean, one_line
-from bimodal_cl.files.text_files import read_text
+from bimodal_cl.run_folder import RunFolder, read_state
 
 if TYPE_CHECKING:
     import torch
 
     from bimodal_cl.models import DualEncoder
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("float32", "bf16", "fp16")
 _DEVICES = ("cuda", "cpu", "mps", "auto")
 
 
@@ -51,7 +51,7 @@ class ScoredModel:
         }
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: Parser) -> None:
     """Add the models and the flags of every command that scores them."""
     parser.add_argument(
         "models",
@@ -66,8 +66,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive_integer, default=64, help="images decoded at once; no score depends on it"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="type of the products (autocast)")
-    parser.add_argument("--workers", type=natural_number, default=0, help="processes that decode; 0: this one")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, type=_precision, default="float32", help="type of the towers' products"
+    )
+    parser.add_argument(
+        "--num-workers",
+        aliases=("--workers",),
+        type=natural_number,
+        default=0,
+        help="processes that decode; 0: this one",
+    )
     parser.add_argument("--name", default=None, help="the data set's name in the results (default: its folder's)")
     parser.add_argument(
         "--to",
@@ -77,18 +85,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_integer(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
-    return int(text)
-
-
-def natural_number(text: str) -> int:
-    """An integer of at least 0, for argparse."""
-    if not re.fullmatch(r"\+?\d+", text):
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got '{text}'")
-    return int(text)
+def _precision(text: str) -> str:
+    """Return a precision by its name; ``fp32``, as open_clip writes it, is ``float32``."""
+    return "float32" if text == "fp32" else text
 
 
 def resolve_device(name: str) -> torch.device:
@@ -117,7 +116,7 @@ def autocast_type(precision: str) -> torch.dtype | None:
     """What ``bimodal_cl.scoring.validation`` calls ``autocast``, from ``--precision``."""
     import torch
 
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def open_model(given: str, device: torch.device) -> ScoredModel:
@@ -144,7 +143,7 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
 def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequence[str]) -> Path:
     """Where a model's results go: ``--to`` (with a folder a model, where there are several), else beside the run."""
     if to is None and model.run is not None:
-        return model.run / "results"
+        return RunFolder(model.run).results
     if to is not None and len(models) == 1:
         return Path(to)
     folder = slug(given)
@@ -160,8 +159,8 @@ def slug(name: str) -> str:
 
 def _read_step(checkpoint: Path) -> int | None:
     try:
-        return int(json.loads(read_text(checkpoint / "state.json"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(read_state(checkpoint)["step"])
+    except (UserError, KeyError, TypeError, ValueError):
         return None
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.atomic import write_whole
 
 from .encode import ScoredModel, slug
-from .run_folder import write_whole
 
 _PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "webdataset", "numpy", "pillow")
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bimodal_cl.cli.arguments import natural_number
+from bimodal_cl.cli.parser import Parser
+
 from .datasets import dataset_name, require_folder
 from .encode import (
     ScoredModel,
     add_model_arguments,
     autocast_type,
-    natural_number,
     open_model,
     resolve_device,
     result_folder,
@@ -33,7 +35,7 @@ _TOP = 5  # images shown for a caption
 _AS_ONE = "; shards with a caption a sample are joined by `bimodal-prep write`"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add what ``bimodal-eval retrieval`` takes."""
     add_model_arguments(parser)
     parser.add_argument(
@@ -95,7 +97,7 @@ def encode_shards(
     Args:
         model: whose features they are.
         data: the shards.
-        arguments: ``batch_size``, ``workers``, ``precision``.
+        arguments: ``batch_size``, ``num_workers``, ``precision``.
     """
     from bimodal_cl.cli.progress import progress
     from bimodal_cl.data import open_stream
@@ -105,7 +107,7 @@ def encode_shards(
         data,
         batch_size=arguments.batch_size,
         image_size=model.encoder.image_size,
-        num_workers=arguments.workers,
+        num_workers=arguments.num_workers,
         train=False,
         eval_transform=model.encoder.transform,
     )

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.atomic import write_whole
 
-from .run_folder import RunFolder, find_training_data, load_run, write_whole
+from .trained_run import TrainedRun, find_training_data, load_run
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
@@ -77,7 +79,7 @@ class LearnedTemperatures:
         return values
 
 
-def learned_temperatures(run: RunFolder, kind: Kind) -> LearnedTemperatures | None:
+def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | None:
     """Return a modality's temperatures from the newest checkpoint, or ``None`` where the loss has none for each id.
 
     With ``macl`` and ``alignment: anchor`` they follow from the alignment tables,
@@ -110,7 +112,7 @@ def _macl_argument(loss: dict[str, Any], kind: Kind, name: str) -> float:
     return float(value)
 
 
-def require_temperatures(run: RunFolder) -> tuple[LearnedTemperatures, LearnedTemperatures]:
+def require_temperatures(run: TrainedRun) -> tuple[LearnedTemperatures, LearnedTemperatures]:
     """Return ``(images', texts')`` temperatures.
 
     Raises:
@@ -129,7 +131,7 @@ def require_temperatures(run: RunFolder) -> tuple[LearnedTemperatures, LearnedTe
     return images, texts
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the sub-command's arguments."""
     parser.add_argument("run", metavar="RUN", type=path_text, help="the run's folder")
     parser.add_argument("--top", metavar="K", type=int, default=10, help="how many captions to print at either end")
@@ -170,7 +172,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n{target}: {len(rows_of_texts):,} texts")
 
 
-def describe(run: RunFolder, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
+def describe(run: TrainedRun, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
     """Lines of a table of quantiles and counts, one row a modality."""
     heads = ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"]
     lines = [
@@ -227,7 +229,7 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _as_json(run: RunFolder, rows: list[dict[str, Any]], images: LearnedTemperatures) -> str:
+def _as_json(run: TrainedRun, rows: list[dict[str, Any]], images: LearnedTemperatures) -> str:
     taus = [{"image_id": image_id, "tau": _or_none(tau)} for image_id, tau in enumerate(images.by_id().tolist())]
     content = {"loss": run.loss["name"], "step": run.step, "texts": rows, "images": taus}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"

@@ -14,7 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
 
 from .datasets import load_templates, prompt_names, require_classes, require_folder, require_split
 from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
@@ -36,7 +37,7 @@ _COLUMNS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add what ``bimodal-eval zero-shot`` takes."""
     add_model_arguments(parser)
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="labelled images")
@@ -100,7 +101,7 @@ def score_model(
         model: what is scored.
         labelled: the images.
         templates: prompts with ``{c}``.
-        arguments: ``batch_size``, ``workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
+        arguments: ``batch_size``, ``num_workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
     """
     from bimodal_cl.scoring.classifier import build_classifier
     from bimodal_cl.scoring.validation import encode_labelled
@@ -108,7 +109,7 @@ def score_model(
     autocast = autocast_type(arguments.precision)
     classifier = build_classifier(model.encoder, labelled.classnames, templates, autocast=autocast)
     encoded = encode_labelled(
-        model.encoder, labelled, arguments.batch_size, arguments.workers, autocast, show_progress=True
+        model.encoder, labelled, arguments.batch_size, arguments.num_workers, autocast, show_progress=True
     )
     score = _score_sets if encoded.targets.ndim == 2 else _score_classes
     metrics, chance, details = score(classifier, encoded, labelled.classnames)

@@ -1,4 +1,4 @@
-"""What other programs and papers call our keys and values, and which of ours somebody means by a name we do not have.
+"""Names that other programs and papers use for our keys, so that an error about an unknown key can name the right one.
 
 The names are those of open_clip's trainer, of the papers' code (SogCLR, iSogCLR, FastCLIP, MACL) and of others.
 """
@@ -121,29 +121,9 @@ _NO_KEY = {
     "remote_sync remote_sync_frequency remote_sync_protocol": "a run stays in its folder, output; copy it from there",
 }
 
-# value: its other spellings
-_OTHER_VALUES = {
-    "float32": "fp32 f32 32 32_true full single no float tf32",
-    "fp32": "float32 f32 32 32_true full single no float tf32",
-    "bf16": "bfloat16 amp_bf16 amp_bfloat16 pure_bf16 bf16_mixed bf16_true fp_bf16",
-    "fp16": "float16 half f16 16 16_mixed amp amp_fp16 pure_fp16",
-    "auto": "cuda gpu mps xpu npu cuda:0 cuda:1 cuda:2 cuda:3 0",
-    "cuda": "gpu nvidia 0 cuda0 gpu:0",
-    "constant": "const none fixed flat",
-    "clip": "infonce info_nce nce ntxent nt_xent contrastive clip_loss softmax",
-    "siglip": "sigmoid siglip_loss",
-    "isogclr": "isogclr_new isogclr_new_v1 isogclr_new_v2 fastclip_v2 fastclipv2",
-    "sogclr": "fastclip_v1 fastclipv1 sogclr_dro gcl",
-    "rgcl_g": "fastclip_v3 fastclipv3 fastclip rgcl rgclg",
-    "momentum": "sgd",
-    "adam": "adamw",
-    "replicated": "replicate full",
-    "sharded": "shard fsdp",
-}
-
 
 def why_no_key(name: str) -> str | None:
-    """Return why we have no key of a name that others have, or None where nothing is known about it."""
+    """Return why there is no key for a name that other programs have, or None for an unfamiliar name."""
     return next((why for names, why in _NO_KEY.items() if _plain(name) in names.split()), None)
 
 
@@ -156,7 +136,7 @@ def is_known(name: str, keys: Iterable[str]) -> bool:
 
 
 def find_meant(given: str, keys: Sequence[str]) -> list[str]:
-    """Find the keys that somebody may mean by one that does not exist; none, one, or several that are alike.
+    """Return the keys that an unknown one may mean: none, one, or several that are alike.
 
     A near miss within its section comes first, then another name of a key (one in its section, if there is one), then
     the same name in another section, then what is only similar.
@@ -186,15 +166,6 @@ def find_meant(given: str, keys: Sequence[str]) -> list[str]:
         return find_meant(f"{section}.{near}" if section else near, keys)
     near = nearest(name, last_names.values(), similarity=0.8)
     return [key for key, last in last_names.items() if last == near]
-
-
-def find_value(given: str, choices: Iterable[str]) -> str | None:
-    """Find the choice that somebody means by a value that is none of them, or None."""
-    choices = list(choices)
-    plain = _plain(given)
-    named = [choice for choice in choices if plain in _OTHER_VALUES.get(choice, "").split()]
-    joined = [choice for choice in choices if choice.replace("_", "") == plain.replace("_", "")]
-    return next(iter(joined + named), None) or nearest(given, choices)
 
 
 def in_steps(given: str, key: str) -> str:

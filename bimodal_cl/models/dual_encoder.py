@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ class DualEncoder(nn.Module):
 
     Its tensors have the names of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``), inside
     towers that come from Hugging Face (``visual.transformer.*``, ``text.transformer.*``) theirs. ``logit_scale`` and
-    ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here.
+    ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here, and
+    :meth:`set_temperature` takes the loss's values over before a checkpoint is written.
 
     Args:
         visual: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, dim]``.
@@ -149,6 +151,22 @@ class DualEncoder(nn.Module):
         """
         path = Path(path)
         load_weights(self, path / WEIGHTS_FILE if path.is_dir() else path)
+
+    @torch.no_grad()
+    def set_temperature(self, logit_scale: Tensor, logit_bias: Tensor | None = None) -> None:
+        """Take over the temperature that the loss has found, so that it is saved with the weights.
+
+        Args:
+            logit_scale: 0-d, ``log(1 / tau)``.
+            logit_bias: 0-d, of a model trained with SigLIP's loss; None leaves the model as it is.
+        """
+        self.logit_scale.copy_(logit_scale)
+        if logit_bias is None:
+            return
+        if self.logit_bias is None:
+            self.logit_bias = nn.Parameter(torch.zeros_like(self.logit_scale), requires_grad=False)
+            self.architecture = replace(self.architecture, init_logit_bias=0.0)
+        self.logit_bias.copy_(logit_bias)
 
     @classmethod
     def load(cls, folder: str | Path) -> DualEncoder:

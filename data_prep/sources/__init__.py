@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bimodal_cl.cli.parser import Parser
+
 from ..items import SourcePlan
 from ..synthetic import source as synthetic
 from . import coco, csv_file, folder, hf, img2dataset, karpathy
@@ -22,7 +24,7 @@ class Source:
     """
 
     summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Callable[[Parser], None]
     read: Callable[[argparse.Namespace], SourcePlan]
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..run_folder import RunFolder, find_data
 from ..temperatures import LearnedTemperatures
+from ..trained_run import TrainedRun, find_data
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Folders
@@ -110,7 +110,7 @@ class RetrievalExample:
         return any(each.image_id == self.own.image_id for each in self.top)
 
 
-def retrieval_examples(run: RunFolder, result: dict[str, Any]) -> tuple[list[RetrievalExample], str]:
+def retrieval_examples(run: TrainedRun, result: dict[str, Any]) -> tuple[list[RetrievalExample], str]:
     """Show a result's saved examples: ``(examples, "")``, or ``([], why)`` when their pictures cannot be had."""
     from bimodal_cl.errors import UserError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.cli.command_line import Parser
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.data.images.decode import decode_image
 from bimodal_cl.errors import UserError
 from tests.benchmarks import loader

@@ -6,7 +6,7 @@ import pytest
 
 import data_prep.cli
 import eval.cli
-from bimodal_cl.cli.command_line import run_command
+from bimodal_cl.cli.exit_status import with_exit_status
 from bimodal_cl.errors import UserError, did_you_mean
 from eval.encode import resolve_device
 
@@ -18,10 +18,10 @@ WRITE = ["write", "folder", "--images", "x"]
     [
         (eval.cli.main, ["retrieval", "run", "--dataset", "x"], "'--dataset'; did you mean '--data'?"),
         (eval.cli.main, ["retrieval", "--model", "run", "--data", "x"], "'--model'; MODEL is given without a flag"),
-        (eval.cli.main, ["retrieval", "run", "--num_workers", "2"], "did you mean '--workers'?"),
+        (eval.cli.main, ["retrieval", "run", "--jobs", "2"], "did you mean '--num-workers'?"),
         (eval.cli.main, ["retrieval", "run", "--output", "x"], "did you mean '--to'?"),
         (eval.cli.main, ["retrieval", "run", "--amp", "x"], "did you mean '--precision'?"),
-        (eval.cli.main, ["retrieval", "run", "--precision", "float32"], "'float32'; did you mean 'fp32'?"),
+        (eval.cli.main, ["retrieval", "run", "--precision", "single"], "'single'; did you mean 'float32'?"),
         (eval.cli.main, ["retrieval", "run", "--precision", "bfloat16"], "'bfloat16'; did you mean 'bf16'?"),
         (eval.cli.main, ["retrieval", "run", "--precision", "amp"], "'amp'; did you mean 'fp16'?"),
         (eval.cli.main, ["retrieval", "run", "-d", "x"], "unknown flag '-d'; valid: --batch-size"),
@@ -29,10 +29,10 @@ WRITE = ["write", "folder", "--images", "x"]
         (eval.cli.main, ["report", "--run", "x"], "'--run'; RUN is given without a flag"),
         (eval.cli.main, ["retrieval", "run", "--datta", "x"], "did you mean '--data'?"),
         (data_prep.cli.main, [*WRITE, "--output", "y"], "did you mean '--to'?"),
-        (data_prep.cli.main, [*WRITE, "--to", "y", "--workers", "2"], "did you mean '--num-proc'?"),
+        (data_prep.cli.main, [*WRITE, "--to", "y", "--jobs", "2"], "did you mean '--num-workers'?"),
         (data_prep.cli.main, [*WRITE, "--to", "y", "--force"], "did you mean '--overwrite'?"),
         (data_prep.cli.main, ["write", "folder", "--root", "x", "--to", "y"], "did you mean '--images'?"),
-        (data_prep.cli.main, ["index", "x", "--num-workers", "2"], "did you mean '--workers'?"),
+        (data_prep.cli.main, ["index", "x", "--num-processes", "2"], "did you mean '--num-workers'?"),
         (data_prep.cli.main, ["verify", "--input", "x"], "'--input'; DIR is given without a flag"),
     ],
 )
@@ -93,8 +93,8 @@ def test_a_warning_is_one_line_of_the_main_process(capsys, monkeypatch):
     def command(argv: object) -> None:
         warnings.warn("a setting\nwithout effect", stacklevel=1)
 
-    assert run_command(command, []) == 0
+    assert with_exit_status(command)([]) == 0
     assert capsys.readouterr().err == "warning: a setting without effect\n"
     monkeypatch.setenv("RANK", "1")
-    assert run_command(command, []) == 0
+    assert with_exit_status(command)([]) == 0
     assert capsys.readouterr().err == ""

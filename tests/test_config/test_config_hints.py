@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from bimodal_cl import train
-from bimodal_cl.config.names import _IN_STEPS, _NO_KEY, _OTHER_NAMES, _OTHER_VALUES, find_meant
-from bimodal_cl.config.source import dotted_keys
+from bimodal_cl.cli.synonyms import OTHER_VALUES
+from bimodal_cl.config.keys import dotted_keys
+from bimodal_cl.config.names import _IN_STEPS, _NO_KEY, _OTHER_NAMES, find_meant
 
 MINIMAL = {
     "output": "run",
@@ -199,7 +200,7 @@ def test_a_count_of_epochs_is_told_from_one_of_steps(tmp_path, capsys):
 def test_the_tables_name_what_exists():
     keys = {*dotted_keys(), "data.train.folder", "data.train.repeat", "data.train.weight"}
     assert set(_OTHER_NAMES) <= keys and set(_IN_STEPS) <= keys
-    for names in (*_OTHER_NAMES.values(), *_NO_KEY, *_OTHER_VALUES.values()):
+    for names in (*_OTHER_NAMES.values(), *_NO_KEY, *OTHER_VALUES.values()):
         assert names == names.casefold().replace("-", "_") and len(set(names.split())) == len(names.split())
 
 

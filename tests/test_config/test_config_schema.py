@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl import train
+from bimodal_cl.config.keys import dotted_keys
 from bimodal_cl.config.model import Model
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.source import changed_keys, dotted_keys, load_config, save_config
+from bimodal_cl.config.yaml_files import changed_keys, load_config, save_config
 from bimodal_cl.losses import _CLASSES
 
 ROOT = Path(__file__).parents[2]

@@ -199,4 +199,4 @@ def test_drawn_pictures_too(prep, tmp_path):
 
 def test_wrong_numbers(prep, source, tmp_path):
     error = prep("write", "folder", "--images", source, "--num-proc", 0, "--to", tmp_path / "to").error
-    assert "--num-proc must be at least 1, got 0" in error
+    assert "--num-workers: must be an integer of at least 1, got '0'" in error

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bimodal_cl.checkpoint import read_state
-from bimodal_cl.config.source import load_config
+from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.index import index_shard, split_captions
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.text_files import NotText, read_text
 from bimodal_cl.models.architecture import read_json
+from bimodal_cl.run_folder import read_state
 from data_prep.cli import main as prep
 from eval.cli import main as evaluate
 from tests.test_data.tiny_shards import encode_image, write_tar

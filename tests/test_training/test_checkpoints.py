@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from bimodal_cl import train
-from bimodal_cl.config.source import load_config
+from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.models import load_model
 from bimodal_cl.optim import build_optimizer, compute_learning_rate
 
