@@ -15,9 +15,9 @@ from open_clip import CLIPVisionCfg
 
 from bimodal_cl.cli.progress import note
 from bimodal_cl.config.checks import check_best, check_patches, check_precision, check_run
-from bimodal_cl.config.launch_checks import check_process_count
+from bimodal_cl.config.checks.launch import check_process_count
+from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.world_checks import World
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.labelled import LabelledImages, open_labelled
 from bimodal_cl.data.pipeline.stream import Stream, open_stream

@@ -15,8 +15,8 @@ from bimodal_cl.cli.exit_status import EXIT_USER_ERROR, with_exit_status
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.yaml_arguments import print_yaml
 from bimodal_cl.config.checks import check_config
+from bimodal_cl.config.checks.launch import check_launch, read_launcher_flags
 from bimodal_cl.config.flags import add_flags, flags_given
-from bimodal_cl.config.launch_checks import check_launch, read_launcher_flags
 from bimodal_cl.config.messages import suggest_flag
 from bimodal_cl.config.schema import Config
 from bimodal_cl.config.yaml_files import changed_keys, load_config, save_config

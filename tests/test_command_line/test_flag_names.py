@@ -1,9 +1,12 @@
 """Flags under other names, with either of ``-`` and ``_``, and warnings as one line."""
 
+import importlib
 import warnings
 
 import pytest
+import yaml
 
+import bimodal_cl
 import data_prep.cli
 import eval.cli
 from bimodal_cl.cli.exit_status import with_exit_status
@@ -48,6 +51,57 @@ def test_either_of_dash_and_underscore_will_do(tmp_path, capsys):
     assert "no such folder" in capsys.readouterr().err  # and no word about flags
     assert eval.cli.main(["retrieval", "run", "--data", "x", "--batch_size", "7", "--print_config"]) == 0
     assert "batch_size: 7" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "expected"),
+    [
+        (eval.cli.main, ["retrieval", "m", "--data", "d", "--workers", "3"], {"num_workers": 3}),
+        (eval.cli.main, ["zero-shot", "m", "--data", "d", "--precision", "fp32"], {"precision": "float32"}),
+        (data_prep.cli.main, [*WRITE, "--to", "y", "--num-proc", "3"], {"num_workers": 3}),
+        (data_prep.cli.main, [*WRITE, "--to", "y", "--workers=3"], {"num_workers": 3}),
+        (data_prep.cli.main, ["index", "x", "--workers", "3"], {"num_workers": 3}),
+        (data_prep.cli.main, ["verify", "x", "--num_proc", "3"], {"num_workers": 3}),
+        (data_prep.cli.main, ["write", "hf", "--dataset", "x", "--to", "y", "--config", "c"], {"config_name": "c"}),
+    ],
+)
+def test_spellings_of_before_are_still_read(main, argv, expected, capsys):
+    assert main([*argv, "--print-config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert expected.items() <= shown.items()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [WRITE, ["write", "hf", "--dataset", "x", "--config-name", "c"], ["index", "a.tar", "b.tar"], ["verify", "x"]],
+)
+def test_what_preparation_prints_gives_the_same_arguments(argv, tmp_path, capsys):
+    flags = ["--to", "y", "--num-workers", "3", *(["--repair"] if argv[0] == "verify" else ["--overwrite"])]
+    assert data_prep.cli.main([*argv, *flags, "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    config = tmp_path / "prep.yaml"
+    config.write_text(printed)
+    command = argv[:2] if argv[0] == "write" else argv[:1]
+    assert data_prep.cli.main([*command, "--config", str(config), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+    assert data_prep.cli.main([*command, "--config", str(config), "--to", "z", "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == {**yaml.safe_load(printed), "to": "z"}
+
+
+def test_keys_of_before_are_still_read_from_a_file(tmp_path, capsys):
+    config = tmp_path / "eval.yaml"
+    config.write_text("data: d\nworkers: 3\nprecision: fp32\n")
+    assert eval.cli.main(["retrieval", "m", "--config", str(config), "--print-config"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["num_workers"], shown["precision"]) == (3, "float32")
+
+
+@pytest.mark.parametrize("program", ["bimodal_cl.train", "data_prep.cli", "eval.cli"])
+def test_every_program_says_its_version(program, capsys):
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(program).main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.split()[1] == bimodal_cl.__version__
 
 
 @pytest.mark.parametrize(

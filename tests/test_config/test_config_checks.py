@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bimodal_cl.config.checks import check_best, check_config, check_patches, check_precision, check_run
-from bimodal_cl.config.launch_checks import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.checks.launch import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.world_checks import World
 from bimodal_cl.config.yaml_files import load_config, save_config
 from bimodal_cl.errors import SettingRefused
 

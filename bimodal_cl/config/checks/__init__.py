@@ -1,8 +1,8 @@
 """Refuse settings that cannot do what they say, and warn about settings without effect.
 
-Every check is a function that returns one line or None: of the config (:mod:`~bimodal_cl.config.config_checks`), or of
-the config and what the run finds (:mod:`~bimodal_cl.config.world_checks`). A setting without effect is reported only
-where the user set it, not where it has its default.
+Every check is a function that returns one line or None: of the config (:mod:`~bimodal_cl.config.checks.config_alone`),
+or of the config and what the run finds (:mod:`~bimodal_cl.config.checks.world`). A setting without effect is reported
+only where the user set it, not where it has its default.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 
-from bimodal_cl.config.config_checks import CONFIG_REFUSALS, CONFIG_WARNINGS
+from bimodal_cl.config.checks.config_alone import CONFIG_REFUSALS, CONFIG_WARNINGS
+from bimodal_cl.config.checks.world import RUN_REFUSALS, RUN_WARNINGS, World
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.world_checks import RUN_REFUSALS, RUN_WARNINGS, World
 from bimodal_cl.errors import SettingRefused, did_you_mean
 
 _SMALLER_IS_BETTER = ("median_rank", "left_out")
 
 
 def check_config(config: Config) -> None:
-    """Refuse and warn of what the config alone tells. Warnings are ``UserWarning`` of one line each.
+    """Check a config on its own. Every warning is a ``UserWarning`` of one line.
 
     Raises:
         SettingRefused: a setting that cannot work.
@@ -28,7 +28,7 @@ def check_config(config: Config) -> None:
 
 
 def check_run(config: Config, world: World) -> None:
-    """Refuse and warn of what does not go with where the run is and what it reads; see :func:`check_config`.
+    """Check a config against the machine and the data of a run. Every warning is a ``UserWarning`` of one line.
 
     Raises:
         SettingRefused: a setting that cannot work.
@@ -37,7 +37,7 @@ def check_run(config: Config, world: World) -> None:
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Refuse fp16 where Accelerate would train in float32 without a word.
+    """Refuse fp16 where Accelerate would silently train in float32.
 
     Args:
         precision: ``train.precision``.
@@ -53,7 +53,7 @@ def check_precision(precision: str, device: str) -> None:
 
 
 def check_best(best: str | None, scores: Sequence[str]) -> None:
-    """Refuse a ``checkpoint.best`` that no evaluation will give, or that is better when smaller.
+    """Refuse a ``checkpoint.best`` that no evaluation will give, or of which smaller values are better.
 
     Args:
         best: the score's name; None: there is no best checkpoint.
@@ -77,7 +77,7 @@ def check_best(best: str | None, scores: Sequence[str]) -> None:
 
 
 def check_patches(image_size: int, patch_size: int) -> None:
-    """Warn of pixels that no patch of a ViT covers.
+    """Warn about pixels that no patch of a ViT covers.
 
     Args:
         image_size: side of the images in pixels.

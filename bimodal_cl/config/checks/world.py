@@ -10,7 +10,7 @@ from bimodal_cl.config.schema import Config
 
 @dataclass(frozen=True)
 class World:
-    """What a run finds when it starts.
+    """The machine and the data that a run finds when it starts.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, ...
@@ -18,7 +18,7 @@ class World:
         num_local_processes: those of them on this machine.
         num_cores: CPU cores that this machine's processes may use.
         num_steps: optimizer steps of the training.
-        num_remote_shards: shards of training and validation data that are not files of this machine.
+        num_remote_shards: shards of training and validation data that are not local files.
         num_pipe_shards: those of them that are a command's output.
     """
 
