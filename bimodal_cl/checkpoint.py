@@ -100,6 +100,24 @@ def load_checkpoint(
         raise UserError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from None
 
 
+def temperature_to_save(loss: nn.Module, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the ``logit_scale``, and with SigLIP the ``logit_bias``, that a saved model carries.
+
+    With them an open_clip model turns similarities into logits: ``exp(logit_scale) * sims + logit_bias``.
+    A loss that learns them gives its own. With any other loss ``logit_scale`` is ``log(1 / tau)`` for the mean ``tau``
+    of the last step's anchors, images and texts: the temperature itself where it is fixed, the typical one where each
+    image and each text has its own.
+
+    Args:
+        loss: the loss of the run.
+        metrics: of the last step, with ``tau_image`` and ``tau_text``.
+    """
+    learned = {name: parameter.detach() for name, parameter in loss.named_parameters()}
+    if "logit_scale" in learned:
+        return {name: learned[name] for name in ("logit_scale", "logit_bias") if name in learned}
+    return {"logit_scale": -torch.log((metrics["tau_image"] + metrics["tau_text"]) / 2)}
+
+
 def _load_tensors(module: nn.Module, path: Path) -> None:
     try:
         saved: dict[str, Tensor] = load_file(path)

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from bimodal_cl.checkpoint import load_checkpoint, save_checkpoint
+from bimodal_cl.checkpoint import load_checkpoint, save_checkpoint, temperature_to_save
 from bimodal_cl.data.pipeline.stream import Batch, Stream
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.losses import ContrastiveLoss
@@ -308,24 +308,6 @@ class Trainer:
 def seed_of_step(seed: int, step: int, rank: int) -> int:
     """Return the seed of dropout and the like in one step on one rank: a function, so it needs no saving."""
     return int(torch.tensor([seed, step, rank]).mul(torch.tensor([1_000_003, 8_191, 131])).sum()) % (1 << 62)
-
-
-def temperature_to_save(loss: ContrastiveLoss, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the ``logit_scale``, and with SigLIP the ``logit_bias``, that a saved model carries.
-
-    With them an open_clip model turns similarities into logits: ``exp(logit_scale) * sims + logit_bias``.
-    A loss that learns them gives its own. With any other loss ``logit_scale`` is ``log(1 / tau)`` for the mean ``tau``
-    of the last step's anchors, images and texts: the temperature itself where it is fixed, the typical one where each
-    image and each text has its own.
-
-    Args:
-        loss: the loss of the run.
-        metrics: of the last step, with ``tau_image`` and ``tau_text``.
-    """
-    learned = {name: parameter.detach() for name, parameter in loss.named_parameters()}
-    if "logit_scale" in learned:
-        return {name: learned[name] for name in ("logit_scale", "logit_bias") if name in learned}
-    return {"logit_scale": -torch.log((metrics["tau_image"] + metrics["tau_text"]) / 2)}
 
 
 def _pick(scores: dict[str, float], name: str) -> float:

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from bimodal_cl import train
+from bimodal_cl.checkpoint import temperature_to_save
 from bimodal_cl.losses import build_loss
 from bimodal_cl.models import load_model
-from bimodal_cl.trainer import temperature_to_save
 
 SHORT = {"num_steps": 3, "num_epochs": None, "global_batch_size": 32}
 
