@@ -1,4 +1,4 @@
-"""What evaluation does to an image before a model sees it; data and models share this one definition."""
+"""Preprocess an image for evaluation; data and models share this one definition."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class EvalTransform:
         resize_size: pixels, >= 1; None: ``image_size``.
         interpolation: Pillow's name of the resampling filter.
         fill_color: of the padding where the resized image is smaller than the square: 0 to 255, one value or three.
-        convention: whose rounding: ``open_clip`` halves odd margins and sizes the other side to the nearest pixel, and
-            resamples as Pillow likes; ``transformers`` rounds both down and resamples rows before columns, as torch.
-        max_long_side: with ``shortest``, the most pixels of the long side; the short side becomes smaller for it.
+        convention: the rounding: ``open_clip`` rounds margins and the other side to the nearest pixel and leaves the order
+            of resampling to Pillow; ``transformers`` rounds both down and resamples rows before columns, as torch.
+        max_long_side: with ``shortest``, limit of the long side in pixels; the short side shrinks with it.
 
     Raises:
         UserError: a value is out of range.
@@ -117,14 +117,14 @@ class EvalTransform:
         return (new_short, new_long) if width <= height else (new_long, new_short)
 
     def _margin(self, length: int) -> int:
-        """Pixels to cut off before the square; negative: to add."""
+        """Return the number of pixels to cut off before the square; negative: to add."""
         spare = length - self.image_size
         if spare < 0:
             return -(-spare // 2)
         return round(spare / 2) if self.convention == "open_clip" else spare // 2
 
     def _crop_first(self, image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
-        """Resample nothing but the square, from where it lies in the image."""
+        """Resample only the part of the image that the square shows."""
         lengths, spans = image.size, []
         for old, new in zip(lengths, (width, height), strict=True):
             start = max(self._margin(new), 0) * old / new
@@ -137,8 +137,8 @@ class EvalTransform:
 def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
     """Copy an RGB image, or its pixels uint8 ``[height, width, 3]``, into uint8 ``[3, height, width]``.
 
-    The channels of a pixel stay together in memory, as decoders give them and convolutions like them. numpy copies:
-    torch would start its threads for so little, and on a busy machine wait for them longer than decoding takes.
+    The memory layout stays channels-last, as decoders give it and convolutions prefer it. numpy makes the copy, because
+    torch would start threads for it, which on a busy machine take longer than the decoding.
     """
     import torch
 
@@ -146,5 +146,5 @@ def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
 
 
 def normalize(pixels: Tensor, mean: Any, std: Any) -> Tensor:
-    """Return ``(pixels / 255 - mean) / std`` of uint8 pixels, float32; the same wherever a model does it."""
+    """Return ``(pixels / 255 - mean) / std`` of uint8 pixels as float32."""
     return (pixels.float() / 255 - mean) / std

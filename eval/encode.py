@@ -1,4 +1,4 @@
-"""The model a command scores: which weights it has, where its results go, and the flags all scoring commands share."""
+"""Load the model that a command scores, identify its weights, and choose the folder of its results."""
 
 from __future__ import annotations
 
@@ -29,9 +29,14 @@ _DEVICES = ("cuda", "cpu", "mps", "auto")
 class ScoredModel:
     """A model and where it comes from.
 
-    ``name`` and ``pretrained`` as in CLIP_benchmark's results: architecture and weights. ``checkpoint``: the folder
-    the weights were read from, None for a published tag or a file alone; ``sha256``: of its weights' file; ``step``:
-    optimizer steps, None where nobody wrote them down; ``run``: the folder of the run it belongs to.
+    Attributes:
+        encoder: the model, in evaluation mode.
+        name: the architecture, as in CLIP_benchmark's results.
+        pretrained: the weights, likewise.
+        checkpoint: the folder that the weights were read from; None for a published tag or a file alone.
+        sha256: of the file of weights.
+        step: optimizer steps; None where they are not recorded.
+        run: the folder of the run that the model belongs to.
     """
 
     encoder: DualEncoder
@@ -43,7 +48,7 @@ class ScoredModel:
     run: Path | None = None
 
     def provenance(self) -> dict[str, Any]:
-        """What the results say about the weights."""
+        """Return what the results record about the weights."""
         return {
             "checkpoint": str(self.checkpoint) if self.checkpoint else self.pretrained,
             "checkpoint_sha256": self.sha256,
@@ -52,7 +57,7 @@ class ScoredModel:
 
 
 def add_model_arguments(parser: Parser) -> None:
-    """Add the models and the flags of every command that scores them."""
+    """Add the models, and the flags that all scoring commands share."""
     parser.add_argument(
         "models",
         metavar="MODEL",
@@ -91,7 +96,7 @@ def _precision(text: str) -> str:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device a flag names.
+    """Return the device that ``--device`` names.
 
     Raises:
         UserError: torch knows no such device, or this machine does not have it.
@@ -113,14 +118,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def autocast_type(precision: str) -> torch.dtype | None:
-    """What ``bimodal_cl.scoring.validation`` calls ``autocast``, from ``--precision``."""
+    """Return the type for autocast of a ``--precision``; None for float32, which needs none."""
     import torch
 
     return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def open_model(given: str, device: torch.device) -> ScoredModel:
-    """Load a model by any of its names, in evaluation mode, and establish which weights it has.
+    """Load a model by any of its names, in evaluation mode, and identify its weights.
 
     Raises:
         UserError: there is no such model, or it cannot be read.
@@ -141,7 +146,7 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
 
 
 def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequence[str]) -> Path:
-    """Where a model's results go: ``--to`` (with a folder a model, where there are several), else beside the run."""
+    """Return the folder of a model's results: ``--to``, with a sub-folder each for several models; or the run's own."""
     if to is None and model.run is not None:
         return RunFolder(model.run).results
     if to is not None and len(models) == 1:
@@ -153,7 +158,7 @@ def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequen
 
 
 def slug(name: str) -> str:
-    """A name that every file system takes as one file's; ``:`` becomes ``=``, so that ``a:b`` and ``a/b`` differ."""
+    """Return a name that is a valid file name everywhere; ``:`` becomes ``=``, so that ``a:b`` and ``a/b`` differ."""
     return re.sub(r"[^\w.+=@-]+", "_", name.replace(":", "=").strip("/.")) or "unnamed"
 
 
@@ -165,7 +170,7 @@ def _read_step(checkpoint: Path) -> int | None:
 
 
 def _hash_weights(path: Path) -> str:
-    """The hash of a file of weights; of an index of shards that of the shards, one after the other."""
+    """Return the SHA-256 of a file of weights, or of all the shards of an index in their order."""
     shards = [path]
     if path.name.endswith(".index.json"):
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()

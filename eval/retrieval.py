@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def notes_on_repeats(pairs: PairFeatures) -> list[str]:
-    """Lines on images and captions that no model can tell from another one, and which therefore cost recall."""
+    """Return a line for duplicate images and one for duplicate captions, whose ties lower the recall of any model."""
     lines = []
     for what, features in (("images", pairs.image_features), ("captions", pairs.text_features)):
         distinct = len({row.tobytes() for row in features.cpu().numpy()})
@@ -92,7 +92,7 @@ def notes_on_repeats(pairs: PairFeatures) -> list[str]:
 def encode_shards(
     model: ScoredModel, data: Manifest, arguments: argparse.Namespace
 ) -> tuple[PairFeatures, FaultCounts]:
-    """Encode every image and caption of the shards, and count what could not be used.
+    """Encode every image and caption of the shards, and count the faulty samples.
 
     Args:
         model: whose features they are.
@@ -119,13 +119,13 @@ def encode_shards(
 def score_pairs(
     model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """A model's result on encoded pairs, ready to be written.
+    """Return a model's result on encoded pairs, ready to be written.
 
     Args:
         model: what is scored.
         pairs: its features.
-        faults: what was left out.
-        folder: of the shards that were read.
+        faults: counts of the samples that were left out.
+        folder: the shards' folder.
         arguments: ``name``, ``precision``, ``examples``.
     """
     from bimodal_cl.scoring.validation import ranks_of_pairs, score_retrieval
@@ -144,7 +144,7 @@ def score_pairs(
 
 
 def chance_level(pairs: PairFeatures) -> dict[str, float]:
-    """The recalls that a random order reaches on average, under the names of the metrics."""
+    """Return the mean recalls of a random order, by the names of the metrics."""
     from bimodal_cl.metrics import chance_recall
     from bimodal_cl.scoring.validation import RETRIEVAL_KS
 
@@ -159,12 +159,12 @@ def chance_level(pairs: PairFeatures) -> dict[str, float]:
 
 
 def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """Captions with their nearest images: successes, near misses and failures, spread over the data.
+    """Return captions with their nearest images: successes, near misses and failures, spread over the data.
 
     Args:
         pairs: the encoded pairs.
         image_ranks: int64 ``[texts]``, from 1, of every caption's image.
-        count: how many at most, one caption an image.
+        count: maximum number of captions, one an image.
 
     Returns:
         ``caption``, ``text_id``, ``image_id`` (the right one), ``rank`` and ``top``: the nearest images' ids, best
@@ -191,15 +191,15 @@ def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -
 
 
 def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int) -> list[int]:
-    """Choose texts of different images: as many found first, found within ten, and found later, as there are of each.
+    """Choose texts of different images, in equal parts: those of rank 1, of ranks 2 to 10, and of higher ranks.
 
     Args:
         image_ranks: int64 ``[texts]``, from 1.
         image_of_text: int64 ``[texts]``.
-        count: how many at most.
+        count: maximum number of texts.
 
     Returns:
-        Rows of texts: successes first, each kind evenly spaced over the data. The same ones every time.
+        Rows of texts: successes first, each kind evenly spaced over the data. The choice is deterministic.
     """
     _, first_texts = np.unique(image_of_text, return_index=True)
     ranks = image_ranks[first_texts]
@@ -217,7 +217,7 @@ def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int
 
 
 def _rows(name: str, metrics: dict[str, float]) -> list[list[str]]:
-    """Two lines of the table; a chance level has no median rank."""
+    """Return the two rows of a model in the table; a chance level has no median rank."""
     rows = []
     for wanted, direction in (("image", "text -> image"), ("text", "image -> text")):
         median = metrics.get(f"{wanted}_retrieval_median_rank")

@@ -1,4 +1,4 @@
-"""``bimodal-eval report``: a run as one self-contained ``report.html``."""
+"""Write a run's scores, curves, temperatures and examples to one self-contained ``report.html``."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _subtitle(run: TrainedRun) -> str:
 
 
 def _headlines(run: TrainedRun) -> list[tuple[str, str, str]]:
-    """``(value, metric, data set)``: the scores to look for first, from results, else the last evaluation."""
+    """Return ``(value, metric, data set)`` of the main scores, from results, else from the last evaluation."""
     found = [
         (format_metric(name, result["metrics"][name]), metric_name(name), str(result.get("dataset", "")))
         for name in _HEADLINES
@@ -106,7 +106,7 @@ def _headlines(run: TrainedRun) -> list[tuple[str, str, str]]:
 
 
 def _facts(run: TrainedRun, data: Mixture | None) -> list[tuple[str, str]]:
-    """What the configuration does not say: the data's size, how long it took, what was scored."""
+    """Return facts that are not in the configuration: the data's size, the training time and speed, the checkpoint."""
     facts = []
     if data is not None:
         shards = sum(len(manifest.shards) for manifest in data.manifests)
@@ -124,7 +124,7 @@ def _facts(run: TrainedRun, data: Mixture | None) -> list[tuple[str, str]]:
 
 
 def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """``(dotted key, value)`` of a section without what is unset."""
+    """Return ``(dotted key, value)`` of a section's keys that are set."""
     if not isinstance(section, dict):
         return [(prefix.rstrip("."), str(section))]
     rows: list[tuple[str, str]] = []
@@ -139,7 +139,7 @@ def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
-    """``(title, figure, how to read it)`` of everything the log holds at two steps or more."""
+    """Yield ``(title, figure, how to read it)`` of every value that the log holds at two steps or more."""
     from .figures import IMAGE, INK, TEXT, Series, draw_curves
 
     def series(lines: list[dict[str, Any]], key: str, label: str = "", color: str = INK, **style: str) -> list[Series]:
@@ -154,14 +154,14 @@ def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
     if loss := series(run.training, "loss"):
         read = (
             f"The training loss ({run.loss['name']}); its level depends on the loss and the batch size, "
-            "so compare only like with like."
+            "so compare only runs with the same loss and batch size."
         )
         yield "Loss", draw_curves("loss", loss, "loss (no unit)"), read + blocks
     tau = series(run.training, "tau_image", "images", IMAGE) + series(
         run.training, "tau_text", "texts", TEXT, dash="--"
     )
     if tau:
-        read = "Mean temperature of the pairs of each batch: smaller means that near negatives count more."
+        read = "Mean temperature of the pairs of each batch; a smaller one gives similar negatives more weight."
         yield "Temperature", draw_curves("tau", tau, "mean tau (no unit)", decades=True), read
     if alignment := series(run.training, "alignment"):
         read = "Mean cosine between an image and its own caption: 1 is perfect agreement, 0 is none."
@@ -195,7 +195,7 @@ def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
 def _temperatures(
     run: TrainedRun, images: LearnedTemperatures | None, texts: LearnedTemperatures | None, data: Mixture | None
 ) -> dict[str, Any] | None:
-    """Everything about temperatures of single images and texts; ``None`` where the run learned none."""
+    """Return the section on temperatures of single images and texts; ``None`` where the run learned none."""
     if images is None or texts is None:
         return None
     from .figures import IMAGE, TEXT, draw_histogram, histogram_edges
@@ -222,7 +222,7 @@ def _temperatures(
 
 
 def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any] | None:
-    """Temperature against concept frequency; ``None`` where fewer than 3 concepts are known and were seen."""
+    """Return the section on temperature by concept frequency; ``None`` where fewer than 3 concepts were seen."""
     from ..captions import load_concepts, rank_correlation, temperatures_of_concepts
     from .figures import draw_frequencies
 
@@ -248,7 +248,7 @@ def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperat
 
 
 def _retrievals(run: TrainedRun) -> Iterator[tuple[str, int, list[Any], str]]:
-    """``(data set, examples saved, examples shown, why none)`` of every retrieval result."""
+    """Yield ``(data set, examples saved, examples shown, why none)`` of every retrieval result."""
     from .pictures import retrieval_examples
 
     for result in run.results:
