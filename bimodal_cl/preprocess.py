@@ -27,9 +27,9 @@ _MOST_PIXELS = 2**25
 class EvalTransform:
     """Bring an image of any size and mode to a square: resize, then crop or pad at the centre.
 
-    Of RGB images the pixels are exactly those of open_clip's ``image_transform(..., is_train=False)``, or by the other
-    convention those of transformers' image processors to a grey level. Where the resized image would
-    have more than 33 million pixels, only its centre is resampled: the same but for the order in which Pillow rounds.
+    For RGB images the pixels are exactly those of open_clip's ``image_transform(..., is_train=False)``, or with the
+    other convention those of transformers' image processors up to one grey level. Where the resized image would have
+    more than 33 million pixels, only its centre is resampled: equal up to the rounding in Pillow's two passes.
 
     Args:
         image_size: side of the result, pixels, >= 1.
@@ -38,8 +38,8 @@ class EvalTransform:
         resize_size: pixels, >= 1; None: ``image_size``.
         interpolation: Pillow's name of the resampling filter.
         fill_color: of the padding where the resized image is smaller than the square: 0 to 255, one value or three.
-        convention: the rounding: ``open_clip`` rounds margins and the other side to the nearest pixel and leaves the order
-            of resampling to Pillow; ``transformers`` rounds both down and resamples rows before columns, as torch.
+        convention: the rounding: ``open_clip`` rounds margins and the other side to the nearest pixel and leaves the
+            order of resampling to Pillow; ``transformers`` rounds both down and resamples rows before columns.
         max_long_side: with ``shortest``, limit of the long side in pixels; the short side shrinks with it.
 
     Raises:

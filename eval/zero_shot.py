@@ -1,9 +1,9 @@
 """Classify labelled images by the nearest class prompt, without training on them.
 
 The prompts are --templates, else the data set's own, else five common wordings of captions. The data are a folder of
-class folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are numbers
-are class numbers. Classes whose prompts are the same count as one. Labels of several classes an image (.npy) are scored
-by mean average precision.
+class folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are
+numbers are class numbers. Classes whose prompts are the same count as one. Labels of several classes an image (.npy)
+are scored by mean average precision.
 """
 
 from __future__ import annotations
