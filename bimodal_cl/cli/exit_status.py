@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
+from bimodal_cl.cli.progress import print_line
 from bimodal_cl.errors import RunStopped, ServerFailed, UserError
 
 EXIT_SUCCESS, EXIT_FAILURE, EXIT_USER_ERROR = 0, 1, 2
@@ -44,13 +45,13 @@ def with_exit_status(program: Callable[[Sequence[str]], int | None]) -> Main:
             with warnings_as_lines():
                 return program(sys.argv[1:] if argv is None else argv) or EXIT_SUCCESS
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_line(f"error: {error}")
             return EXIT_USER_ERROR
         except (RunStopped, ServerFailed) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_line(f"error: {error}")
             return EXIT_FAILURE
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            print_line("interrupted")
             return 128 + signal.SIGINT
         except BrokenPipeError:
             sys.stderr.close()  # the reader of our output went away, as in `... | head`: there is nothing to report
@@ -58,7 +59,7 @@ def with_exit_status(program: Callable[[Sequence[str]], int | None]) -> Main:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            print(f"error: no space left on the disk: {error.filename or error}", file=sys.stderr)
+            print_line(f"error: no space left on the disk: {error.filename or error}")
             return EXIT_FAILURE
 
     return main
@@ -79,7 +80,7 @@ def warnings_as_lines() -> Iterator[None]:
         if category is not UserWarning:
             before(message, category, filename, lineno, file, line)
         elif os.environ.get("RANK", "0") == "0":
-            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+            print_line(f"warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
         before = warnings.showwarning

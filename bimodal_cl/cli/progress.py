@@ -36,7 +36,13 @@ def note(message: str) -> None:
 
         tqdm.write(message, file=sys.stderr)
     else:
-        print(message, file=sys.stderr, flush=True)
+        print_line(message)
+
+
+def print_line(message: str) -> None:
+    """Print one line on stderr in a single write, so that the lines of several processes do not run together."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
 
 
 def format_duration(seconds: float) -> str:
