@@ -25,7 +25,6 @@ class TrainedRun:
         config: the values of ``config.yaml``.
         training: the log's lines of training steps, ordered by step; where a step was logged twice, the later line.
         evaluations: the log's lines of evaluations, likewise.
-        summary: the log's last line of a finished run, or empty.
         results: the score files' contents, with their file name under ``"file"``.
         checkpoint: the newest checkpoint, or None.
         step: optimizer steps of that checkpoint, or else of the log.
@@ -37,7 +36,6 @@ class TrainedRun:
     config: dict[str, Any]
     training: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
-    summary: dict[str, Any]
     results: list[dict[str, Any]]
     checkpoint: Path | None
     step: int
@@ -73,7 +71,6 @@ def load_run(path: str | Path) -> TrainedRun:
         config=config,
         training=training,
         evaluations=_by_step(line for line in lines if line.get("event") == "evaluate"),
-        summary=next((line for line in reversed(lines) if line.get("event") == "summary"), {}),
         results=folder.read_results(),
         checkpoint=checkpoint,
         step=last_logged if checkpoint is None else _step_of(checkpoint),

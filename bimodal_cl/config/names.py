@@ -11,7 +11,7 @@ from bimodal_cl.errors import nearest
 
 # key: its other names, without section, in lower case with "_"
 _OTHER_NAMES = {
-    "output": "name logs log_dir out output_dir output_folder outdir out_dir save_dir run_dir run_name exp_name "
+    "output": "to name logs log_dir out output_dir output_folder outdir out_dir save_dir run_dir run_name exp_name "
     "checkpoint_dir ckpt_dir",
     "seed": "random_seed manual_seed",
     "data.train": "train_data train_file train_image_root train_shards train_dir train_path training_data dataset data "

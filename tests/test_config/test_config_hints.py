@@ -40,6 +40,7 @@ FLAGS = """
 --imagenet-val             --data.zero_shot
 --workers                  --data.num_workers
 --data.workers             --data.num_workers
+--to                       --output
 --wd                       --optim.weight_decay
 --optim.wd                 --optim.weight_decay
 --warmup                   --optim.warmup_steps
