@@ -88,36 +88,38 @@ _OTHER_NAMES = {
 }
 _IN_STEPS = ("optim.warmup_steps", "train.evaluate_every", "checkpoint.every", "train.log_every")
 
-# names without a key: why
+# names without a key, and the reason
 _NO_KEY = {
     "local_loss gather_with_grad": "the loss is always that of the global batch, with its whole gradient; leave it out",
     "accum_freq accum_steps gradient_accumulation_steps grad_accum accumulation_steps accumulate_grad_batches": "there "
     "is no accumulation of gradients: a step is one train.global_batch_size",
     "dataset_type dataset_resampled train_num_samples val_num_samples train_data_upsampling_factors train_frac": "the "
-    "manifest.json that bimodal-prep writes says format and size; parts and shares of data sets: data.train",
+    "manifest.json that bimodal-prep writes holds format and size; shares of several data sets: data.train",
     "csv_separator csv_img_key csv_caption_key": "bimodal-prep write csv makes shards of a table first",
     "world_size dist_url dist_backend distributed no_distributed local_rank rank num_processes num_gpus n_gpus gpus "
-    "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch starts them",
+    "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch "
+    "starts the processes",
     "opt optimizer optimizer_name optim_name": "the optimizer is AdamW: optim.beta1, optim.beta2, "
     "optim.eps, optim.weight_decay",
     "report_to wandb wandb_project_name wandb_notes wandb_project tensorboard debug copy_codebase log_local": "a run "
     "writes metrics.jsonl, and bimodal-eval report shows it",
     "checkpoint ckpt resume_from resume_from_checkpoint ckpt_path checkpoint_path auto_resume resume": "--resume "
     "latest, best or PATH continues a run, and model.pretrained starts from weights",
-    "learnable_temp personalized_tau temperature_scheme": "loss.name says it: sogclr has a fixed temperature, clip and "
-    "rgcl_g learn one, isogclr learns one for each image and text",
+    "learnable_temp personalized_tau temperature_scheme": "loss.name decides it: sogclr has a fixed temperature, clip "
+    "and rgcl_g learn one, isogclr learns one for each image and text",
     "evaluate eval eval_only zs_only": "bimodal-eval scores a run",
     "grad_checkpointing gradient_checkpointing activation_checkpointing torchcompile compile torch_compile torchscript "
-    "trace use_bnb_linear": "there is no such way to save memory or time; leave it out",
+    "trace use_bnb_linear": "this way to save memory or time is not supported; leave it out",
     "lock_image lock_image_unlocked_groups lock_image_freeze_bn_stats lock_text lock_text_unlocked_layers "
     "lock_text_freeze_layer_norm freeze freeze_vision freeze_text freeze_image": "both towers are always trained",
     "image_mean image_std image_interpolation image_resize_mode mean std interpolation": "the preprocessing comes with "
     "the model: model.pretrained",
-    "force_quick_gelu quick_gelu force_custom_text": "architecture and weights bring it: model.name, model.pretrained",
+    "force_quick_gelu quick_gelu force_custom_text": "it comes with the architecture and the weights: model.name, "
+    "model.pretrained",
     "epochs_cooldown lr_cooldown_power": "after the warm-up the learning rate is optim.schedule: cosine or constant",
     "use_bn_sync sync_bn sync_batchnorm": "batch norms see the images of their own process; leave it out",
     "ema model_ema use_ema label_smoothing distill_model distill_pretrained coca_caption_loss_weight "
-    "coca_contrastive_loss_weight loss_dist_impl dropout": "there is nothing like it here; leave it out",
+    "coca_contrastive_loss_weight loss_dist_impl dropout": "it is not supported; leave it out",
     "remote_sync remote_sync_frequency remote_sync_protocol": "a run stays in its folder, output; copy it from there",
 }
 

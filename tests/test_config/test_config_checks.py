@@ -112,7 +112,7 @@ def test_refused_in_a_world(sections, world, expected):
         ),
         ({"loss": {"name": "sogclr", "table_device": "cpu"}}, HERE, "loss.table_device=cpu has no effect"),
         ({"loss": {"name": "isogclr", "tables": "sharded"}}, HERE, "loss.tables=sharded has no effect on one process"),
-        ({"data": {"cache_dir": "c"}}, HERE, "data.cache_dir=c: no effect, for all shards are files of this machine"),
+        ({"data": {"cache_dir": "c"}}, HERE, "data.cache_dir=c: no effect, because all shards are local files"),
         ({"data": {"cache_gb": 3}}, HERE, "data.cache_gb=3.0: no effect"),
         ({"data": {"allow_pipe": True}}, replace(HERE, num_remote_shards=1), "data.allow_pipe=true has no effect"),
     ],

@@ -12,7 +12,7 @@ from bimodal_cl.config.schema import Config
 
 def _batch_without_negatives(config: Config) -> str | None:
     if config.train.global_batch_size == 1:
-        return "train.global_batch_size=1: a single pair has no negatives to be told from; use 2 or more"
+        return "train.global_batch_size=1: a single pair has no negatives; use 2 or more"
     return None
 
 

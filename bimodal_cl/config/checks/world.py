@@ -103,7 +103,7 @@ def _tables_in_one_piece(config: Config, world: World) -> str | None:
 def _cache_for_local_shards(config: Config, world: World) -> str | None:
     idle = [f"data.{key}={getattr(config.data, key)}" for key in ("cache_dir", "cache_gb") if config.data.is_set(key)]
     if idle and world.num_remote_shards == 0 and config.data.cache_gb > 0:
-        return f"{', '.join(idle)}: no effect, for all shards are files of this machine; leave it out"
+        return f"{', '.join(idle)}: no effect, because all shards are local files; leave it out"
     return None
 
 
