@@ -41,6 +41,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    def is_set(self, key: str) -> bool:
+        """Whether the user gave a key another value than its default (a run's own config.yaml names all keys)."""
+        return key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default
+
     @model_serializer(mode="wrap")
     def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields

@@ -32,65 +32,63 @@ _GRACE = 2.0  # seconds between asking a process to end and ending it
 def map_in_order(
     function: Callable[[Item], Result],
     items: Iterable[Item],
-    num_proc: int | None = None,
+    num_workers: int | None = None,
     few: int = FEW,
     chunk: int = CHUNK,
     preload: Sequence[str] = (),
-    flag: str = "--num-proc",
     forked: bool = False,
 ) -> Generator[Result, None, None]:
-    """Yield ``function(item)`` forevery item, in the items' order, whatever the number of processes.
+    """Yield ``function(item)`` for every item, in the items' order, whatever the number of processes.
 
-    The items are read in this process, at most ``num_proc * CHUNKS_AHEAD * chunk`` ahead of the results. Close or
+    The items are read in this process, at most ``num_workers * CHUNKS_AHEAD * chunk`` ahead of the results. Close or
     exhaust the generator to end its processes; they also end if this process is killed.
 
     Args:
         function: the work on one item; the function, the items and the results must pickle.
         items: any number of items.
-        num_proc: number of processes; None for one per core.
+        num_workers: number of processes; None for one per core.
         few: fewer items than this are worked on in this process.
         chunk: items sent to a process at once.
         preload: modules that are imported once for all processes.
-        flag: the flag that sets ``num_proc``, for messages.
         forked: fork this process, which is fast, but only safe if it has started no threads.
 
     Raises:
-        UserError: ``num_proc`` is below 1.
+        UserError: ``num_workers`` is below 1.
         RunStopped: a process was killed, as the system does when memory runs out.
     """
-    require_num_proc(num_proc, flag)
-    count = num_proc or available_cores()
+    require_num_workers(num_workers)
+    count = num_workers or available_cores()
     rest = iter(items)
     first = [] if count == 1 else list(islice(rest, few))
     if len(first) < few:
         yield from map(function, chain(first, rest))
         return
     chunks = iter(partial(_take, chain(first, rest), chunk), [])
-    yield from _map_in_processes(function, chunks, count, _make_context(preload, forked), flag)
+    yield from _map_in_processes(function, chunks, count, _make_context(preload, forked))
 
 
 def map_shards(
     function: Callable[[Item], Result],
     shards: Sequence[Item],
-    workers: int | None,
+    num_workers: int | None,
     preload: Sequence[str],
     forked: bool = False,
 ) -> Generator[Result, None, None]:
     """Map a function over shards as :func:`map_in_order` does, one shard at a time per process.
 
     Raises:
-        UserError: ``workers`` is below 1.
+        UserError: ``num_workers`` is below 1.
         RunStopped: a process was killed.
     """
-    require_num_proc(workers, "--workers")
-    count = min(workers or available_cores(), max(len(shards), 1))
-    yield from map_in_order(function, shards, count, 2, 1, preload, "--workers", forked)
+    require_num_workers(num_workers)
+    count = min(num_workers or available_cores(), max(len(shards), 1))
+    yield from map_in_order(function, shards, count, 2, 1, preload, forked)
 
 
-def require_num_proc(num_proc: int | None, flag: str = "--num-proc") -> None:
-    """Raise ``UserError`` unless ``num_proc`` is None or at least 1."""
-    if num_proc is not None and num_proc < 1:
-        raise UserError(f"{flag} must be at least 1, got {num_proc}")
+def require_num_workers(num_workers: int | None) -> None:
+    """Raise ``UserError`` unless ``num_workers`` is None or at least 1."""
+    if num_workers is not None and num_workers < 1:
+        raise UserError(f"--num-workers must be at least 1, got {num_workers}")
 
 
 def available_cores() -> int:
@@ -109,7 +107,7 @@ def _make_context(preload: Sequence[str], forked: bool) -> BaseContext:
 
 
 def _map_in_processes(
-    function: Callable[[Item], Result], chunks: Iterator[list[Item]], count: int, context: BaseContext, flag: str
+    function: Callable[[Item], Result], chunks: Iterator[list[Item]], count: int, context: BaseContext
 ) -> Iterator[Result]:
     reader, writer = context.Pipe(duplex=False)  # the processes end when this one closes the writer, or dies
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(reader, writer))
@@ -123,7 +121,7 @@ def _map_in_processes(
             yield from pending.popleft().result()
     except BrokenProcessPool:
         raise RunStopped(
-            f"one of the {count} processes was killed (by the system, if memory ran out); try a smaller {flag}"
+            f"one of the {count} processes was killed (by the system, if memory ran out); try a smaller --num-workers"
         ) from None
     except BaseException:
         writer.close()  # results of the running work, perhaps a download of minutes, are no longer wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,7 +31,8 @@ class DualEncoder(nn.Module):
 
     Tensors are named as in open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``), and within
     Hugging Face towers (``visual.transformer.*``, ``text.transformer.*``) as in transformers. ``logit_scale`` and
-    ``logit_bias`` are saved with the weights but never trained here: the loss owns the temperature.
+    ``logit_bias`` are saved with the weights but never trained here: the loss owns the temperature, and
+    :meth:`set_temperature` copies the loss's values before a checkpoint is written.
 
     Args:
         visual: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, dim]``.
@@ -147,3 +149,19 @@ class DualEncoder(nn.Module):
         """
         path = Path(path)
         load_weights(self, path / WEIGHTS_FILE if path.is_dir() else path)
+
+    @torch.no_grad()
+    def set_temperature(self, logit_scale: Tensor, logit_bias: Tensor | None = None) -> None:
+        """Copy the temperature that the loss has learned, so that it is saved with the weights.
+
+        Args:
+            logit_scale: 0-d, ``log(1 / tau)``.
+            logit_bias: 0-d, of a model trained with SigLIP's loss; None leaves the model as it is.
+        """
+        self.logit_scale.copy_(logit_scale)
+        if logit_bias is None:
+            return
+        if self.logit_bias is None:
+            self.logit_bias = nn.Parameter(torch.zeros_like(self.logit_scale), requires_grad=False)
+            self.architecture = replace(self.architecture, init_logit_bias=0.0)
+        self.logit_bias.copy_(logit_bias)

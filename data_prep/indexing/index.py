@@ -25,7 +25,7 @@ from bimodal_cl.files.image_formats import TEXT_EXTENSIONS
 from bimodal_cl.files.text_files import read_text
 
 from ..input_paths import note_other_shards
-from ..ordered_work import map_shards, require_num_proc
+from ..ordered_work import map_shards, require_num_workers
 from ..staging import locked
 from .layouts import Layout, recognise_layout
 from .patterns import expand_locations
@@ -81,7 +81,7 @@ def index_shards(
     patterns: Sequence[str],
     to: Path | None = None,
     captions: CaptionsMode | None = None,
-    workers: int | None = None,
+    num_workers: int | None = None,
     overwrite: bool = False,
     damaged: DamagedRule = "refuse",
     storage: Storage | None = None,
@@ -95,7 +95,7 @@ def index_shards(
         to: folder of the manifest; None for the folder of the shards, if all are in one local folder.
         captions: "lines" or "whole". None: as an existing manifest says, else as the layout says, else "whole", since
             most shards hold one caption per text, sometimes with line breaks.
-        workers: number of processes; None for one per core.
+        num_workers: number of processes; None for one per core.
         overwrite: replace a manifest that differs. Ids come from the manifest, so runs made with the old one do not
             fit the new one.
         damaged: "refuse" a shard that is truncated or holds garbage, or "keep" the intact samples before that.
@@ -106,7 +106,7 @@ def index_shards(
             ``overwrite`` is False.
         OSError: a disk or a server failed.
     """
-    require_num_proc(workers, "--workers")
+    require_num_workers(num_workers)
     locations = expand_locations(patterns, storage is not None and storage.allow_pipe)
     for pattern in patterns:
         if not is_remote(pattern) and Path(pattern).is_dir():
@@ -125,7 +125,7 @@ def index_shards(
         (folder / ROWS_FOLDER).mkdir(exist_ok=True)
     with locked(folder):
         _remove_temporary_files(folder)
-        found = _describe_all(locations, folder, mode, workers, damaged, storage)
+        found = _describe_all(locations, folder, mode, num_workers, damaged, storage)
         _require_samples(found, layout, folder, storage)
         for description in found:
             shard, name = description.shard, redact(description.shard.name)
@@ -145,13 +145,13 @@ def _describe_all(
     locations: Sequence[str],
     folder: Path,
     mode: CaptionsMode,
-    workers: int | None,
+    num_workers: int | None,
     damaged: DamagedRule,
     storage: Storage | None,
 ) -> list[Description]:
     jobs = [NamedShard(_name(location, folder), location) for location in locations]
     describe = partial(describe_shard, folder=folder, captions=mode, damaged=damaged, storage=storage)
-    with closing(map_shards(describe, jobs, workers, PRELOADED, forked=storage is None)) as described:
+    with closing(map_shards(describe, jobs, num_workers, PRELOADED, forked=storage is None)) as described:
         return list(progress(described, len(jobs), "shards", "index"))
 
 

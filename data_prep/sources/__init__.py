@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
+from bimodal_cl.cli.parser import Parser
+
 from ..items import SourcePlan
 from ..synthetic import source as synthetic
 from . import coco, csv_file, folder, hf, img2dataset, karpathy
@@ -19,7 +21,7 @@ class Source(Protocol):
 
     SUMMARY: str
 
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+    def add_arguments(self, parser: Parser) -> None:
         """Add the source's own flags."""
 
     def read(self, args: argparse.Namespace) -> SourcePlan:

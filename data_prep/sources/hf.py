@@ -9,7 +9,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.progress import note
 from bimodal_cl.data.images.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
@@ -36,7 +37,7 @@ IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img")
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the source's own flags."""
     parser.add_argument(
         "--dataset",
@@ -45,8 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FOLDER|FILE",
         help=f"a name on the hub (owner/name), a local folder, or a file ({', '.join(BUILDER_OF)})",
     )
-    parser.add_argument("--config", default=None, metavar="NAME", help="configuration of the data set")
-    parser.add_argument("--split", default=None, help="one split, or a slice such as train[:1000]; None: all")
+    parser.add_argument(
+        "--config-name", aliases=("--config",), metavar="NAME", help="one of the data set's configurations"
+    )
+    parser.add_argument("--split", default=None, help="one split, or a slice of it (train[:1000]); None: all")
     parser.add_argument("--revision", default=None, help="branch, tag or commit of a data set on the hub")
     parser.add_argument(
         "--image-column",
@@ -104,13 +107,13 @@ def _load(args: argparse.Namespace) -> tuple[Any, Path]:
         if path.is_dir():
             if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                 return _pick_split(args, load_from_disk(str(path))), path
-            tables = find_tables(str(path), args.config)
+            tables = find_tables(str(path), args.config_name)
             if tables:
                 return plan_tables(args, tables), path
-            return load_dataset(str(path), args.config, split=args.split, streaming=args.streaming), path
+            return load_dataset(str(path), args.config_name, split=args.split, streaming=args.streaming), path
         if path.is_file():
-            if args.config is not None:
-                raise UserError(f"--config: {path} is a file, and a file has no configurations")
+            if args.config_name is not None:
+                raise UserError(f"--config-name: {path} is a file, and a file has no configurations")
             builder = BUILDER_OF.get(path.suffix.lower())
             if builder is None:
                 raise UserError(
@@ -121,9 +124,9 @@ def _load(args: argparse.Namespace) -> tuple[Any, Path]:
             found = load_dataset(builder, data_files=str(path), split=args.split, streaming=args.streaming)
             return found, path.parent
         _refuse_missing_path(args.dataset)
-        cells = text_options(args.dataset, args.config, args.revision)
+        cells = text_options(args.dataset, args.config_name, args.revision)
         loaded = load_dataset(
-            args.dataset, args.config, split=args.split, revision=args.revision, streaming=args.streaming, **cells
+            args.dataset, args.config_name, split=args.split, revision=args.revision, streaming=args.streaming, **cells
         )
         return loaded, Path()
     except UserError:

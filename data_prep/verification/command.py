@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bimodal_cl.cli.command_line import EXIT_FAILURE
+from bimodal_cl.cli.exit_status import EXIT_FAILURE
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 
-from ..storage_arguments import add_storage_arguments, build_storage
+from ..arguments import add_num_workers, add_storage_arguments, build_storage
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the flags of ``bimodal-prep verify``."""
     parser.description = (
         "Check manifest, hashes, tars, images (decoded) and captions. Prints a line for each fault, and a note for "
@@ -23,15 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--captions",
         choices=("lines", "whole"),
         default="whole",
-        help="lines: each line of a .txt is a caption; whole: the whole text is one; a manifest overrides this",
+        help="how a .txt is split where no manifest says so",
     )
-    parser.add_argument("--workers", type=int, default=None, metavar="N", help="processes; None: one per core")
+    add_num_workers(parser, "processes that read shards")
     parser.add_argument(
         "--max-pixels",
         type=int,
-        default=None,
         metavar="N",
-        help="images with more pixels are faults; None: 89,478,485, as in training",
+        help="images of more pixels are faults (default: 89,478,485, as in training)",
     )
     parser.add_argument(
         "--repair",
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, default=None, metavar="DIR", help="folder of the clean copy; None: DIR-repaired"
     )
+    parser.add_argument("--to", type=Path, metavar="DIR", help="for --repair (default: DIR-repaired)")
     add_storage_arguments(parser)
 
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     elif to is not None:
         raise UserError("--to requires --repair")
     storage = build_storage(args)
-    report = verify_folder(args.folder, print, args.workers, args.captions, to, storage, args.max_pixels)
+    report = verify_folder(args.folder, print, args.num_workers, args.captions, to, storage, args.max_pixels)
     print(f"{args.folder}: {report.num_images:,} images, {report.num_faults:,} faults, {report.num_notes:,} notes")
     print("".join(f"{line}\n" for line in report.lines()), end="")
     if to:

@@ -18,7 +18,7 @@ from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 
-from ..ordered_work import map_shards, require_num_proc
+from ..ordered_work import map_shards, require_num_workers
 from ..staging import staged
 from .expected_shards import Expected, expect_shards
 from .shard_check import MANIFEST_KIND, Finding, ShardCheck, ShardJob, check_shard
@@ -71,7 +71,7 @@ class VerifyReport:
 def verify_folder(
     folder: Path,
     say: Callable[[Finding], None],
-    workers: int | None = None,
+    num_workers: int | None = None,
     captions: CaptionsMode | None = None,
     repair_to: Path | None = None,
     storage: Storage | None = None,
@@ -82,7 +82,7 @@ def verify_folder(
     Args:
         folder: the folder of the shards, with or without a manifest, or of a manifest of remote shards.
         say: called with every finding, in order of shards, as soon as it is known.
-        workers: number of processes; None for one per core.
+        num_workers: number of processes; None for one per core.
         captions: how texts are split if no manifest says it; None for "whole".
         repair_to: folder for clean copies, with a manifest and ids of their own: unusable samples are dropped, and what
             can be repaired is repaired. None for no copies.
@@ -92,7 +92,7 @@ def verify_folder(
     Raises:
         UserError: the folder is missing or empty, no sample can be copied, or a number is out of range.
     """
-    require_num_proc(workers, "--workers")
+    require_num_workers(num_workers)
     if max_pixels is not None and max_pixels < 1:
         raise UserError(f"--max-pixels must be at least 1, got {max_pixels}")
     expected = expect_shards(folder, captions or "whole")
@@ -108,14 +108,14 @@ def verify_folder(
         max_pixels=max_pixels or MAX_PIXELS,
     )
     if repair_to is None:
-        for _ in _collect(check, expected, workers, "verify", report, say):
+        for _ in _collect(check, expected, num_workers, "verify", report, say):
             pass
         return report
     if repair_to.resolve() == folder.resolve():
         raise UserError(f"--to must differ from {folder}, which is not changed")
     with staged(repair_to, {"repair": str(folder.resolve())}, [""], overwrite=False) as content:
         check = partial(check, clean_folder=content)
-        checks = _collect(check, expected, workers, "verify and repair", report, say)
+        checks = _collect(check, expected, num_workers, "verify and repair", report, say)
         clean = tuple(done.clean for done in checks if done.clean is not None)
         if not clean:
             raise UserError(f"no sample of {folder} is intact: nothing to copy")
@@ -127,7 +127,7 @@ def verify_folder(
 def _collect(
     check: Callable[[ShardJob], ShardCheck],
     expected: Expected,
-    workers: int | None,
+    num_workers: int | None,
     what: str,
     report: VerifyReport,
     say: Callable[[Finding], None],
@@ -136,7 +136,7 @@ def _collect(
         ShardJob(name, expected.shards.get(name), copy)
         for name, copy in zip(expected.names, _copy_names(expected.names), strict=True)
     ]
-    with closing(map_shards(check, jobs, workers, PRELOADED)) as checks:
+    with closing(map_shards(check, jobs, num_workers, PRELOADED)) as checks:
         for done in progress(checks, len(jobs), "shards", what):
             report.num_images += done.num_images
             report.in_no_sample += done.in_no_sample

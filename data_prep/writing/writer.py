@@ -18,7 +18,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 
 from ..items import BadItem, Item, SourcePlan, Split
-from ..ordered_work import map_in_order, require_num_proc
+from ..ordered_work import map_in_order, require_num_workers
 from ..staging import staged
 from .captions import clean_captions
 from .image_bytes import store_image
@@ -37,7 +37,7 @@ class WriteOptions:
         quality: JPEG quality of images that are encoded again, 1 to 100.
         shard_size: samples per shard (the last one may have fewer).
         strict: end the run with an error at the first unusable item.
-        num_proc: processes that read and encode images; None for one per core. It does not change the bytes.
+        num_workers: processes that read and encode images; None for one per core. It does not change the bytes.
 
     Raises:
         UserError: a value is out of range.
@@ -47,7 +47,7 @@ class WriteOptions:
     quality: int = 90
     shard_size: int = 1000
     strict: bool = False
-    num_proc: int | None = None
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_side is not None and self.max_side < 1:
@@ -56,7 +56,7 @@ class WriteOptions:
             raise UserError(f"--quality must be 1 to 100, got {self.quality}")
         if self.shard_size < 1:
             raise UserError(f"--shard-size must be at least 1, got {self.shard_size}")
-        require_num_proc(self.num_proc)
+        require_num_workers(self.num_workers)
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def write(
 
 
 def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteReport:
-    """Write the shards of one split, then its manifest. The bytes do not depend on ``options.num_proc``.
+    """Write the shards of one split, then its manifest. The bytes do not depend on ``options.num_workers``.
 
     Raises:
         UserError: no item is usable, or with ``options.strict`` one is not.
@@ -164,7 +164,7 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
     folder.mkdir(parents=True, exist_ok=True)
     report = WriteReport(split.name, lacking=split.lacking, left_out=split.left_out, joined=split.joined)
     prepare = partial(_prepare, max_side=options.max_side, quality=options.quality)
-    with contextlib.closing(map_in_order(prepare, split.items, options.num_proc, preload=PRELOADED)) as prepared:
+    with contextlib.closing(map_in_order(prepare, split.items, options.num_workers, preload=PRELOADED)) as prepared:
         items = progress(prepared, split.total, "items", f"write {split.name}".strip())
         samples = _samples(items, options.strict, report)
         sample = next(samples, None)

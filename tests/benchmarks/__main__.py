@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from bimodal_cl.cli.command_line import Parser, run_command
+from bimodal_cl.cli.exit_status import with_exit_status
+from bimodal_cl.cli.parser import Parser
 from tests.benchmarks.measure.machine import describe_load, describe_machine
 
 BENCHMARKS = {
@@ -24,6 +25,7 @@ BENCHMARKS = {
 }
 
 
+@with_exit_status
 def main(argv: Sequence[str]) -> None:
     """Parse the command line and run what it names."""
     parser = Parser(prog="tests.benchmarks", description=__doc__.splitlines()[0])
@@ -56,4 +58,4 @@ def _module(name: str) -> ModuleType:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.cli.command_line import run_command
 from bimodal_cl.data.images.decode import decode_image
 from bimodal_cl.errors import UserError
 from tests.benchmarks.__main__ import main
@@ -42,7 +41,7 @@ def test_another_interpreter_without_open_clip_is_named(tmp_path, capsys):
         (str(python), "ModuleNotFoundError: No module named 'open_clip'\n"),
         ("nowhere/python", "nowhere/python: No such file or directory\n"),
     ):
-        assert run_command(main, [*LOADER, "--open-clip-python", path]) == 2
+        assert main([*LOADER, "--open-clip-python", path]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {path}") and error.endswith(message)
 

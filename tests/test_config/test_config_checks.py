@@ -7,18 +7,12 @@ from typing import Any
 
 import pytest
 
-from bimodal_cl.config.checks import (
-    SettingRefused,
-    World,
-    check_best,
-    check_config,
-    check_patches,
-    check_precision,
-    check_run,
-)
-from bimodal_cl.config.launch_checks import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.checks import check_best, check_config, check_patches, check_precision, check_run
+from bimodal_cl.config.checks.launch import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.source import load_config, save_config
+from bimodal_cl.config.yaml_files import load_config, save_config
+from bimodal_cl.errors import SettingRefused
 
 ROOT = Path(__file__).parents[2]
 TOWERS = {"embed_dim": 8, "image_size": 32, "vision": {"layers": 1}, "text": {"layers": 1}}
@@ -118,7 +112,7 @@ def test_refused_in_a_world(sections, world, expected):
         ),
         ({"loss": {"name": "sogclr", "table_device": "cpu"}}, HERE, "loss.table_device=cpu has no effect"),
         ({"loss": {"name": "isogclr", "tables": "sharded"}}, HERE, "loss.tables=sharded has no effect on one process"),
-        ({"data": {"cache_dir": "c"}}, HERE, "data.cache_dir=c: no effect, for all shards are files of this machine"),
+        ({"data": {"cache_dir": "c"}}, HERE, "data.cache_dir=c: no effect, because all shards are local files"),
         ({"data": {"cache_gb": 3}}, HERE, "data.cache_gb=3.0: no effect"),
         ({"data": {"allow_pipe": True}}, replace(HERE, num_remote_shards=1), "data.allow_pipe=true has no effect"),
     ],

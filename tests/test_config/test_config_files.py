@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bimodal_cl import train
-from bimodal_cl.config.source import load_config, save_config
+from bimodal_cl.config.yaml_files import load_config, save_config
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import LOSSES, build_loss
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from bimodal_cl.config.names import _IN_STEPS, _NO_KEY, _OTHER_NAMES, _OTHER_VALUES, find_meant
-from bimodal_cl.config.source import dotted_keys
+from bimodal_cl.cli.synonyms import OTHER_VALUES
+from bimodal_cl.config.keys import dotted_keys
+from bimodal_cl.config.names import _IN_STEPS, _NO_KEY, _OTHER_NAMES, find_meant
 
 FLAGS = """
 --optim.lr                 --optim.learning_rate
@@ -27,6 +28,7 @@ FLAGS = """
 --imagenet-val             --data.zero_shot
 --workers                  --data.num_workers
 --data.workers             --data.num_workers
+--to                       --output
 --wd                       --optim.weight_decay
 --optim.wd                 --optim.weight_decay
 --warmup                   --optim.warmup_steps
@@ -87,13 +89,13 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
         ("--optim", "a section; its flags: --optim.learning_rate"),
         ("--optim.name", "the optimizer is AdamW"),
         ("--checkpoint.resume", "--resume latest, best or PATH"),
-        ("--grad-checkpointing", "no such way to save memory"),
-        ("--torchcompile", "no such way to save memory or time"),
+        ("--grad-checkpointing", "to save memory or time is not supported"),
+        ("--torchcompile", "to save memory or time is not supported"),
         ("--lock-image", "both towers are always trained"),
         ("--image-mean", "the preprocessing comes with the model"),
         ("--use-bn-sync", "batch norms see the images of their own process"),
         ("--epochs-cooldown", "optim.schedule: cosine or constant"),
-        ("--ema", "there is nothing like it here"),
+        ("--ema", "it is not supported"),
         ("--unheard-of", "'--unheard-of'; --help lists all flags"),
     ],
 )
@@ -180,7 +182,7 @@ def test_a_count_of_epochs_is_told_from_one_of_steps(write, refusal):
 def test_the_tables_name_what_exists():
     keys = {*dotted_keys(), "data.train.folder", "data.train.repeat", "data.train.weight"}
     assert set(_OTHER_NAMES) <= keys and set(_IN_STEPS) <= keys
-    for names in (*_OTHER_NAMES.values(), *_NO_KEY, *_OTHER_VALUES.values()):
+    for names in (*_OTHER_NAMES.values(), *_NO_KEY, *OTHER_VALUES.values()):
         assert names == names.casefold().replace("-", "_") and len(set(names.split())) == len(names.split())
 
 

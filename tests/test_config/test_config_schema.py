@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl import train
+from bimodal_cl.config.keys import dotted_keys
 from bimodal_cl.config.model import Model
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.source import changed_keys, dotted_keys, load_config, save_config
+from bimodal_cl.config.yaml_files import changed_keys, load_config, save_config
 from bimodal_cl.losses.family import LOSS_SETTINGS, LOSSES
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_config_is_frozen():
 
 def test_help_and_settings_are_fast_and_import_no_torch():
     code = "import sys; from bimodal_cl.train import build_parser; build_parser().format_help()"
-    code += f"; from bimodal_cl.config.source import load_config; load_config({str(CONFIGS[0])!r})"
+    code += f"; from bimodal_cl.config.yaml_files import load_config; load_config({str(CONFIGS[0])!r})"
     code += "; from bimodal_cl.losses import LOSSES; assert 'clip' in LOSSES"
     code += "; assert 'torch' not in sys.modules"
     started = time.perf_counter()

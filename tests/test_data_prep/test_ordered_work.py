@@ -63,7 +63,7 @@ def test_few_items_are_taken_ahead_and_closing_ends_the_processes():
 
 
 def test_a_killed_process_ends_the_run_with_one_line():
-    with pytest.raises(RunStopped, match=r"one of the 2 processes was killed .*--num-proc"):
+    with pytest.raises(RunStopped, match=r"one of the 2 processes was killed .*--num-workers"):
         list(map_in_order(die, range(100), 2))
 
 
@@ -136,7 +136,7 @@ def test_shards_are_shared_one_by_one(forked):
     assert os.getpid() not in {process for _, process in results}
     assert [process for _, process in map_shards(square_slowly, range(1), 2, (), forked)] == [os.getpid()]
     assert list(map_shards(square_slowly, [], None, (), forked)) == []
-    with pytest.raises(RunStopped, match=r"one of the 2 processes was killed .*--workers"):
+    with pytest.raises(RunStopped, match=r"one of the 2 processes was killed .*--num-workers"):
         list(map_shards(die, range(70, 80), 2, (), forked))
 
 
@@ -196,7 +196,7 @@ def test_drawn_pictures_too(write, tmp_path):
 
 def test_wrong_numbers(write, source, tmp_path):
     error = write("folder", "--images", source, "--num-proc", 0).error
-    assert "--num-proc must be at least 1, got 0" in error
+    assert "--num-workers: must be an integer of at least 1, got '0'" in error
 
 
 def write_result(writer):

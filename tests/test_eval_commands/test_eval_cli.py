@@ -33,7 +33,7 @@ def test_help_lists_every_command(capsys):
         main(["--help"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in COMMANDS)
+    assert all(name in shown for name in COMMANDS.commands)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_help_lists_every_command(capsys):
         (["zero-shot", "m", "--data=x", "--batchsize=3"], "unknown flag '--batchsize'; did you mean '--batch-size'?"),
         (["retrieval", "m", "--data", "x", "--batch-size", "0"], "must be an integer of at least 1, got '0'"),
         (["retrieval", "m", "--data", "x", "--precision", "bf61"], "'bf61'; did you mean 'bf16'?"),
-        (["retrieval", "m", "--data", "x", "--workers", "-1"], "--workers"),
+        (["retrieval", "m", "--data", "x", "--num-workers", "-1"], "--num-workers"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(argv, message, capsys):
@@ -60,7 +60,7 @@ def test_print_config_shows_defaults_flags_and_file(tmp_path, capsys):
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["models"] == ["runs/a", "runs/b"]
     assert (shown["data"], shown["batch_size"], shown["split"]) == ("pictures", 8, "train")
-    assert (shown["precision"], shown["workers"]) == ("fp32", 0)
+    assert (shown["precision"], shown["num_workers"]) == ("float32", 0)
     assert "config" not in shown
 
 
@@ -85,7 +85,7 @@ def test_printed_config_reads_back_as_itself(tmp_path, capsys):
     [
         ("batchsize: 3\n", "unknown key 'batchsize' for bimodal-eval retrieval; did you mean 'batch_size'?"),
         ("batch_size: none\n", "batch_size: must be an integer of at least 1, got 'none'"),
-        ("precision: fp23\n", "unknown precision 'fp23'; did you mean 'fp32'?"),
+        ("precision: float23\n", "unknown precision 'float23'; did you mean 'float32'?"),
         ("batch_size: [1, 2]\n", "batch_size takes one value"),
         ("models: []\n", "models must name at least one"),
         ("- a\n", "must hold `key: value` lines"),

@@ -8,7 +8,7 @@ import yaml
 import data_prep.cli
 import eval.cli
 from bimodal_cl import train
-from bimodal_cl.config.source import load_config, save_config
+from bimodal_cl.config.yaml_files import load_config, save_config
 from bimodal_cl.files.paths import expand_path
 from tests.refusals import read_mistake, refused
 

@@ -9,9 +9,10 @@ import torch
 import yaml
 
 from bimodal_cl import train
-from bimodal_cl.config.source import load_config
+from bimodal_cl.checkpoint import load_optimizer_state, optimizer_state
+from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.models import load_model
-from bimodal_cl.optim import build_optimizer, compute_learning_rate
+from bimodal_cl.optim import build_optimizer, compute_learning_rate, compute_learning_rates
 from tests.test_training.run_files import read_log
 
 SCORE = "retrieval/image_retrieval_recall@5"
@@ -109,8 +110,35 @@ def test_norms_biases_and_temperatures_are_not_decayed():
     temperature = torch.nn.Parameter(torch.tensor(1.0))
     optimizer = build_optimizer(model, [temperature], learning_rate=1e-3, weight_decay=0.3)
     decayed, free = optimizer.param_groups
+    assert [group["name"] for group in optimizer.param_groups] == ["decayed", "not_decayed"]
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3)] and decayed["weight_decay"] == 0.3
     assert [tuple(p.shape) for p in free["params"]] == [(4,), (4,), (4,), ()] and free["weight_decay"] == 0.0
+
+
+def test_an_optimizer_saved_without_group_names_loads():
+    """Names of groups are not part of a checkpoint; those of the earliest version have none."""
+
+    def build():
+        temperature = torch.nn.Parameter(torch.tensor(1.0))
+        rates = {"learning_rate": 1e-3, "temperature_learning_rate": 1e-2}
+        return build_optimizer(torch.nn.Linear(3, 4), [temperature], weight_decay=0.3, **rates)
+
+    optimizer, fresh = build(), build()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    saved = optimizer_state(optimizer)
+    assert all("name" not in group for group in saved["param_groups"])
+    load_optimizer_state(fresh, saved)
+    assert [group["name"] for group in fresh.param_groups] == ["decayed", "not_decayed", "temperature"]
+    assert fresh.state_dict()["state"][2]["exp_avg"] == optimizer.state_dict()["state"][2]["exp_avg"] != 0
+
+
+def test_learning_rates_by_group():
+    own = compute_learning_rates(0, 10, learning_rate=1.0, temperature_learning_rate=0.25, warmup_steps=2)
+    assert own == {"decayed": 0.5, "not_decayed": 0.5, "temperature": 0.25}
+    assert compute_learning_rates(0, 10, learning_rate=1.0, warmup_steps=2) == {"decayed": 0.5, "not_decayed": 0.5}
 
 
 def test_the_small_config_is_yaml_that_a_user_could_write(write_config):

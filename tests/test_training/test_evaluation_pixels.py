@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bimodal_cl.build import build_evaluation
-from bimodal_cl.config.source import load_config
+from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.pairs import read_pairs
 from bimodal_cl.models import build_model, load_model
@@ -70,7 +70,7 @@ def test_training_evaluation_and_preprocess_give_the_same_pixels(preprocess, sav
     assert pixels.dtype == torch.uint8
     assert torch.equal(model.encode_image(pixels), model.encode_image(expected))
 
-    arguments = argparse.Namespace(batch_size=24, workers=0, precision="fp32")
+    arguments = argparse.Namespace(batch_size=24, num_workers=0, precision="float32")
     pairs, _ = encode_shards(open_model(str(folder), torch.device("cpu")), Manifest.load(wide), arguments)
     with torch.no_grad():
         assert torch.equal(pairs.image_features, model.encode_image(expected))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl.cli.command_line import EXIT_FAILURE, run_command
+from bimodal_cl.cli.exit_status import EXIT_FAILURE, with_exit_status
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.data.storage import shard_file as shard_file_module
@@ -80,7 +80,7 @@ def test_commands_say_in_a_line_that_a_server_failed(capsys: pytest.CaptureFixtu
     def command(argv: object) -> None:
         raise ServerFailed("shard http://host/a.tar: the server answers 503 (tried 9 times)")
 
-    assert run_command(command, []) == EXIT_FAILURE
+    assert with_exit_status(command)([]) == EXIT_FAILURE
     said = capsys.readouterr()
     assert said.err == "error: shard http://host/a.tar: the server answers 503 (tried 9 times)\n" and not said.out
 

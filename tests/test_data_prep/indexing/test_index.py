@@ -81,7 +81,7 @@ def test_a_changed_shard_keeps_the_caption_mode(prep, written):
 def test_what_cannot_be_indexed(prep, written, tmp_path, monkeypatch):
     assert "did you mean 'to'?" in prep("index", tmp_path / "too").error
     assert "no .tar in" in prep("index", tmp_path / "raw").error
-    assert "--workers must be at least 1, got 0" in prep("index", written, "--workers", 0).error
+    assert "--num-workers: must be an integer of at least 1, got '0'" in prep("index", written, "--workers", 0).error
     (written / "manifest.json").unlink()
     data = (written / "00001.tar").read_bytes()
     for spoiled, reason in ((data[:700], "truncated"), (b"<html>" * 200, "not a tar"), (b"", "is empty")):

@@ -281,6 +281,6 @@ def test_what_is_wrong_with_the_command(prep, tars, tmp_path):
     assert "--cache-gb must be at least 0, got -1.0" in prep("index", "memory://a.tar", "--cache-gb", -1).error
     assert "did you mean 'keep'?" in prep("index", tars, "--damaged", "kep").error
     assert "matches no file" in prep("index", f"{tars}/*.zip").error
-    assert "--workers must be at least 1, got 0" in prep("index", tars, "--workers", 0).error
+    assert "--num-workers: must be an integer of at least 1, got '0'" in prep("index", tars, "--workers", 0).error
     (tars / "\udcff.tar").write_bytes((tars / "1.tar").read_bytes())
     assert "\\udcff.tar: its name is not UTF-8" in prep("index", tars).error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.cli import build_parser
+from data_prep.cli import COMMANDS
 from data_prep.items import Item
 from data_prep.sources import SOURCES
 from data_prep.writing.captions import clean_captions
@@ -42,7 +42,7 @@ def arguments(raw, to, *more):
 
 def test_splits_and_captions(raw, tmp_path):
     """6,000/1,000/1,000 images with 40,000 captions, none empty."""
-    plan = SOURCES["karpathy"].read(build_parser().parse_args(arguments(raw, tmp_path / "to")))
+    plan = SOURCES["karpathy"].read(COMMANDS.parse("bimodal-prep", arguments(raw, tmp_path / "to"))[1])
     assert [(split.name, split.total) for split in plan.splits] == [("train", 6000), ("val", 1000), ("test", 1000)]
     num_texts = 0
     for split in plan.splits:

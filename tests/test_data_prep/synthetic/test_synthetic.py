@@ -12,7 +12,7 @@ import pytest
 
 from bimodal_cl.data import open_stream
 from bimodal_cl.data.labelled import open_labelled
-from data_prep.cli import build_parser, main
+from data_prep.cli import COMMANDS, main
 from data_prep.synthetic import source
 from data_prep.synthetic.captions import ZERO_SHOT_TEMPLATES, describe
 from data_prep.synthetic.concepts import COLOURS, CONCEPTS, SHAPES, compute_zipf_counts
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def default_options():
-    args = build_parser().parse_args(["write", "synthetic", "--to", "x"])
+    _, args = COMMANDS.parse("bimodal-prep", ["write", "synthetic", "--to", "x"])
     return source.SyntheticOptions(0, args.num_train, 256, args.num_retrieval, args.images_per_concept, 64, args.zipf)
 
 

@@ -8,6 +8,7 @@ from bimodal_cl.checkpoint import load_checkpoint, save_checkpoint
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import build_loss
 from bimodal_cl.losses.tables.anchors import gather_state
+from bimodal_cl.run_folder import RunFolder
 from tests.test_training.conftest import WITHOUT_DROPOUT
 from tests.test_training.processes.launching import launch
 from tests.test_training.run_files import assert_equal_runs, copy_run, read_losses
@@ -45,10 +46,10 @@ def test_tables_that_do_not_fit_are_named(tmp_path, other, message):
     loss = build_loss("isogclr", num_images=5, num_texts=7, tables="sharded")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
     save = {"save_model": lambda folder: None, "loss_state": gather_state(loss), "optimizer": optimizer}
-    save_checkpoint(tmp_path, {"step": 1}, keep_last=1, **save)
+    save_checkpoint(RunFolder(tmp_path), {"step": 1}, keep_last=1, **save)
     load = {"load_model": lambda folder: None, "optimizer": optimizer}
-    load_checkpoint(tmp_path / "latest", loss=build_loss("isogclr", num_images=5, num_texts=7), **load)
+    load_checkpoint(tmp_path / "checkpoints/latest", loss=build_loss("isogclr", num_images=5, num_texts=7), **load)
     unlike = build_loss(**{"name": "isogclr", "num_images": 5, "num_texts": 7, **other})
     with pytest.raises(UserError, match=r"loss\.safetensors: does not fit this config: .*" + message) as refusal:
-        load_checkpoint(tmp_path / "latest", loss=unlike, **load)
+        load_checkpoint(tmp_path / "checkpoints/latest", loss=unlike, **load)
     assert "\n" not in str(refusal.value)

@@ -1,7 +1,7 @@
-"""What ``accelerate launch`` was told besides the config: refused where it differs, or where nothing would follow it.
+"""Refuse settings of ``accelerate launch`` that differ from the config or that this program does not support.
 
-Its flags and files reach a process as environment variables; the flags that it passes on to nobody are read from its
-command line, where the system shows that (Linux).
+The launcher's flags and files reach a process as environment variables; flags that it does not pass on are read from
+its command line, where the system shows that (Linux).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bimodal_cl.config.checks import SettingRefused
 from bimodal_cl.config.schema import Config
+from bimodal_cl.errors import SettingRefused
 
 Environment = Mapping[str, str]
 Flags = Mapping[str, str]
@@ -27,7 +27,7 @@ _MPI_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def check_launch(config: Config, environment: Environment, flags: Flags) -> None:
-    """Refuse what the launcher was told and this run does not do.
+    """Refuse settings of the launcher that this run would not follow.
 
     Args:
         config: the run.
@@ -103,7 +103,7 @@ def _unsupported_strategy(config: Config, environment: Environment, flags: Flags
 
 
 def _other_precision(config: Config, environment: Environment, flags: Flags) -> str | None:
-    # Without the flag it sets "no" as well, which is then nobody's wish.
+    # The launcher sets "no" also where the user gave no flag.
     asked = environment.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     ours = config.train.precision
     if asked == "no" and flags.get("mixed_precision", "").lower() != "no":
@@ -136,7 +136,7 @@ def _one_process_instead_of_several(config: Config, environment: Environment, fl
         return None
     return (
         f"num_processes={asked}, but it has started one (it has no launcher for several on a CPU); give it "
-        "--config_file configs/accelerate/two_processes_cpu.yaml and us --train.device cpu, or ask for one"
+        "--config_file configs/accelerate/two_processes_cpu.yaml and the training --train.device cpu, or ask for one"
     )
 
 
