@@ -39,10 +39,7 @@ def add_arguments(parser: Parser) -> None:
         help="write clean copies to --to: broken samples are dropped; names, invalid UTF-8, and texts that are not "
         "adjacent to their images are repaired",
     )
-    parser.add_argument(
-        "--to", type=Path, default=None, metavar="DIR", help="folder of the clean copy; None: DIR-repaired"
-    )
-    parser.add_argument("--to", type=Path, metavar="DIR", help="for --repair (default: DIR-repaired)")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="folder of the clean copy (default: DIR-repaired)")
     add_storage_arguments(parser)
 
 
