@@ -26,26 +26,26 @@ def add_num_workers(parser: Parser, purpose: str) -> None:
         aliases=("--num-proc", "--workers"),
         type=positive_integer,
         metavar="N",
-        help=f"{purpose} (default: one a core)",
+        help=f"{purpose} (default: one per core)",
     )
 
 
 def add_storage_arguments(parser: Parser) -> None:
     """Add ``--allow-pipe``, ``--cache-dir`` and ``--cache-gb``."""
     parser.add_argument(
-        "--allow-pipe", action="store_true", help="run the commands of pipe: locations, whose output is the shard"
+        "--allow-pipe", action="store_true", help="run the commands of pipe:COMMAND locations, whose output is a shard"
     )
     parser.add_argument(
         "--cache-dir", type=Path, metavar="DIR", help="cache of remote shards (default: below ~/.cache)"
     )
-    parser.add_argument("--cache-gb", type=float, default=16.0, metavar="GB", help="limit of that folder, in GiB")
+    parser.add_argument("--cache-gb", type=float, default=16.0, metavar="GB", help="size limit of the cache, in GiB")
 
 
 def build_storage(args: argparse.Namespace) -> Storage:
     """Build the storage that these flags describe.
 
     Raises:
-        UserError: the limit is negative or not a number.
+        UserError: the size limit is negative or not a number.
     """
     from bimodal_cl.data.storage.sources import Storage
 

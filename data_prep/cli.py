@@ -10,7 +10,7 @@ from functools import partial
 from bimodal_cl.cli.exit_status import with_exit_status
 from bimodal_cl.cli.sub_commands import Command, CommandGroup
 
-from .writing.command import WRITE
+from .write_command import WRITE
 
 DESCRIPTION = """Turn images with captions into shards that bimodal-train streams.
 

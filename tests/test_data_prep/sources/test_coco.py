@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files, write_karpathy
+from tests.test_data_prep.raw_material import captions_of, photo, photos, read_folder, write_files, write_karpathy
 
 
 @pytest.fixture
@@ -36,16 +36,11 @@ def make_coco(captions, images=4):
 def test_images_in_their_order_and_captions_in_that_of_the_annotations(write, tmp_path):
     pairs = [(0, "A dog."), (2, "NA"), (0, "Another."), (1, "null"), (3, "A\ncat "), (0, "A dog.")]
     done = write(make_coco(pairs))
-    assert done.status == 0 and "written: 4 images, 6 captions in 1 shard" in done.out and "skipped" not in done.out
-    samples = read_folder(tmp_path / "to")
-    assert [key for key, _ in samples] == [f"{n:012d}" for n in (3, 2, 1, 0)]
-    assert [image_of(sample) for sample in samples] == [photo(n) for n in (3, 2, 1, 0)]
-    assert [captions_of(sample) for sample in samples] == [
-        ["A cat"],
-        ["NA"],
-        ["null"],
-        ["A dog.", "Another.", "A dog."],
-    ]
+    assert "written: 4 images, 6 captions in 1 shard" in done.out and "skipped" not in done.out
+    samples = done.samples()
+    assert samples.sample_keys == [f"{n:012d}" for n in (3, 2, 1, 0)]
+    assert samples.images == photos((3, 2, 1, 0))
+    assert samples.captions == [["A cat"], ["NA"], ["null"], ["A dog.", "Another.", "A dog."]]
 
 
 def test_what_cannot_be_used_is_named_and_counted(write, tmp_path):
@@ -54,14 +49,14 @@ def test_what_cannot_be_used_is_named_and_counted(write, tmp_path):
     content["images"] += [{"id": 0, "file_name": "other.jpg"}, {"id": 5}, {"file_name": "x.jpg"}]
     content["images"][0]["file_name"] = "gone.jpg"  # of image 3
     done = write(content)
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [["a", "b", "without id"]]
+    assert done.samples().captions == [["a", "b", "without id"]]
     assert "10 items skipped" in done.out and "1 empty captions dropped" in done.out
     for line in (
-        "captions.json: annotations[1]: no image of id 9 in 'images'",
-        "captions.json: annotations[2]: 'caption' is no text",
-        "captions.json: annotations[6]: annotation 70 a second time",
+        "captions.json: annotations[1]: 'images' has no image of id 9",
+        "captions.json: annotations[2]: 'caption' is not text",
+        "captions.json: annotations[6]: annotation 70 occurs a second time",
         "captions.json: annotations[8]: not an object",
-        "captions.json: images[4]: id 0 is that of an image before it",
+        "captions.json: images[4]: id 0 is already used by an earlier image",
         "captions.json: images[5]: no 'file_name'",
         "captions.json: images[6] (x.jpg): no 'id'",
         f"captions.json: image 3: {tmp_path}/coco/train2017/gone.jpg: no such file",
@@ -69,7 +64,7 @@ def test_what_cannot_be_used_is_named_and_counted(write, tmp_path):
         f"captions.json: image 1: {tmp_path}/coco/train2017/000000000001.jpg: no caption",
     ):
         assert f"skipped {line}\n" in done.err
-    assert write(content, "--strict").error.endswith("is that of an image before it (--strict)")
+    assert write(content, "--strict").error.endswith("is already used by an earlier image (--strict)")
 
 
 def test_images_with_or_without_their_folder(write, tmp_path):
@@ -77,8 +72,7 @@ def test_images_with_or_without_their_folder(write, tmp_path):
     for image in content["images"]:
         image["file_name"] = f"train2017/{image['file_name']}"
     for folder in (".", "train2017"):
-        assert write(content, images=folder).status == 0
-        assert [image_of(sample) for sample in read_folder(tmp_path / "to")] == [photo(1), photo(0)]
+        assert write(content, images=folder).samples().images == [photo(1), photo(0)]
 
 
 @pytest.mark.parametrize(
@@ -121,10 +115,9 @@ def test_a_file_that_stands_in_the_list_once_a_caption_is_one_image(write, tmp_p
     for n, image in enumerate(reversed(content["images"])):
         image["file_name"] = f"{n % 2:012d}.jpg"
     done = write(content)
-    assert done.status == 0
-    samples = read_folder(tmp_path / "to")
-    assert [captions_of(sample) for sample in samples] == [["caption 3", "caption 1"], ["caption 2", "caption 0"]]
-    assert "  2 rows of an image that another row has already, a caption each: joined\n" in done.out
+    samples = done.samples()
+    assert samples.captions == [["caption 3", "caption 1"], ["caption 2", "caption 0"]]
+    assert "  2 rows joined with an earlier row of the same image\n" in done.out
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

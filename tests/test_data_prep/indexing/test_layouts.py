@@ -39,7 +39,7 @@ def test_layouts_of_one_caption_a_text(prep, tmp_path, file, json_keys, name):
     write_samples(tmp_path / file, "one\ncaption", "another", json_keys=json_keys)
     done = prep("index", tmp_path)
     assert done.status == 0 and "2 images, 2 captions (whole) in 1 shards" in done.out
-    assert f"  layout of {name}: a .txt is one caption\n" in done.out
+    assert f"  layout of {name}: the whole text is one caption\n" in done.out
     assert f"{file}: 1 texts have several lines" in done.err
     assert prep("index", tmp_path, "--captions", "lines", "--overwrite").status == 0  # the flag is above the layout
     assert Manifest.load(tmp_path).num_texts == 3
@@ -70,7 +70,7 @@ def test_clip_benchmark_retrieval_has_a_caption_a_line(prep, tmp_path):
     write_files(tmp_path, {"nshards.txt": "1"})
     done = prep("index", tmp_path)
     assert done.status == 0 and "2 images, 5 captions (lines) in 1 shards" in done.out
-    assert "  layout of CLIP_benchmark retrieval: a .txt holds a caption a line\n" in done.out
+    assert "  layout of CLIP_benchmark retrieval: each line of a .txt is a caption\n" in done.out
 
 
 def test_clip_benchmark_classification_has_no_captions(prep, tmp_path):
@@ -84,14 +84,14 @@ def test_captions_in_json_only_are_said_not_to_be_read(prep, tmp_path):
     write_samples(tmp_path / "0.tar", None, None, json_keys=["caption", "width"])
     done = prep("index", tmp_path)
     assert done.status == 0 and "2 images, 0 captions" in done.out
-    assert "captions in .json only: its captions ('caption') are not read, only those of a .txt" in done.out
+    assert "captions in .json only: captions in .json ('caption') are not read, only those in .txt" in done.out
     assert "  2 no_caption (replaced): the image has no .txt" in done.out
 
 
-def test_our_own_and_unknown_ones(prep, tmp_path):
+def test_our_own_and_unknown_ones(prep, write, tmp_path):
     raw = write_photos(tmp_path / "raw", range(2), "a\nb\n")
-    assert prep("write", "folder", "--images", raw, "--to", tmp_path / "own").status == 0
-    assert "layout of bimodal-prep: it writes a caption a line" in prep("index", tmp_path / "own").out
+    assert write("folder", "--images", raw, to="own").status == 0
+    assert "layout of bimodal-prep: each line of a .txt is a caption" in prep("index", tmp_path / "own").out
     write_samples(tmp_path / "plain.tar", "a", "b")
     done = prep("index", tmp_path / "plain.tar", "--to", tmp_path)
     assert done.status == 0 and "2 captions (whole)" in done.out and "layout" not in done.out

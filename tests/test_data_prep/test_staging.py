@@ -3,24 +3,21 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from data_prep.writing import tar_file
-from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, write_files, write_karpathy, write_photos
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(*arguments, code="from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"):
-    # A suite that runs in the background is started with Ctrl-C ignored, and its children would inherit that.
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    command = [sys.executable, "-c", f"{heed}; import sys; {code}", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+from tests.test_data_prep.raw_material import (
+    file_bytes,
+    photo,
+    read_folder,
+    start_prep,
+    write_files,
+    write_karpathy,
+    write_photos,
+)
 
 
 def wait_for(path, process):
@@ -47,7 +44,7 @@ def test_killed_in_the_middle(prep, source, tmp_path, kind):
     held = source / "images" / "5.jpg"
     held.unlink()
     os.mkfifo(held)
-    process = start(*arguments(source, tmp_path / "to"))
+    process = start_prep(*arguments(source, tmp_path / "to"))
     wait_for(tmp_path / "to" / ".partial" / "content" / "train" / "00001.tar", process)
     process.send_signal(kind)
     _, err = process.communicate(timeout=30)
@@ -73,7 +70,7 @@ def test_killed_between_two_manifests(prep, source, tmp_path):
         "    return move(self, target) if '.tmp' in self.name else replace(self, target)\n"
         "pathlib.Path.replace = later; sys.exit(main(sys.argv[1:]))"
     )
-    process = start(*arguments(source, tmp_path / "to"), code=die)
+    process = start_prep(*arguments(source, tmp_path / "to"), code=die)
     process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL
     (finished,) = (tmp_path / "to").glob("*/manifest.json")
@@ -160,7 +157,7 @@ def test_two_runs_at_once(prep, source, tmp_path):
     held = source / "images" / "5.jpg"
     held.unlink()
     os.mkfifo(held)
-    process = start(*arguments(source, tmp_path / "to"))
+    process = start_prep(*arguments(source, tmp_path / "to"))
     try:
         wait_for(tmp_path / "to" / ".partial" / "content" / "train" / "00001.tar", process)
         assert "another command is writing to" in prep(*arguments(source, tmp_path / "to")).error
@@ -172,7 +169,7 @@ def test_two_runs_at_once(prep, source, tmp_path):
     assert len(read_folder(tmp_path / "to" / "train")) == 6
 
 
-def test_unwritable_targets(prep, tmp_path, monkeypatch):
+def test_unwritable_targets(prep, write, tmp_path, monkeypatch):
     raw = write_photos(tmp_path / "raw", [0])
     write_files(tmp_path, {"file": "in the way"})
     for to in (tmp_path / "file", tmp_path / "file" / "below"):
@@ -188,14 +185,14 @@ def test_unwritable_targets(prep, tmp_path, monkeypatch):
             mkdir(self, *args, **kwargs)
 
         monkeypatch.setattr(Path, "mkdir", refuse)
-    error = prep("write", "folder", "--images", raw, "--to", tmp_path / "shut").error
+    error = write("folder", "--images", raw, to="shut").error
     assert "cannot write to" in error and "shut" in error
     assert not list((tmp_path / "shut").iterdir())
 
 
-def test_nothing_to_write(prep, tmp_path):
+def test_nothing_to_write(write, tmp_path):
     raw = write_files(tmp_path / "raw", {"a.jpg": b"broken", "a.txt": "x"})
-    error = prep("write", "folder", "--images", raw, "--to", tmp_path / "to").error
+    error = write("folder", "--images", raw).error
     assert "no item that can be written (1 skipped)" in error
     assert not (tmp_path / "to").exists()
 

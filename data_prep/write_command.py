@@ -12,8 +12,8 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.sub_commands import Command, CommandGroup
 from bimodal_cl.cli.yaml_arguments import without_own
 
-from ..arguments import add_num_workers
-from ..sources import SOURCES
+from .arguments import add_num_workers
+from .sources import SOURCES
 
 # What neither the shards' bytes nor their place within the folder depend on: a repeated run may change it.
 _NOT_PART_OF_JOB = ("to", "overwrite", "strict", "num_workers")
@@ -31,7 +31,7 @@ class WriteCommand:
 
     def add_arguments(self, parser: Parser) -> None:
         """Add the source's own flags, then those of every source."""
-        parser.description = f"Write shards from: {SOURCES[self.source].summary}."
+        parser.description = f"Write shards from: {SOURCES[self.source].SUMMARY}."
         SOURCES[self.source].add_arguments(parser)
         parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
         parser.add_argument(
@@ -56,7 +56,7 @@ class WriteCommand:
 
     def run(self, args: argparse.Namespace) -> int:
         """Write the shards, print a report on every split, and return the exit status."""
-        from .writer import WriteOptions, write
+        from .writing.writer import WriteOptions, write
 
         options = WriteOptions(args.max_side, args.quality, args.shard_size, args.strict, args.num_workers)
         job = {key: value for key, value in without_own(args).items() if key not in _NOT_PART_OF_JOB}
@@ -69,7 +69,7 @@ class WriteCommand:
 
 WRITE = CommandGroup(
     "a source -> shards and manifest",
-    {name: Command(source.summary, partial(WriteCommand, name)) for name, source in SOURCES.items()},
+    {name: Command(source.SUMMARY, partial(WriteCommand, name)) for name, source in SOURCES.items()},
     metavar="SOURCE",
     description="Write shards.",
 )

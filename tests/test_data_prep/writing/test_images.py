@@ -40,11 +40,11 @@ def test_untouched_byte_for_byte(data, extension):
         assert (stored.data, stored.extension, stored.reencoded) == (data, extension, "")
 
 
-def test_content_decides_the_extension(prep, tmp_path):
+def test_content_decides_the_extension(write, tmp_path):
     raw = write_files(
         tmp_path / "raw", {"a.png": photo(1), "a.txt": "x", "b.JPG": photo(2, format="WEBP"), "b.txt": "y"}
     )
-    assert prep("write", "folder", "--images", raw, "--to", tmp_path / "to").status == 0
+    assert write("folder", "--images", raw).status == 0
     samples = dict(read_folder(tmp_path / "to"))
     assert samples["a"]["jpg"] == photo(1) and samples["b"]["webp"] == photo(2, format="WEBP")
 
@@ -145,8 +145,8 @@ def test_damaged_exif_does_not_cost_the_image():
 @pytest.mark.parametrize(
     ("flag", "value"), [("--max-side", 0), ("--quality", 0), ("--quality", 101), ("--shard-size", 0)]
 )
-def test_options_out_of_range(prep, tmp_path, flag, value):
+def test_options_out_of_range(write, tmp_path, flag, value):
     raw = write_photos(tmp_path / "raw", [0])
-    error = prep("write", "folder", "--images", raw, "--to", tmp_path / "to", flag, value).error
+    error = write("folder", "--images", raw, flag, value).error
     assert flag in error and f"got {value}" in error
     assert not (tmp_path / "to").exists()

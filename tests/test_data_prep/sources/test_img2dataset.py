@@ -6,15 +6,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.test_data_prep.raw_material import (
-    captions_of,
-    file_bytes,
-    image_of,
-    photo,
-    read_folder,
-    write_files,
-    write_tar,
-)
+from tests.test_data_prep.raw_material import file_bytes, photo, photos, read_folder, write_files, write_tar
 
 STATUS = {3: "failed_to_download", 4: "failed_to_resize", 7: "failed_to_download"}
 PARTS = {"00000": range(6), "00001": range(6, 9)}
@@ -77,26 +69,26 @@ WRITERS = {"webdataset": write_webdataset, "files": write_in_files, "parquet": w
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_all_formats_give_the_same(prep, tmp_path, kind):
+def test_all_formats_give_the_same(write, tmp_path, kind):
     WRITERS[kind](tmp_path / "downloaded")
-    done = prep("write", "img2dataset", tmp_path / "downloaded", "--shard-size", 4, "--to", tmp_path / "to")
-    assert done.status == 0 and "6 images, 6 captions in 2 shards" in done.out and "skipped" not in done.out
-    assert "2 images that the source lists and does not hold: failed_to_download" in done.out
-    assert "1 images that the source lists and does not hold: failed_to_resize" in done.out
-    samples = read_folder(tmp_path / "to")
-    assert [key for key, _ in samples] == [f"{n:09d}" for n in GOOD]
-    assert [image_of(sample) for sample in samples] == [photo(n) for n in GOOD]
-    assert [captions_of(sample) for sample in samples] == [[f"picture {n}"] for n in GOOD]  # one each, on one line
+    done = write("img2dataset", tmp_path / "downloaded", "--shard-size", 4)
+    assert "6 images, 6 captions in 2 shards" in done.out and "skipped" not in done.out
+    assert "2 images are listed in the source but missing: failed_to_download" in done.out
+    assert "1 images are listed in the source but missing: failed_to_resize" in done.out
+    samples = done.samples()
+    assert samples.sample_keys == [f"{n:09d}" for n in GOOD]
+    assert samples.images == photos(GOOD)
+    assert samples.captions == [[f"picture {n}"] for n in GOOD]  # one each, on one line
     assert [json.loads(sample[1]["json"]) for sample in samples] == [metadata(n) for n in GOOD]
 
 
 @pytest.mark.parametrize("sidecars", [{"tables": False}, {"statistics": False}, {"tables": False, "statistics": False}])
-def test_failures_are_counted_from_what_there_is(prep, tmp_path, sidecars):
+def test_failures_are_counted_from_what_there_is(write, tmp_path, sidecars):
     write_webdataset(tmp_path / "downloaded", **sidecars)
-    done = prep("write", "img2dataset", tmp_path / "downloaded", "--to", tmp_path / "to")
+    done = write("img2dataset", tmp_path / "downloaded")
     assert done.status == 0 and "6 images" in done.out
     known = sidecars != {"tables": False, "statistics": False}
-    assert ("2 images that the source lists and does not hold: failed_to_download" in done.out) == known
+    assert ("2 images are listed in the source but missing: failed_to_download" in done.out) == known
 
 
 def test_the_same_bytes_whatever_num_proc(prep, tmp_path):
@@ -112,7 +104,7 @@ def test_the_same_bytes_whatever_num_proc(prep, tmp_path):
     assert len(read_folder(tmp_path / "1")) == 80
 
 
-def test_an_unfinished_part_gives_its_whole_samples(prep, tmp_path):
+def test_an_unfinished_part_gives_its_whole_samples(write, tmp_path):
     """A killed download leaves a tar without an end and no statistics."""
     write_webdataset(tmp_path / "downloaded")
     tar = tmp_path / "downloaded" / "00001.tar"
@@ -120,23 +112,25 @@ def test_an_unfinished_part_gives_its_whole_samples(prep, tmp_path):
     tar.write_bytes(data[: data.index(b"000000008.json") + 600])
     (tmp_path / "downloaded" / "00001_stats.json").unlink()
     (tmp_path / "downloaded" / "00001.parquet").write_bytes(b"PAR1 without its end")
-    done = prep("write", "img2dataset", tmp_path / "downloaded", "--to", tmp_path / "to")
-    assert done.status == 0 and "1 items skipped" in done.out
-    assert "skipped 00001.tar: truncated: the member at byte" in done.err and "what stands before is used" in done.err
+    done = write("img2dataset", tmp_path / "downloaded")
+    assert "1 items skipped" in done.out
+    assert (
+        "skipped 00001.tar: truncated: the member at byte" in done.err and "the samples before it are used" in done.err
+    )
     assert "00001.parquet: cannot be read as parquet" in done.err
-    assert "1 images that the source lists and does not hold: failed_to_download" in done.out  # of the other part
-    assert [key for key, _ in read_folder(tmp_path / "to")] == [f"{n:09d}" for n in GOOD if n != 8]
+    assert "1 images are listed in the source but missing: failed_to_download" in done.out  # of the other part
+    assert done.samples().sample_keys == [f"{n:09d}" for n in GOOD if n != 8]
 
 
-def test_samples_that_cannot_be_used_are_named(prep, tmp_path):
+def test_samples_that_cannot_be_used_are_named(write, tmp_path):
     """Without a text the caption of the metadata counts; broken metadata, no caption, no image."""
     folder = tmp_path / "downloaded"
     caption = json.dumps({"caption": "from the json"}).encode()
     members = [("0.jpg", photo(0)), ("0.json", caption), ("1.jpg", photo(1)), ("1.json", b"{"), ("1.txt", b"x")]
     members += [("2.jpg", photo(2)), ("3.txt", b"x"), ("4.png", b"<html>"), ("4.txt", b"x"), ("5.jpg", photo(5))]
     write_tar(folder / "00000.tar", [*members, ("5.txt", b"caf\xe9"), ("5.json", b"[1]")])
-    done = prep("write", "img2dataset", folder, "--to", tmp_path / "to")
-    assert done.status == 0 and "5 items skipped" in done.out
+    done = write("img2dataset", folder)
+    assert "5 items skipped" in done.out
     for line in (
         "skipped 00000.tar 1: its .json is not JSON",
         "skipped 2: no caption",
@@ -145,29 +139,29 @@ def test_samples_that_cannot_be_used_are_named(prep, tmp_path):
         "skipped 00000.tar 5: its .json is not JSON: not an object",
     ):
         assert line in done.err
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [["from the json"]]
+    assert done.samples().captions == [["from the json"]]
 
 
-def test_folders_of_something_else(prep, tmp_path):
+def test_folders_of_something_else(write, tmp_path):
     def error(folder):
-        return prep("write", "img2dataset", folder, "--to", tmp_path / "to").error
+        return write("img2dataset", folder).error
 
     write_files(tmp_path / "photos", {"a.jpg": photo(0)})
-    assert "is not what img2dataset writes" in error(tmp_path / "photos")
+    assert "is not a folder of img2dataset" in error(tmp_path / "photos")
     assert "did you mean 'photos'?" in error(tmp_path / "photo")
     write_files(tmp_path / "records", {"00000.tfrecord": "x"})
     assert "webdataset, files or parquet" in error(tmp_path / "records")
     write_files(tmp_path / "tables", {"00000.parquet": "no table"})
-    assert "is not what img2dataset writes" in error(tmp_path / "tables")
+    assert "is not a folder of img2dataset" in error(tmp_path / "tables")
     assert not (tmp_path / "to").exists()
 
 
-def test_an_unfinished_table_is_named(prep, tmp_path):
+def test_an_unfinished_table_is_named(write, tmp_path):
     write_in_parquet(tmp_path / "tables")
     (tmp_path / "tables" / "00001.parquet").write_bytes(b"PAR1 without its end")
-    done = prep("write", "img2dataset", tmp_path / "tables", "--to", tmp_path / "to")
-    assert done.status == 0 and "skipped 00001.parquet: cannot be read as parquet" in done.err
-    assert [key for key, _ in read_folder(tmp_path / "to")] == [f"{n:09d}" for n in GOOD if n < 6]
+    done = write("img2dataset", tmp_path / "tables")
+    assert "skipped 00001.parquet: cannot be read as parquet" in done.err
+    assert done.samples().sample_keys == [f"{n:09d}" for n in GOOD if n < 6]
 
 
 @pytest.mark.parametrize(
@@ -175,25 +169,25 @@ def test_an_unfinished_table_is_named(prep, tmp_path):
     [
         (["None", None, "NA", "nan"], ["None", "NA", "nan"], "skipped 1: no caption"),
         ([float("nan"), float("nan")], [], "skipped 1: no caption"),  # a column without any text, by pandas
-        ([["a", "b"], ["c"]], [], "00000.parquet 1: its caption is no text (['c'])"),
-        ([1, 2], [], "00000.parquet 1: its caption is no text (2)"),
+        ([["a", "b"], ["c"]], [], "00000.parquet 1: its caption is not text (['c'])"),
+        ([1, 2], [], "00000.parquet 1: its caption is not text (2)"),
     ],
 )
-def test_captions_in_parquet_are_text(prep, tmp_path, captions, kept, reason):
+def test_captions_in_parquet_are_text(write, tmp_path, captions, kept, reason):
     """A missing one was once the word "nan", and a list its own notation."""
-    rows = {"key": [str(n) for n in range(len(captions))], "jpg": [photo(n) for n in range(len(captions))]}
+    rows = {"key": [str(n) for n in range(len(captions))], "jpg": photos(range(len(captions)))}
     (tmp_path / "got").mkdir()
     parquet.write_table(pyarrow.table({**rows, "caption": captions}), tmp_path / "got" / "00000.parquet")
-    done = prep("write", "img2dataset", tmp_path / "got", "--to", tmp_path / "to")
+    done = write("img2dataset", tmp_path / "got")
     assert reason in done.err
     if kept:
-        assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [[text] for text in kept]
+        assert done.samples().captions == [[text] for text in kept]
     else:
         assert "no item that can be written" in done.error
 
 
 @pytest.mark.parametrize("kind", ["webdataset", "files"])
-def test_an_image_that_was_listed_with_each_of_its_captions_is_one_image(prep, tmp_path, kind):
+def test_an_image_that_was_listed_with_each_of_its_captions_is_one_image(write, tmp_path, kind):
     """As COCO's are: five rows of one address, whose downloads end in any order."""
     samples = []
     for turn, caption in enumerate("abc"):
@@ -206,12 +200,8 @@ def test_an_image_that_was_listed_with_each_of_its_captions_is_one_image(prep, t
     else:
         for sample in samples:
             write_files(tmp_path / "in" / "00000", sample)
-    done = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "to")
-    assert done.status == 0
-    written = read_folder(tmp_path / "to")
-    assert [captions_of(sample) for sample in written] == [
-        ["a of 0", "b of 0", "c of 0"],
-        ["a of 1", "b of 1", "c of 1"],
-    ]
-    assert [image_of(sample) for sample in written] == [photo(0), photo(1)]
-    assert "  4 rows of an image that another row has already, a caption each: joined\n" in done.out
+    done = write("img2dataset", tmp_path / "in")
+    written = done.samples()
+    assert written.captions == [["a of 0", "b of 0", "c of 0"], ["a of 1", "b of 1", "c of 1"]]
+    assert written.images == [photo(0), photo(1)]
+    assert "  4 rows joined with an earlier row of the same image\n" in done.out

@@ -1,5 +1,6 @@
 """Several processes: the same bytes and messages as with one, few items ahead, and none left behind."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl.errors import RunStopped
+from data_prep import ordered_work
 from data_prep.ordered_work import CHUNK, CHUNKS_AHEAD, FEW, map_in_order, map_shards
-from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, write_files, write_photos
+from tests.test_data_prep.raw_material import file_bytes, photo, read_folder, start_prep, write_files, write_photos
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +74,7 @@ def test_an_error_of_our_own_comes_through():
 
 def test_processes_end_with_a_killed_parent(tmp_path):
     code = (
-        "import sys, os, time; sys.path.insert(0, 'tests'); from tests.test_data_prep import test_prep_num_proc as t\n"
+        "import sys, os, time; sys.path.insert(0, 'tests'); from tests.test_data_prep import test_ordered_work as t\n"
         "from data_prep.ordered_work import map_in_order\n"
         "for n, (_, process) in enumerate(map_in_order(t.square_slowly, range(10**9), 2)):\n"
         "    if n < 100: print(process, flush=True)"
@@ -109,7 +111,7 @@ def is_alive(process):
 def test_nothing_outlives_a_command_over_shards(tmp_path, end, forked):
     """Neither processes nor what they run, whether their parent alone is killed or interrupted."""
     code = (
-        "from tests.test_data_prep import test_prep_num_proc as t; from functools import partial; import pathlib\n"
+        "from tests.test_data_prep import test_ordered_work as t; from functools import partial; import pathlib\n"
         "from data_prep.ordered_work import map_shards\n"
         f"function = partial(t.wait_for_ever, pathlib.Path({str(tmp_path)!r}))\n"
         f"list(map_shards(function, range(9), 2, (), forked={forked}))"
@@ -140,11 +142,8 @@ def test_shards_are_shared_one_by_one(forked):
 
 def test_ctrl_c_ends_all_with_one_line(tmp_path):
     """A terminal sends it to every process of the command."""
-    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heed}; import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
     flags = ("write", "synthetic", "--num-train", "100000", "--shard-size", "32", "--num-proc", "2")
-    command = [sys.executable, "-c", code, *flags, "--to", str(tmp_path / "to")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = start_prep(*flags, "--to", tmp_path / "to", start_new_session=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "to/.partial/content/train/00003.tar").exists() and time.monotonic() < deadline:
         assert process.poll() is None
@@ -168,35 +167,51 @@ def source(tmp_path):
     return write_files(raw, {"img7.jpg": b"<html>", "img71.txt": " \n", "img80.jpg": photo(80, format="GIF")})
 
 
-def test_the_same_bytes_whatever_num_proc(prep, source, tmp_path):
+def test_the_same_bytes_whatever_num_proc(write, source, tmp_path):
     said = []
     for number in (1, 2, 3):
         flags = ("--images", source, "--max-side", 32, "--shard-size", 25, "--num-proc", number)
-        done = prep("write", "folder", *flags, "--to", tmp_path / str(number))
+        done = write("folder", *flags, to=str(number))
         assert done.status == 0
         said.append((done.out, [line for line in done.err.splitlines() if line.startswith("skipped")]))
     assert said[0] == said[1] == said[2]
     assert len(said[0][1]) == 2 and "2 items skipped" in said[0][0] and "images encoded again: resized" in said[0][0]
     assert file_bytes(tmp_path / "1") == file_bytes(tmp_path / "2") == file_bytes(tmp_path / "3")
-    assert [key for key, _ in read_folder(tmp_path / "2")] == [f"img{n}" for n in range(90) if n not in (7, 71)]
+    assert read_folder(tmp_path / "2").sample_keys == [f"img{n}" for n in range(90) if n not in (7, 71)]
 
 
-def test_strict_stops_at_the_first_in_order(prep, source, tmp_path):
+def test_strict_stops_at_the_first_in_order(write, source, tmp_path):
     for number in (1, 2):
-        error = prep(
-            "write", "folder", "--images", source, "--strict", "--num-proc", number, "--to", tmp_path / "to"
-        ).error
+        error = write("folder", "--images", source, "--strict", "--num-proc", number).error
         assert "img7.jpg: not an image" in error
     assert not (tmp_path / "to").exists()
 
 
-def test_drawn_pictures_too(prep, tmp_path):
+def test_drawn_pictures_too(write, tmp_path):
     sizes = ("--num-train", 400, "--num-val", 2, "--num-retrieval", 2, "--images-per-concept", 1, "--side", 32)
     for number in (1, 2):
-        assert prep("write", "synthetic", *sizes, "--num-proc", number, "--to", tmp_path / str(number)).status == 0
+        assert write("synthetic", *sizes, "--num-proc", number, to=str(number)).status == 0
     assert file_bytes(tmp_path / "1") == file_bytes(tmp_path / "2")
 
 
-def test_wrong_numbers(prep, source, tmp_path):
-    error = prep("write", "folder", "--images", source, "--num-proc", 0, "--to", tmp_path / "to").error
+def test_wrong_numbers(write, source, tmp_path):
+    error = write("folder", "--images", source, "--num-proc", 0).error
     assert "--num-workers: must be an integer of at least 1, got '0'" in error
+
+
+def write_result(writer):
+    """Write more than a pipe holds, as a process does that was told to end after its last item."""
+    signal.signal(signal.SIGTERM, ordered_work._Stop.ask)
+    writer.send_bytes(bytes(4 << 20))
+
+
+def test_a_result_that_is_being_written_is_not_cut_short():
+    """The parent would wait for its other half for ever."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=write_result, args=(writer,))
+    process.start()
+    writer.close()
+    assert reader.poll(30)
+    process.terminate()
+    assert len(reader.recv_bytes()) == 4 << 20
+    process.join()

@@ -35,16 +35,16 @@ def mean_difference(data, ending):
 
 
 @pytest.mark.parametrize("source", ["folder", "csv"])
-def test_folders_and_tables_take_every_format(prep, tmp_path, source):
+def test_folders_and_tables_take_every_format(write, tmp_path, source):
     raw = tmp_path / "raw"
     for number, (ending, data) in enumerate(IMAGES.items()):
         write_files(raw, {f"{number}{ending}": data, f"{number}.txt": f"picture {ending}"})
     lines = [f"raw/{number}{ending},picture {ending}" for number, ending in enumerate(IMAGES)]
     write_files(tmp_path, {"t.csv": "\n".join(["image,caption", *lines])})
     given = ("folder", "--images", raw) if source == "folder" else ("csv", "--csv", tmp_path / "t.csv")
-    done = prep("write", *given, "--quality", 95, "--to", tmp_path / "to")
-    assert done.status == 0 and "left out" not in done.out + done.err
-    samples = read_folder(tmp_path / "to")
+    done = write(*given, "--quality", 95)
+    assert "left out" not in done.out + done.err
+    samples = done.samples()
     assert len(samples) == len(IMAGES)
     for sample in samples:
         (caption,) = captions_of(sample)
@@ -70,36 +70,36 @@ def test_shards_take_every_format(prep, tmp_path):
     assert prep("index", tmp_path / "clean").status == 0
 
 
-def test_a_folder_names_what_it_leaves_out(prep, tmp_path):
+def test_a_folder_names_what_it_leaves_out(write, tmp_path):
     raw = tmp_path / "raw"
     write_files(raw, {"a.jpg": photo(0), "a.txt": "a", "b.tif": photo(1, format="TIFF"), "b.TXT": "b"})
     write_files(raw, {"c.heic": "?", "c.txt": "of what is not read", "d.svg": "<svg/>", "deep/e.svg": "<svg/>"})
     write_files(raw, {"img_001": photo(2), "f.jpg_large": photo(3), "g.jpeg?x=1": photo(4), "h.json": "{}"})
     write_files(raw, {".DS_Store": "", "Thumbs.db": "", "__MACOSX/._a.jpg": "", "._a.jpg": ""})
-    done = prep("write", "folder", "--images", raw, "--to", tmp_path / "to")
-    assert done.status == 0 and "written: 2 images, 2 captions" in done.out
+    done = write("folder", "--images", raw)
+    assert "written: 2 images, 2 captions" in done.out
     assert done.out.splitlines()[-1] == (
         "  files left out: 2 .svg, 1 .heic, 1 .jpeg?x=1 (images), 1 .jpg_large (images), 1 .json, 1 .txt, "
         "1 without an ending (images), 4 hidden"
     )
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [["a"], ["b"]]
+    assert done.samples().captions == [["a"], ["b"]]
 
 
-def test_a_folder_of_nothing_usable(prep, tmp_path):
+def test_a_folder_of_nothing_usable(write, tmp_path):
     write_files(tmp_path / "raw", {"a.heic": "?", "a.txt": "a", "b": photo(0)})
-    error = prep("write", "folder", "--images", tmp_path / "raw", "--to", tmp_path / "to").error
+    error = write("folder", "--images", tmp_path / "raw").error
     assert error == (
         "no image (.jpg, .jpeg, .png, .webp, .jpe, .jfif, .apng, .gif, ...) in "
         f"{tmp_path / 'raw'}; it holds 1 .heic, 1 .txt, 1 without an ending (images)"
     )
 
 
-def test_captions_beside_images_in_order_of_preference(prep, tmp_path):
+def test_captions_beside_images_in_order_of_preference(write, tmp_path):
     write_files(tmp_path / "raw", {f"{name}.png": photo(0, format="PNG") for name in "abc"})
     write_files(tmp_path / "raw", {"a.text": "text", "a.caption": "caption", "a.txt": "txt"})
     write_files(tmp_path / "raw", {"b.text": "text", "b.caption": "caption", "c.text": "text"})
-    done = prep("write", "folder", "--images", tmp_path / "raw", "--to", tmp_path / "to")
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [["txt"], ["caption"], ["text"]]
+    done = write("folder", "--images", tmp_path / "raw")
+    assert done.samples().captions == [["txt"], ["caption"], ["text"]]
     assert done.out.splitlines()[-1] == "  files left out: 2 .text, 1 .caption"
 
 
@@ -132,7 +132,7 @@ def test_an_index_of_nothing_usable_is_refused_with_what_it_found(prep, tmp_path
     for _ in range(2):
         assert prep("index", tmp_path).error == (
             f"{tmp_path / '0.tar'}: {what}; a sample is an image (.jpg, .png, .webp, .tif, ...) and a .txt, .caption "
-            "or .text beside it"
+            "or .text of the same name"
         )
         assert [path.name for path in tmp_path.iterdir()] == ["0.tar"]
 
@@ -149,7 +149,7 @@ def test_an_index_without_a_usable_caption_says_why(prep, tmp_path, members, why
     contents = {"jpg": photo(0), "txt": b"x", "txt ": b" \n"}
     write_tar(tmp_path / "0.tar", [(name.strip(), contents[name.partition(".")[2]]) for name in members])
     error = prep("index", tmp_path).error
-    assert "no captions in 1 shard; they hold" in error and error.endswith(f".text beside it{why}")
+    assert "no captions in 1 shard; they hold" in error and error.endswith(f".text of the same name{why}")
 
 
 def test_one_shard_of_several_without_an_image_is_named(prep, tmp_path):
@@ -160,7 +160,7 @@ def test_one_shard_of_several_without_an_image_is_named(prep, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["0.tar.gz", "0.tgz", "0.tar"])
-def test_compressed_tars(prep, tmp_path, name):
+def test_compressed_tars(prep, write, tmp_path, name):
     shards = tmp_path / "shards"
     write_tar(shards / "x", [("a.jpg", photo(0)), ("a.txt", b"a")])
     (shards / name).write_bytes(gzip.compress((shards / "x").read_bytes()))
@@ -175,7 +175,7 @@ def test_compressed_tars(prep, tmp_path, name):
         assert plain in error
         done = prep("verify", shards)
         assert done.status == 1 and "0.tar: unreadable: is compressed (gzip); shards must be plain tars" in done.out
-        assert plain in prep("write", "img2dataset", shards, "--to", tmp_path / "to").error
+        assert plain in write("img2dataset", shards).error
         assert plain in prep("index", shards, "--damaged", "keep").error
     else:
         ending = name.removeprefix("0")
@@ -196,14 +196,14 @@ def test_compressed_tars_and_sub_folders_beside_plain_tars_are_noted(prep, tmp_p
     assert left_out in prep("verify", tmp_path).err
 
 
-def test_img2dataset_names_what_stands_beside_its_parts(prep, tmp_path):
+def test_img2dataset_names_what_stands_beside_its_parts(write, tmp_path):
     write_tar(tmp_path / "in" / "00000.tar", [("a.jpg", photo(0)), ("a.txt", b"a")])
     write_files(tmp_path / "in", {"00000_stats.json": "{}", "00001.tar.gz": "", "LIST": "", "more/x.jpg": ""})
-    done = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "to")
+    done = write("img2dataset", tmp_path / "in")
     assert done.status == 0
     assert f"{tmp_path / 'in'}: left out: 1 .gz, 1 folders, 1 without an ending\n" in done.err
     (tmp_path / "in" / "00000.tar").unlink()
-    error = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "other").error
+    error = write("img2dataset", tmp_path / "in", to="other").error
     assert error.endswith("; it holds 1 .json, 1 .tar.gz, 1 folders, 1 without an ending")
 
 
@@ -260,16 +260,16 @@ def test_a_huge_mislabelled_image_and_a_limit_above_pillows(prep, tmp_path, monk
     ]
 
 
-def test_img2dataset_folders_take_every_format_and_name_the_rest(prep, tmp_path):
+def test_img2dataset_folders_take_every_format_and_name_the_rest(write, tmp_path):
     write_files(tmp_path / "in" / "00000", {"0.jfif": photo(0), "0.caption": "zero", "1.tif": photo(1, format="TIFF")})
     write_files(tmp_path / "in" / "00000", {"1.txt": "one", "2.heic": "?", "2.txt": "two", "3.json": "{}"})
-    done = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "to")
-    assert done.status == 0 and "written: 2 images, 2 captions" in done.out
+    done = write("img2dataset", tmp_path / "in")
+    assert "written: 2 images, 2 captions" in done.out
     assert "00000: left out: 1 .heic, 1 .json, 1 .txt\n" in done.err
-    assert [captions_of(sample) for sample in read_folder(tmp_path / "to")] == [["zero"], ["one"]]
+    assert done.samples().captions == [["zero"], ["one"]]
 
 
-def test_img2dataset_tars_take_every_format_and_name_the_rest(prep, tmp_path):
+def test_img2dataset_tars_take_every_format_and_name_the_rest(write, tmp_path):
     members = [
         ("0.tif", photo(0, format="TIFF")),
         ("0.text", b"zero"),
@@ -278,7 +278,7 @@ def test_img2dataset_tars_take_every_format_and_name_the_rest(prep, tmp_path):
         ("LIST", b""),
     ]
     write_tar(tmp_path / "in" / "00000.tar", members)
-    done = prep("write", "img2dataset", tmp_path / "in", "--to", tmp_path / "to")
+    done = write("img2dataset", tmp_path / "in")
     assert done.status == 0 and "written: 1 images, 1 captions" in done.out
     assert "skipped 00000.tar 1: no image (only .heic, .txt)\n" in done.err
     assert "00000.tar: left out: 1 without an ending\n" in done.err

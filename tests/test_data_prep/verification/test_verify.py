@@ -9,22 +9,12 @@ import pytest
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.samples import open_samples
 from data_prep.writing.tar_file import TarWriter
-from tests.test_data_prep.raw_material import (
-    captions_of,
-    file_bytes,
-    photo,
-    read_folder,
-    read_tar,
-    write_photos,
-    write_tar,
-)
+from tests.test_data_prep.raw_material import captions_of, file_bytes, photo, read_folder, read_tar, write_tar
 
 
 @pytest.fixture
-def shards(prep, tmp_path):
-    raw = write_photos(tmp_path / "raw", range(8), "a {n}\nb {n}\n")
-    assert prep("write", "folder", "--images", raw, "--shard-size", 2, "--to", tmp_path / "to").status == 0
-    return tmp_path / "to"
+def shards(write_shards):
+    return write_shards(8, 2)
 
 
 def replace_members(tar, edit):
@@ -145,7 +135,7 @@ def test_garbage_in_the_middle(prep, shards, tmp_path):
     assert done.status == 1
     assert any("00000.tar: garbage: " in line and f"byte {at}" in line for line in fault_lines(done))
     assert prep("verify", shards, "--repair", "--to", tmp_path / "copy").status == 0
-    assert [key for key, _ in read_folder(tmp_path / "copy")] == ["img0", *(f"img{n}" for n in range(2, 8))]
+    assert read_folder(tmp_path / "copy").sample_keys == ["img0", *(f"img{n}" for n in range(2, 8))]
 
 
 def test_manifest_and_files_that_do_not_fit(prep, shards):
@@ -183,12 +173,12 @@ def test_foreign_names_and_repeated_keys(prep, tmp_path):
     assert done.status == 1
     repeated, broken = fault_lines(done)
     assert done.out.count("0.tar a.b: note: dotted_key: a key with dots in it; it ends at the last dot\n") == 2
-    assert repeated == "0.tar a.b: duplicate_key: a sample before it has this key"
+    assert repeated == "0.tar a.b: duplicate_key: an earlier sample has the same key"
     assert broken.startswith("0.tar \\xe9: undecodable: image .jpg: ")
     done.out.encode()  # a name that is not UTF-8 can be printed
     assert prep("verify", folder, "--repair", "--to", tmp_path / "copy").status == 0
     samples = read_folder(tmp_path / "copy")
-    assert [captions_of(sample) for sample in samples] == [["x"], ["y"], ["z z"]]
+    assert samples.captions == [["x"], ["y"], ["z z"]]
     assert prep("verify", tmp_path / "copy").status == 0
     assert Manifest.load(tmp_path / "copy").num_texts == 3
     write_tar(
@@ -221,8 +211,8 @@ def test_members_whose_names_fit_no_header_are_left_out_of_the_copy(prep, tmp_pa
 def test_wrong_uses(prep, shards, tmp_path):
     assert "no such folder" in prep("verify", tmp_path / "nowhere").error
     assert "--max-pixels must be at least 1" in prep("verify", shards, "--max-pixels", 0).error
-    assert "--to goes with --repair" in prep("verify", shards, "--to", tmp_path / "x").error
-    assert "must be another folder" in prep("verify", shards, "--repair", "--to", shards).error
+    assert "--to requires --repair" in prep("verify", shards, "--to", tmp_path / "x").error
+    assert "must differ from" in prep("verify", shards, "--repair", "--to", shards).error
     assert prep("verify", shards, "--repair", "--to", tmp_path / "copy").status == 0
     assert "is finished" in prep("verify", shards, "--repair", "--to", tmp_path / "copy").error
     broken = tmp_path / "broken"
@@ -246,7 +236,7 @@ def test_a_disk_that_fails(prep, shards, tmp_path, monkeypatch):
     done = prep("verify", shards, "--workers", 1)
     assert done.status == 1 and fault_lines(done) == ["00001.tar img3: unreadable: Input/output error"]
     assert prep("verify", shards, "--workers", 1, "--repair", "--to", tmp_path / "copy").status == 0
-    assert [key for key, _ in read_folder(tmp_path / "copy")] == [f"img{n}" for n in range(8) if n != 3]
+    assert read_folder(tmp_path / "copy").sample_keys == [f"img{n}" for n in range(8) if n != 3]
 
 
 def test_a_full_disk_is_no_fault_of_the_source(prep, shards, tmp_path, monkeypatch):
@@ -284,7 +274,7 @@ def test_shards_that_are_elsewhere(prep, shards, tmp_path):
     assert list((tmp_path / "cache").iterdir())
     done = prep("verify", here, "--repair", "--to", tmp_path / "copy", *cache)
     assert done.status == 0 and "7 images" in done.out
-    assert [key for key, _ in read_folder(tmp_path / "copy")] == [f"img{n}" for n in range(8) if n != 3]
+    assert read_folder(tmp_path / "copy").sample_keys == [f"img{n}" for n in range(8) if n != 3]
     assert [shard.name for shard in Manifest.load(tmp_path / "copy").shards] == [f"{n:05d}.tar" for n in range(4)]
     tar.unlink()
     (line,) = fault_lines(prep("verify", here, "--workers", 1, "--cache-dir", tmp_path / "new"))

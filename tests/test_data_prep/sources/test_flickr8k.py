@@ -12,7 +12,7 @@ from data_prep.sources import SOURCES
 from data_prep.writing.captions import clean_captions
 from tests.test_data_prep.raw_material import captions_of, image_of, read_folder
 
-ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "flickr8k.tar"
+ARCHIVE = Path(__file__).parents[4] / "shared" / "data" / "flickr8k.tar"
 pytestmark = pytest.mark.skipif(not ARCHIVE.exists(), reason="../shared/data/flickr8k.tar is not there")
 
 

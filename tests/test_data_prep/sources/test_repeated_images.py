@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from data_prep.items import BadItem, Item
-from data_prep.writing.repeated_images import JOINED, join_files, join_neighbours
+from data_prep.sources.repeated_images import JOINED, join_files, join_neighbours
 
 
 def test_neighbours_with_equal_bytes_are_joined_in_order():

@@ -8,7 +8,7 @@ import pytest
 from bimodal_cl.data.shards.index import split_captions
 from data_prep.writing.captions import clean_caption, clean_captions
 from data_prep.writing.keys import KeyMaker, safe_key
-from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files
+from tests.test_data_prep.raw_material import captions_of, image_of, photo, write_files
 
 CAPTIONS = [
     "plain",
@@ -38,31 +38,16 @@ def test_the_reader_finds_as_many_as_were_kept(first):
         assert len(clean_caption(caption).splitlines()) <= 1
 
 
-def test_captions_in_shards(prep, tmp_path):
+def test_captions_in_shards(write, tmp_path):
     rows = 'image,caption\na.jpg,"two\nlines"\na.jpg,\na.jpg,"  "\na.jpg,same\na.jpg,same\n'
     raw = write_files(tmp_path / "raw", {"a.jpg": photo(0), "t.csv": rows})
-    done = prep("write", "csv", "--csv", raw / "t.csv", "--to", tmp_path / "to")
-    assert captions_of(read_folder(tmp_path / "to")[0]) == ["two lines", "same", "same"]
+    done = write("csv", "--csv", raw / "t.csv")
+    assert captions_of(done.samples()[0]) == ["two lines", "same", "same"]
     assert "1 images, 3 captions" in done.out and "2 empty captions dropped" in done.out
 
 
 def test_safe_keys():
-    names = [
-        "a",
-        "a.b",
-        "a_b",
-        "a b",
-        "猫",
-        "犬",
-        "é",
-        "x" * 200,
-        "x" * 201,
-        "dir/a",
-        "../a",
-        ".",
-        "a-b_C9",
-        "\udce9",
-    ]
+    names = ["a", "a.b", "a_b", "a b", "猫", "犬", "é", "x" * 200, "x" * 201, "dir/a", "../a", ".", "a-b_C9", "\udce9"]
     keys = [safe_key(name) for name in names]
     assert keys[0] == "a" and keys[2] == "a_b" and keys[12] == "a-b_C9"
     assert len(set(keys)) == len(names)
@@ -78,15 +63,14 @@ def test_repeated_names_get_numbers_in_order():
     assert len(set(many)) == 20_000 and many[-1] == "n-20000"
 
 
-def test_keys_in_shards(prep, tmp_path):
+def test_keys_in_shards(write, tmp_path):
     files = {
         name: photo(n)
         for n, name in enumerate(["v1.0/a.jpg", "v1.0/a.png", "v1_0/a.jpg", "Ünï.x.jpg", "猫.jpg", "k" * 120 + ".jpg"])
     }
     raw = write_files(tmp_path / "raw", files)
     write_files(raw, {name.rpartition(".")[0] + ".txt": name for name in files})
-    assert prep("write", "folder", "--images", raw, "--to", tmp_path / "to").status == 0
-    samples = read_folder(tmp_path / "to")  # refuses a key that occurs twice, or ends early at a dot
+    samples = write("folder", "--images", raw).samples()  # refuses a key that occurs twice, or ends early at a dot
     assert {image_of(sample) for sample in samples} == set(files.values())
     for key, _ in samples:
         assert re.fullmatch(r"[A-Za-z0-9_-]{1,82}", key)

@@ -20,7 +20,7 @@ from data_prep.synthetic.drawing import draw_picture
 from data_prep.synthetic.scenes import BACKGROUNDS, GAP, draw_scene
 from tests.test_data_prep.raw_material import captions_of, file_bytes, image_of, open_bytes, read_folder
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = ("--num-train", "400", "--num-val", "8", "--num-retrieval", "16", "--images-per-concept", "1", "--side", "32")
 
 
@@ -28,23 +28,8 @@ SMALL = ("--num-train", "400", "--num-val", "8", "--num-retrieval", "16", "--ima
 def folder(tmp_path_factory):
     """The default retrieval and zero-shot splits, with a smaller training split."""
     to = tmp_path_factory.mktemp("synthetic") / "to"
-    assert (
-        main(
-            [
-                "write",
-                "synthetic",
-                "--to",
-                str(to),
-                "--num-train",
-                "400",
-                "--num-val",
-                "32",
-                "--images-per-concept",
-                "4",
-            ]
-        )
-        == 0
-    )
+    sizes = ("--num-train", "400", "--num-val", "32", "--images-per-concept", "4")
+    assert main(["write", "synthetic", "--to", str(to), *sizes]) == 0
     return to
 
 
@@ -175,12 +160,12 @@ def test_every_shape_is_drawn_and_differs():
         assert all(max(abs(a - b) for a, b in zip(one, other, strict=True)) > 40 for other in colours[:n])
 
 
-def test_same_seed_same_bytes_whatever_the_hash_seed(prep, tmp_path):
+def test_same_seed_same_bytes_whatever_the_hash_seed(write, tmp_path):
     for name, hash_seed in (("a", "1"), ("b", "2")):
         command = [sys.executable, "-m", "data_prep.cli", "write", "synthetic", "--to", str(tmp_path / name), *SMALL]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
-    assert prep("write", "synthetic", "--to", tmp_path / "c", *SMALL, "--seed", 1).status == 0
+    assert write("synthetic", *SMALL, "--seed", 1, to="c").status == 0
     a, b, c = (file_bytes(tmp_path / name) for name in "abc")
     assert a == b
     assert {name for name in a if name.endswith(".tar") and a[name] == c[name]} == set()
@@ -190,7 +175,7 @@ def test_same_seed_same_bytes_whatever_the_hash_seed(prep, tmp_path):
     ("flag", "value"),
     [("--num-train", 383), ("--num-val", 0), ("--zipf", 2.5), ("--zipf", "nan"), ("--side", 8), ("--seed", -1)],
 )
-def test_sizes_out_of_range(prep, tmp_path, flag, value):
-    error = prep("write", "synthetic", "--to", tmp_path / "to", flag, value).error
+def test_sizes_out_of_range(write, tmp_path, flag, value):
+    error = write("synthetic", flag, value).error
     assert error.startswith(f"{flag} must be ") and f"got {value}" in error
     assert not (tmp_path / "to").exists()

@@ -7,14 +7,12 @@ import tarfile
 import pytest
 
 from bimodal_cl.data import Manifest
-from tests.test_data_prep.raw_material import photo, write_files, write_photos, write_tar
+from tests.test_data_prep.raw_material import photo, write_files, write_tar
 
 
 @pytest.fixture
-def written(prep, tmp_path):
-    raw = write_photos(tmp_path / "raw", range(7), "a {n}\nb {n}\n")
-    assert prep("write", "folder", "--images", raw, "--shard-size", 3, "--to", tmp_path / "to").status == 0
-    return tmp_path / "to"
+def written(write_shards):
+    return write_shards(7, 3)
 
 
 def test_index_equals_the_written_manifest(prep, written):
@@ -58,7 +56,7 @@ def test_foreign_layouts(prep, tmp_path):
     manifest = Manifest.load(folder)
     assert [(s.name, s.num_images, s.num_texts) for s in manifest.shards] == [("2.tar", 2, 2), ("10.tar", 2, 1)]
     done = prep("index", folder, "--captions", "lines")
-    assert "says something else; give --overwrite" in done.error
+    assert "does not match these shards; give --overwrite" in done.error
     assert Manifest.load(folder) == manifest
     assert prep("index", folder, "--captions", "lines", "--overwrite").status == 0
     assert Manifest.load(folder).num_texts == 4

@@ -1,7 +1,7 @@
-"""One image in several rows, a row a caption, is one image with several captions.
+"""Join rows that repeat an image, one caption a row, to one item with several captions.
 
-As separate images its copies would be each other's negatives, and in retrieval a caption would have one right image
-among several equal ones.
+As separate items, the copies of an image would be negatives of one another in training, and in retrieval only one of
+several equal images would count as correct.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
-from ..items import BadItem, Item
+from ..items import BadItem, Item, Split
 
-JOINED = "rows of an image that another row has already, a caption each: joined"
+Join: TypeAlias = Callable[[Iterable[Item | BadItem], Counter[str]], Iterator[Item | BadItem]]
+JOINED = "rows joined with an earlier row of the same image"
 
 
 def join_neighbours(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator[Item | BadItem]:
-    """Join items that follow one another with the same image: the same file, bytes, or member of an archive.
+    """Join consecutive items with the same image: the same file, bytes, or member of an archive.
 
     Args:
-        items: in order, as a stream gives them; one is held at a time.
-        counts: ``JOINED`` is counted up by the items that went into the one before.
+        items: the items in order; one is held in memory at a time.
+        counts: ``JOINED`` is increased by the number of items that were joined with an earlier one.
 
     Yields:
-        Items with the captions of all that were joined, and the bad ones, in the order of their first appearance.
+        Joined items with the captions of all, and bad items, in order of first appearance.
     """
     held: Item | None = None
     for item in items:
@@ -44,9 +46,9 @@ def join_neighbours(items: Iterable[Item | BadItem], counts: Counter[str]) -> It
 
 
 def join_rows(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator[Item | BadItem]:
-    """Join all items of one file where images are files, which can be compared over all rows; else neighbours.
+    """Join items as :func:`join_files` does if the first image is a file, else as :func:`join_neighbours` does.
 
-    Arguments and order as :func:`join_neighbours`; the first image tells.
+    Files can be compared over all rows; images as bytes cannot, since they would all have to stay in memory.
     """
     rows = iter(items)
     begin: list[Item | BadItem] = []
@@ -60,17 +62,32 @@ def join_rows(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator
 
 
 def join_files(items: Iterable[Item | BadItem], counts: Counter[str]) -> Iterator[Item | BadItem]:
-    """Join all items of one file, wherever they stand. Arguments and order as :func:`join_neighbours`."""
+    """Join all items of the same file, adjacent or not. Arguments and order are those of :func:`join_neighbours`."""
     return join_by(lambda item: item.image if isinstance(item.image, Path) else None, items, counts)
+
+
+def make_split(name: str, items: Iterable[Item | BadItem], total: int | None, join: Join = join_files) -> Split:
+    """Return a split of joined items, which counts the joined rows.
+
+    Args:
+        name: folder of the split.
+        items: the items before they are joined.
+        total: their number; None if unknown.
+        join: one of the functions above.
+    """
+    joined: Counter[str] = Counter()
+    return Split(name, join(items, joined), total, joined=joined)
 
 
 def join_by(
     identity: Callable[[Item], Hashable | None], items: Iterable[Item | BadItem], counts: Counter[str]
 ) -> Iterator[Item | BadItem]:
-    """Join all items of one identity, wherever they stand; all items are held until the end, so images must not be.
+    """Join all items with equal identities, adjacent or not.
+
+    All items are held until the end, so their images must be files or functions, not bytes.
 
     Args:
-        identity: of an item's image; None: it is like no other.
+        identity: returns what identifies an item's image; None if it equals no other image.
         items, counts: as in :func:`join_neighbours`.
     """
     first: dict[Hashable, int] = {}
