@@ -1,4 +1,4 @@
-"""Several config files laid over one another, and the loss fragments of ``configs/loss`` that are made for it."""
+"""Later config files override earlier ones, among them the loss fragments of ``configs/loss``."""
 
 import warnings
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_later_files_win_key_by_key(run, tmp_path):
 
 
 def test_a_later_loss_replaces_the_whole_section(run, tmp_path):
-    """Of the same name too: what the first file says about it is gone, also the keys that both have."""
+    """A later loss replaces the section even if the name is the same; no key of the first file remains."""
     other = write(tmp_path, "loss.yaml", loss={"name": "clip", "tau_init": 0.05})
     config = load_config([run, other])
     assert (config.loss.name, config.loss.tau_init, config.loss.tile_size) == ("clip", 0.05, "auto")

@@ -1,4 +1,4 @@
-"""The schema: its keys are frozen here, it agrees with the losses, and a saved config loads to an equal object."""
+"""The schema has exactly these keys, agrees with the losses, and a saved config loads to an equal object."""
 
 import inspect
 import subprocess
@@ -43,7 +43,7 @@ checkpoint.every checkpoint.keep_last checkpoint.best
 """
 
 
-def test_the_knobs_are_these():
+def test_the_keys_are_these():
     assert sorted(dotted_keys()) == sorted(KEYS.split())
 
 

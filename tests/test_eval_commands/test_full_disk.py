@@ -1,4 +1,4 @@
-"""A result that the disk has no room for: one line that names the file, and nothing half-written."""
+"""A full disk gives one line that names the file, and leaves no partial result."""
 
 import errno
 

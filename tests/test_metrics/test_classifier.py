@@ -1,4 +1,4 @@
-"""Classes that no model can tell apart are one candidate; a wrong candidate that ties stands first."""
+"""Classes with equal prompts are one candidate, and a wrong candidate that ties ranks first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANGLES = {"east": 0.0, "north": 90.0, "west": 180.0, "south": 270.0, "up": 45.0}
 
 
 class Words(nn.Module):
-    """Texts as directions in a plane; ``tokenize`` knows no capitals."""
+    """Encode texts as directions in a plane; ``tokenize`` ignores case."""
 
     def __init__(self, angles=None):
         super().__init__()
@@ -59,7 +59,7 @@ def test_a_model_that_says_the_same_of_all_classes_scores_nothing():
     constant = Words(dict.fromkeys(ANGLES, 30.0))
     scores, ranks, predictions = scores_of(["east", "north", "west"], [0, 1, 2], [30, 30, 30], constant)
     assert ranks == [3, 3, 3] and scores["acc1"] == scores["mean_per_class_recall"] == 0.0
-    assert predictions == [1, 0, 0]  # never its own class, of the others the first by name
+    assert predictions == [1, 0, 0]  # the first by name of the other classes
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -28,7 +28,7 @@ def recall_by_definition(images, texts, owner_of_text, k):
 
 @st.composite
 def tied_features(draw):
-    """Integer features (exact products, many ties), several captions an image, some images without any."""
+    """Integer features (exact products, many ties), several captions per image, some images without captions."""
     num_images, num_texts, dim = draw(st.integers(1, 7)), draw(st.integers(1, 12)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     images = rng.integers(-2, 3, (num_images, dim)).astype(np.float64)
@@ -124,7 +124,7 @@ def test_takes_any_kind_of_array(kind):
 
 
 def test_images_without_captions_are_candidates_only():
-    images = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.9]])  # nobody describes the third
+    images = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.9]])  # the third has no caption
     image_ranks, text_ranks = retrieval_ranks(images, np.array([[1.0, 0.0], [0.6, 0.8]]), [0, 1])
     assert image_ranks.tolist() == [1, 2]
     assert text_ranks.tolist() == [1, 1]

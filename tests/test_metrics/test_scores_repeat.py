@@ -45,7 +45,7 @@ def threads(request):
 
 
 def pictures(model, numbers):
-    """Pictures in which the differences are small, so that many similarities lie close together; some are equal."""
+    """Draw images with small differences, so that many similarities are close; some images are equal."""
     base = np.random.default_rng(0).integers(0, 256, (model.image_size, model.image_size, 3))
     return [
         Image.fromarray(
@@ -56,7 +56,7 @@ def pictures(model, numbers):
 
 
 def captions_of(number):
-    """One to three captions; those of some images are equal."""
+    """Return one to three captions; some images have equal captions."""
     words = [WORDS[number % 6], WORDS[number // 6 % 6], str(number % 50)]
     return [" ".join(words[: 1 + extra]) for extra in range(1 + number % 3)]
 
@@ -127,7 +127,7 @@ def test_equal_inputs_have_equal_features(model):
 
 
 def test_features_are_those_of_the_towers(model):
-    """Filling up and taking equal ones together changes nothing but last bits."""
+    """Padding batches and encoding equal inputs once changes only the last bits."""
     data = Labelled(model, list(range(NUM_IMAGES)), list(range(6)))
     encoded = encode_labelled(model, data, batch_size=5)
     with torch.no_grad():

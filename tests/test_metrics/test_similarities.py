@@ -1,4 +1,4 @@
-"""Dot products without rounding: against fractions, and the same in every order, block and number of threads."""
+"""Dot products without rounding equal sums of fractions in every order and block."""
 
 from __future__ import annotations
 

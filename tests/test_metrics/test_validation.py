@@ -1,4 +1,4 @@
-"""Encoding and scoring in batches: what belongs together, what is left out, and that the model is left as it was."""
+"""Encoding and scoring in batches keep pairs together, skip unreadable images and restore the model's modes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.scoring.classifier import build_classifier
 from bimodal_cl.scoring.encode_once import TEXTS_AT_ONCE, distinct_images, distinct_texts, evaluation_mode
 from bimodal_cl.scoring.validation import encode_labelled, encode_pairs, evaluate_retrieval, evaluate_zero_shot
+from tests.refusals import refused
 
 WORDS = ("red", "green", "blue")
 
 
 class ColourEncoder(nn.Module):
-    """Sees an image's mean colour and a text's colour words, so that right answers are known beforehand."""
+    """Encode an image's mean colour and a text's colour words, so that the right answers are known."""
 
     def __init__(self):
         super().__init__()
@@ -86,13 +87,13 @@ def test_pairs_belong_together_and_repeats_are_left_out():
     assert model.text_batches == [TEXTS_AT_ONCE]  # every batch has one shape, and equal captions are encoded once
 
 
-def test_retrieval_of_a_model_that_knows():
+def test_retrieval_of_a_perfect_model():
     scores = evaluate_retrieval(ColourEncoder(), STREAM)
     assert {name for name, value in scores.items() if value == 1.0} == set(scores)
     assert {"image_retrieval_recall@5", "text_retrieval_recall@10", "text_retrieval_median_rank"} <= set(scores)
 
 
-def test_zero_shot_of_a_model_that_knows():
+def test_zero_shot_of_a_perfect_model():
     assert evaluate_zero_shot(ColourEncoder(), Squares()) == {"acc1": 1.0, "mean_per_class_recall": 1.0}
     # Two names swapped: of one red, two green and two blue squares that can be read, only the blue ones are right.
     swapped = Squares(["green", "red", "blue"])
@@ -149,13 +150,13 @@ def test_a_class_is_the_renormalised_mean_of_its_prompts():
     ],
 )
 def test_refuses_what_cannot_be_scored(call, message):
-    with pytest.raises(UserError, match=message):
+    with refused(message):
         call(ColourEncoder())
 
 
 @pytest.mark.parametrize(("device", "images", "texts"), [("cpu", 32, 64), ("meta", 128, 256)])
 def test_an_accelerator_sees_larger_batches_of_one_shape(device, images, texts):
-    """Torch's device "meta" stands for a GPU here: what is sent there leaves the CPU."""
+    """Torch's device "meta" stands in for a GPU."""
     seen = []
 
     class Tower:

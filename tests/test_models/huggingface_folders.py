@@ -9,37 +9,39 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.test_models.small_models import END, write_tokenizer
+
 SIDE = 32
 SQUARE = {"height": SIDE, "width": SIDE}
 WORDS = ["a", "red", "blue", "dog", "cat", "photo", "of", "the", "two", "&", "amp", ";", "horse"]
 TOWER = {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 3}
-# Odd margins, portrait and landscape, smaller than the model's square, and just that.
+# Odd margins, portrait and landscape, smaller than the model's square, and equal to it.
 SIZES = ((144, 96), (97, 61), (61, 97), (20, 27), (300, 37), (32, 32))
 
 
 def blocks(width: int, height: int) -> Image.Image:
-    """Squares of random colours: no two ways to resize or crop it give the same."""
+    """Draw squares of random colours, so that every way to resize or crop the image gives different pixels."""
     rng = np.random.default_rng(width * 1000 + height)
     colours = rng.integers(0, 255, (height // 8 + 1, width // 8 + 1, 3))
     return Image.fromarray(np.kron(colours, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8))
 
 
 def randomize(model: Any) -> Any:
-    """Put a model's weights far from their initial values, the same every time; in evaluation mode."""
+    """Draw weights far from their initial values with a fixed seed; return the model in evaluation mode."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
 
 
-def write_clip(folder: Path, activation: str = "quick_gelu", positions: int = 12) -> Any:
-    """Write a CLIPModel without tokenizer and preprocessing; return it."""
+def write_clip(folder: Path, activation: str = "quick_gelu", **text: Any) -> Any:
+    """Write a CLIPModel without tokenizer and preprocessing, by default for OpenAI's tokens; return it."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "max_position_embeddings": positions}
-    vision = {"image_size": SIDE, "patch_size": 8}
+    openai = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "max_position_embeddings": 12}
+    vision = {"image_size": SIDE, "patch_size": 8, "num_hidden_layers": 3, "layer_norm_eps": 1e-3}
     config = CLIPConfig(
-        text_config={**TOWER, **text, "hidden_act": activation},
+        text_config={**TOWER, **openai, "hidden_act": activation, **text},
         vision_config={**TOWER, **vision, "hidden_act": activation},
         projection_dim=24,
     )
@@ -104,6 +106,24 @@ def write_gemma(folder: Path) -> Any:
     return tokenizer
 
 
+def write_word_clip(folder: Path, activation: str = "quick_gelu", eos_token_id: int = END) -> Any:
+    """Write a CLIPModel with the word tokenizer of ``small_models``; return it."""
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": eos_token_id}
+    model = write_clip(folder, activation, vocab_size=9, **special)
+    write_tokenizer(folder)
+    return model
+
+
 def pooled(output: Any) -> torch.Tensor:
-    """The features of ``get_image_features`` and ``get_text_features``: a tensor before transformers 5."""
+    """Return unit-norm features; ``get_*_features`` returns a tensor before transformers 5, an object since."""
     return torch.nn.functional.normalize(getattr(output, "pooler_output", output), dim=-1)
+
+
+@torch.no_grad()
+def assert_same_image_features(model: Any, theirs: Any, processor: Any) -> None:
+    """Assert that images of all sizes have the features that transformers computes."""
+    for size in SIZES:
+        image = blocks(*size)
+        expected = pooled(theirs.get_image_features(**processor(images=image, return_tensors="pt")))
+        ours = model.encode_image(model.preprocess(image)[None])
+        assert torch.cosine_similarity(ours, expected).item() > 0.9999, size

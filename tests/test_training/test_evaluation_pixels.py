@@ -1,4 +1,4 @@
-"""Scores during training, ``bimodal-eval`` and ``preprocess`` see the same pixels, whatever the model asks for."""
+"""Scores during training, ``bimodal-eval`` and ``preprocess`` see the same pixels with every preprocessing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from bimodal_cl import train
 from bimodal_cl.build import build_evaluation
 from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.data import Manifest, read_pairs
@@ -20,6 +19,7 @@ from eval import cli as evaluation
 from eval.encode import open_model
 from eval.retrieval import encode_shards
 from tests.test_training.conftest import SMALL
+from tests.test_training.run_files import read_log
 
 PREPROCESS = {
     "clip": {},
@@ -33,7 +33,7 @@ PREPROCESS = {
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Shards of 24 images of 120 x 31 pixels: another crop shows other parts of the noise."""
+    """Shards of 24 images of 120 x 31 pixels: each crop shows different noise."""
     folder = tmp_path_factory.mktemp("wide")
     rng = np.random.default_rng(0)
     for i in range(24):
@@ -59,7 +59,7 @@ def save_model(tmp_path):
 
 
 @pytest.mark.parametrize("preprocess", PREPROCESS.values(), ids=PREPROCESS)
-def test_three_roads_give_the_same_pixels(preprocess, save_model, wide, write_config):
+def test_training_evaluation_and_preprocess_give_the_same_pixels(preprocess, save_model, wide, write_config):
     folder = save_model(preprocess)
     model = load_model(folder)
     expected = torch.stack([model.preprocess(pair.image) for pair in read_pairs(wide, range(24)).values()])
@@ -76,19 +76,17 @@ def test_three_roads_give_the_same_pixels(preprocess, save_model, wide, write_co
 
 
 @pytest.mark.parametrize("name", ["squash", "larger"])
-def test_training_reports_what_bimodal_eval_reports(name, save_model, wide, write_config, tmp_path):
+def test_training_reports_what_bimodal_eval_reports(name, save_model, wide, run_training, tmp_path):
     folder = save_model(PREPROCESS[name])
-    config = write_config(
+    run = run_training(
         data={"train": str(wide), "val": str(wide)},
         model={"pretrained": str(folder)},
         loss={"name": "clip"},
         train={"num_epochs": None, "num_steps": 1, "global_batch_size": 12},
     )
-    assert train.main(["--config", str(config)]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    (during,) = (line for line in lines if line["event"] == "evaluate")
-    assert evaluation.main(["retrieval", str(tmp_path / "run"), "--data", str(wide), "--to", str(tmp_path / "to")]) == 0
+    (during,) = read_log(run, "evaluate")
+    assert evaluation.main(["retrieval", str(run), "--data", str(wide), "--to", str(tmp_path / "to")]) == 0
     (result,) = (tmp_path / "to").glob("*.json")
     after = json.loads(result.read_text())["metrics"]
     assert {f"retrieval/{key}": value for key, value in after.items()}.items() <= during.items()
-    assert load_model(tmp_path / "run").transform == load_model(folder).transform
+    assert load_model(run).transform == load_model(folder).transform

@@ -1,4 +1,4 @@
-"""A table of text: columns as wide as they need to be."""
+"""Format tables as text with aligned columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay the cells out: the first column to the left, the others to the right. A shorter row ends in a remark."""
+    """Align the first column left and the others right. A row with fewer cells ends in a remark."""
     whole = [row for row in rows if len(row) == len(head)]
     widths = [max(len(row[column]) for row in [head, *whole]) for column in range(len(head))]
     widths[0] = max([widths[0], *(len(row[0]) for row in rows)])

@@ -8,14 +8,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-# Each process is forked from a server that has imported what is measured and done nothing with it. (It finds the second
+# Each process is forked from a server that has only imported what is measured. (It finds the second
 # module where the working directory is the repository's root; elsewhere each process imports it for itself.)
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["torch", "tests.benchmarks.loss_measurements"])
 
 
 class ProcessKilled(RuntimeError):
-    """The process ended without an answer: usually the system's out-of-memory killer."""
+    """The process was killed before it answered, usually because memory ran out."""
 
 
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,13 +1,12 @@
 """Kill a training at random moments and resume it, each time on other numbers of ranks and workers.
 
 As a command, for more kills than the suite has time for:
-``python -m tests.test_training.killed_runs --config FILE --kills 20 [--train.num_steps ...]``
+``python -m tests.test_training.processes.killed_runs --config FILE --kills 20 [--train.num_steps ...]``
 """
 
 import argparse
 import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -19,7 +18,8 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
+from tests.test_training.processes.launching import start_launcher
+
 RECORDER = str(Path(__file__).with_name("recorded_run.py"))
 SHAPES = ((1, 0), (2, 1), (1, 3), (2, 0), (1, 1), (2, 3))  # ranks and workers, in turn
 Seen = dict[int, tuple[list[int], list[int]]]
@@ -27,19 +27,15 @@ Seen = dict[int, tuple[list[int], list[int]]]
 
 def start(config: Path, record: Path, num_processes: int, num_workers: int, *flags: str) -> subprocess.Popen:
     """Start or resume a run whose steps are recorded."""
-    name = {1: "one_process", 2: "two_processes_cpu"}[num_processes]
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", f"configs/accelerate/{name}.yaml"]
-    command += [RECORDER, str(record), "--config", str(config), "--resume", "latest", *flags]
-    command += ["--data.num_workers", str(num_workers), "--train.device", "cpu"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    arguments = ["--config", str(config), "--resume", "latest", *flags, "--data.num_workers", str(num_workers)]
+    return start_launcher(num_processes, RECORDER, str(record), *arguments, "--train.device", "cpu")
 
 
 def read_record(record: Path) -> Iterator[tuple[int, list[int], list[int]]]:
-    """Yield what the steps of one run until it ended saw: the ranks' parts in order, complete steps only."""
+    """Yield step, image ids and text ids of each complete step of one life of a run, with the ranks' parts in order."""
     parts = []
     for path in sorted(record.parent.glob(f"{record.name}.rank*")):
-        lines = path.read_text().split("\n")[:-1]  # what follows the last line break was cut off by the kill
+        lines = path.read_text().split("\n")[:-1]  # the kill may have cut off the last line
         parts.append([json.loads(line) for line in lines])
     for ranks in zip(*parts, strict=False):
         assert len({step for step, _, _ in ranks}) == 1
@@ -47,16 +43,16 @@ def read_record(record: Path) -> Iterator[tuple[int, list[int], list[int]]]:
 
 
 def run_whole(config: Path, folder: Path, *flags: str) -> Seen:
-    """Run without an interruption and return what each step saw."""
+    """Run without an interruption and return the ids that each step got."""
     record = folder / "whole"
     process = start(config, record, 1, 0, *flags)
     _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    assert process.returncode == 0, errors
     return {step: (images, texts) for step, images, texts in read_record(record)}
 
 
 def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *flags: str) -> list[tuple[int, int]]:
-    """Run with kills at random steps; assert that every step, however often it was taken, saw the same.
+    """Run with kills at random steps; assert that a step gets the same ids each time it is taken.
 
     Returns:
         The first and last step of each life of the run.
@@ -71,10 +67,10 @@ def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *
             while process.poll() is None and _last_step(record) < target:
                 time.sleep(0.01)
             time.sleep(generator.uniform(0, 0.1))  # in any part of a step
-            assert process.poll() is None, process.communicate()[1].decode()
+            assert process.poll() is None, process.communicate()[1]
             _kill(process)
         _, errors = process.communicate()
-        assert process.returncode == (0 if target is None else -signal.SIGKILL), (life, errors.decode())
+        assert process.returncode == (0 if target is None else -signal.SIGKILL), (life, errors)
         steps = []
         for step, images, texts in read_record(record):
             assert (images, texts) == whole[step], (life, step)
@@ -87,7 +83,7 @@ def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """Kill the launcher and all ranks and workers: ranks have process groups of their own."""
+    """Kill the launcher, all ranks and all workers; ranks have process groups of their own."""
     launcher = psutil.Process(process.pid)
     everybody = [launcher, *launcher.children(recursive=True)]
     for each in everybody:

@@ -1,4 +1,4 @@
-"""The most memory that a piece of work held at once, above what was held before it.
+"""Measure the peak memory of a piece of work, above what the process held before.
 
 On the CPU, the kernel's own count: the high-water mark of resident memory (``VmHWM`` of ``/proc/self/status``), reset
 by writing 5 to ``/proc/self/clear_refs`` (proc(5), Linux), minus the resident memory (``VmRSS``) before the work. It
@@ -37,7 +37,7 @@ def return_freed_memory() -> None:
 
 
 class PeakMemory:
-    """Measures what happens inside a ``with`` block.
+    """Measure the memory of a ``with`` block.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.

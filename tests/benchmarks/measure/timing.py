@@ -1,4 +1,4 @@
-"""Wall-clock time of several pieces of work, taken in turn."""
+"""Measure the wall-clock time of several pieces of work in turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def time_in_turn(
     seconds: float = float("inf"),
     synchronize: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Time each piece of work once a round, A B C A B C: what disturbs the machine disturbs all of them.
+    """Time each piece of work once per round, A B C A B C, so that disturbances hit all of them.
 
     The caller has done each of them once before.
 
@@ -45,12 +45,12 @@ def time_in_turn(
 
 
 def synchronizer(device: str) -> Callable[[], object]:
-    """What to call to wait for ``"cpu"`` (nothing) or ``"cuda"``."""
+    """Return the function that waits for ``"cuda"``; for ``"cpu"`` it does nothing."""
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
 def describe_time(seconds: float) -> str:
-    """``812 ms``, ``8.12 s``: three digits."""
+    """Format seconds with three digits: ``812 ms``, ``8.12 s``."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.3g} us"
     if seconds < 0.9995:
@@ -59,5 +59,5 @@ def describe_time(seconds: float) -> str:
 
 
 def describe_range(times: list[float]) -> tuple[str, str]:
-    """The median, and ``smallest .. largest``."""
+    """Return the median, and ``smallest .. largest``."""
     return describe_time(statistics.median(times)), f"{describe_time(min(times))} .. {describe_time(max(times))}"

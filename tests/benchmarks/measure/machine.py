@@ -1,4 +1,4 @@
-"""What a table of timings needs beside it: machine, versions, threads, and how busy the machine was."""
+"""Describe the machine of a measurement: hardware, versions, threads and load."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def num_threads(asked: int | None) -> int:
-    """The CPU threads to use: as asked, or every CPU this process may run on."""
+    """Return the CPU threads to use: as asked, or one per CPU that this process may run on."""
     if asked is not None:
         return asked
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_load() -> str:
-    """The load average of the last minute; above the benchmark's own threads it says that others were at work."""
+    """Return the load average of the last minute; more than the benchmark's threads means other work."""
     return f"{os.getloadavg()[0]:.2f}"
 
 
 def describe_machine(threads: int | None) -> str:
-    """Two lines: machine and load; versions and threads."""
+    """Return two lines: machine and load; versions and threads."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     machine = f"{_processor()}, {num_threads(None)} CPUs, {memory:.1f} GiB, {platform.system()} {platform.release()}"
     if torch.cuda.is_available():
@@ -40,7 +40,7 @@ def describe_machine(threads: int | None) -> str:
 
 
 def describe_commit(folder: Path) -> str:
-    """The short git commit of a folder, with ``+`` where files differ from it; ``no commit`` outside a repository."""
+    """Return a folder's short git commit, with ``+`` if files differ from it; ``no commit`` outside a repository."""
     try:
         commit = _git(folder, "rev-parse", "--short", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
@@ -49,7 +49,7 @@ def describe_commit(folder: Path) -> str:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that can still be taken on ``"cpu"`` or ``"cuda"``."""
+    """Return the free bytes on ``"cpu"`` or ``"cuda"``."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     try:
