@@ -27,10 +27,12 @@ from bimodal_cl.data.storage.sources import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
+from bimodal_cl.models.load import load_saved
 from bimodal_cl.optim import build_optimizer, compute_learning_rates
 from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.run_folder import RunFolder
-from bimodal_cl.scoring.validation import evaluate_retrieval, evaluate_zero_shot, score_retrieval, zero_shot_scores
+from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
+from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 from bimodal_cl.trainer import RunSettings, Trainer
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -57,7 +59,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     if checkpoint is None:
         model = build_model(**config.model.model_dump(mode="json"))
     else:
-        model = DualEncoder.load(checkpoint).train()
+        model = load_saved(checkpoint).train()
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
     vision = model.architecture.vision
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):

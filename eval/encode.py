@@ -131,7 +131,7 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
         UserError: there is no such model, or it cannot be read.
     """
     from bimodal_cl.models.load import load_source
-    from bimodal_cl.models.names import locate_model
+    from bimodal_cl.models.locate.names import locate_model
 
     source = locate_model(given, "MODEL")
     return ScoredModel(

@@ -29,7 +29,7 @@ from .results import build_result, format_table, make_folder, percent, write_res
 if TYPE_CHECKING:
     from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.faults import FaultCounts
-    from bimodal_cl.scoring.validation import PairFeatures
+    from bimodal_cl.scoring.retrieval import PairFeatures
 
 _TOP = 5  # images shown for a caption
 _AS_ONE = "; shards with a caption a sample are joined by `bimodal-prep write`"
@@ -101,7 +101,7 @@ def encode_shards(
     """
     from bimodal_cl.cli.progress import progress
     from bimodal_cl.data import open_stream
-    from bimodal_cl.scoring.validation import encode_pairs
+    from bimodal_cl.scoring.retrieval import encode_pairs
 
     stream = open_stream(
         data,
@@ -128,7 +128,7 @@ def score_pairs(
         folder: the shards' folder.
         arguments: ``name``, ``precision``, ``examples``.
     """
-    from bimodal_cl.scoring.validation import ranks_of_pairs, score_retrieval
+    from bimodal_cl.scoring.retrieval import ranks_of_pairs, score_retrieval
 
     image_ranks, text_ranks = ranks_of_pairs(pairs)
     return build_result(
@@ -146,7 +146,7 @@ def score_pairs(
 def chance_level(pairs: PairFeatures) -> dict[str, float]:
     """Return the mean recalls of a random order, by the names of the metrics."""
     from bimodal_cl.metrics import chance_recall
-    from bimodal_cl.scoring.validation import RETRIEVAL_KS
+    from bimodal_cl.scoring.retrieval import RETRIEVAL_KS
 
     captions_of_image = np.bincount(pairs.image_of_text.numpy())
     num_right = {"image": np.ones(1, dtype=np.int64), "text": captions_of_image[captions_of_image > 0]}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bimodal_cl.data import LabelledImages
     from bimodal_cl.scoring.classifier import Classifier
-    from bimodal_cl.scoring.validation import LabelledFeatures
+    from bimodal_cl.scoring.zero_shot import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
 _COLUMNS = {
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     templates = load_templates(arguments.templates) if arguments.templates else None
 
     from bimodal_cl.data import open_labelled
-    from bimodal_cl.scoring.validation import DEFAULT_TEMPLATES
+    from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 
     labelled = open_labelled(arguments.data, split=arguments.split, classnames=arguments.classnames)
     require_classes(labelled.classnames, arguments.data)
@@ -104,7 +104,7 @@ def score_model(
         arguments: ``batch_size``, ``num_workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
     """
     from bimodal_cl.scoring.classifier import build_classifier
-    from bimodal_cl.scoring.validation import encode_labelled
+    from bimodal_cl.scoring.zero_shot import encode_labelled
 
     autocast = autocast_type(arguments.precision)
     classifier = build_classifier(model.encoder, labelled.classnames, templates, autocast=autocast)

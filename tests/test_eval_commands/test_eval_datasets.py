@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl.scoring.validation import DEFAULT_TEMPLATES
+from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 from eval.datasets import dataset_name, load_templates, prompt_names
 from tests.refusals import refused
 

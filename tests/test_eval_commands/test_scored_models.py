@@ -59,4 +59,4 @@ def test_retrieval_of_an_archive_and_of_nothing(source, shards, tmp_path, capsys
     assert retrieve(archive, shards, tmp_path / "out")["model"] == "ViT-tiny"
     archive.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     error = read_mistake(capsys, main, "retrieval", archive, "--data", shards)
-    assert error.endswith("ViT-tiny.pt: is a Git LFS pointer and not the weights: fetch them with 'git lfs pull'")
+    assert error.endswith("ViT-tiny.pt: is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'")

@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from bimodal_cl.scoring.validation import DEFAULT_TEMPLATES
+from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 from eval.cli import main
 from tests.refusals import read_mistake
 from tests.test_eval_commands.conftest import zero_shot

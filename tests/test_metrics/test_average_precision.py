@@ -50,7 +50,7 @@ def test_chance_is_the_mean_over_all_orders(num_images, num_right):
 
 @pytest.mark.parametrize(
     ("targets", "message"),
-    [([[1, 0]], "targets must have the shape of scores"), ([[2], [0]], "nothing but 0 and 1")],
+    [([[1, 0]], "targets must have the shape of scores"), ([[2], [0]], "only 0 and 1")],
 )
 def test_refuses_other_targets(targets, message):
     with pytest.raises(ValueError, match=message):

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimodal_cl import metrics
-from bimodal_cl.metrics import chance_recall, median_rank, retrieval_ranks, retrieval_recall
+from bimodal_cl.metrics import chance_recall, median_rank, retrieval, retrieval_ranks, retrieval_recall
 
 
 def recall_by_definition(images, texts, owner_of_text, k):
@@ -41,7 +40,7 @@ def tied_features(draw):
 def test_equals_the_definition_in_every_block_size(data, k, block):
     images, texts, owners = data
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK_ELEMENTS", block)
+        patch.setattr(retrieval, "_BLOCK_ELEMENTS", block)
         scores = retrieval_recall(images, texts, owners, ks=(k,))
     expected = recall_by_definition(images, texts, owners.tolist(), k)
     assert scores[f"image_retrieval_recall@{k}"] == pytest.approx(expected[0], abs=1e-12)

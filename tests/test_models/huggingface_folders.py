@@ -64,7 +64,7 @@ def write_siglip(folder: Path, vocab_size: int, positions: int = 16, **vision: A
 
 
 def write_clip_tokenizer(folder: Path, **options: Any) -> Any:
-    """Write OpenAI's tokenizer, whose vocabulary open_clip carries, in Hugging Face's form; return it."""
+    """Write OpenAI's tokenizer, with open_clip's copy of its vocabulary, in Hugging Face's format; return it."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
 
@@ -79,7 +79,7 @@ def write_clip_tokenizer(folder: Path, **options: Any) -> Any:
 
 
 def write_unigram(folder: Path, **options: Any) -> Any:
-    """Write a tokenizer as SigLIP's: lower case, no punctuation, pieces, an end-of-text token that may also pad."""
+    """Write a tokenizer like SigLIP's: lower case, no punctuation, an end-of-text token, perhaps also the padding."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -95,7 +95,7 @@ def write_unigram(folder: Path, **options: Any) -> Any:
 
 
 def write_gemma(folder: Path) -> Any:
-    """Write a tokenizer as SigLIP 2's: Gemma's byte-pair encoding in lower case."""
+    """Write a tokenizer like SigLIP 2's: Gemma's byte-pair encoding in lower case."""
     from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]

@@ -12,7 +12,7 @@ CAPTIONS = ["a dog", "a red cat a blue dog", "blue"]
 
 
 def write_tokenizer(folder: Path, pad_token: str = "[PAD]") -> None:
-    """Write a word tokenizer of nine words in Hugging Face's form."""
+    """Write a word tokenizer of nine words in Hugging Face's format."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

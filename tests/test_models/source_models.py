@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from tests.test_models.small_models import CAPTIONS
 
-# Heads of 64, as in OpenAI's models, so that their own rule for the number of heads holds.
+# Heads of width 64, as in OpenAI's models, so that their rule for the number of heads applies.
 VIT = {"layers": 2, "width": 128, "patch_size": 16, "image_size": 32}
 RESNET = {"layers": [1, 2, 1, 1], "width": 16, "image_size": 64}
 TRANSFORMER = {"context_length": 16, "width": 64, "heads": 1, "layers": 2, "vocab_size": 49408}
@@ -31,7 +31,7 @@ def open_clip_model(vision: dict[str, Any] = VIT, text: dict[str, Any] = TRANSFO
 
 
 def openai_archive(model: CLIP, path: Path) -> Path:
-    """Write a model as OpenAI does: a TorchScript archive of its three methods, with sizes as tensors."""
+    """Write a model as OpenAI does: a TorchScript archive of its three methods, with settings as tensors."""
     size = model.visual.image_size
     side = size if isinstance(size, int) else size[0]
     images, tokens = torch.ones(2, 3, side, side), torch.zeros(2, model.context_length, dtype=torch.int)

@@ -60,7 +60,7 @@ def test_whole_model_weights_move_to_another_image_size(vision, form, tmp_path):
     source.save(tmp_path)
     path = tmp_path if form == "folder" else tmp_path / "model.safetensors"
     if form == "file" and vision is TIMM:
-        vision = {**vision, "image_size": 64}  # a bare file does not say what its size is
+        vision = {**vision, "image_size": 64}  # a weights file alone does not state its image size
     same = build_model(embed_dim=16, vision=vision, text=TEXT, pretrained=str(path), image_size=64).eval()
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(same.encode_image(images), source.encode_image(images))
@@ -92,14 +92,14 @@ def inline(vision=VISION, text=TEXT, **arguments):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"name": "ViT-B-33"}, "model.name 'ViT-B-33' is no open_clip config; did you mean 'ViT-B-32'"),
+        ({"name": "ViT-B-33"}, "model.name 'ViT-B-33' is not an open_clip config; did you mean 'ViT-B-32'"),
         ({"name": "coca_base"}, "captioning model"),
-        ({"name": "RN50", "embed_dim": 3}, "model.embed_dim cannot be given beside model.name 'RN50'"),
+        ({"name": "RN50", "embed_dim": 3}, "model.embed_dim cannot be combined with model.name 'RN50'"),
         ({"embed_dim": 3}, "a model needs model.name, or model.vision and model.text as well"),
         (inline(embed_dim=0), "model.embed_dim must be a whole number of at least 1, got 0"),
         (inline({**VISION, "patchsize": 8}), "model.vision.patchsize .* did you mean 'patch_size'"),
         (inline(text={**TEXT, "contextlength": 8}), "model.text.contextlength .* did you mean 'context_length'"),
-        (inline({**VISION, "output_tokens": True}), "model.vision.output_tokens is no key"),
+        (inline({**VISION, "output_tokens": True}), "model.vision.output_tokens is not a key"),
         (inline({**VISION, "image_size": [32, 64]}), r"model.vision.image_size must be square, got \[32, 64\]"),
         (inline({**VISION, "image_size": 0}), "model.vision.image_size must be a whole number of pixels"),
         (inline(image_size=-1), "model.image_size must be a whole number of pixels of at least 1, got -1"),
@@ -109,14 +109,20 @@ def inline(vision=VISION, text=TEXT, **arguments):
         (inline(text={**TEXT, "hf_proj_type": "mlp"}), "model.text.hf_proj_type has no effect on a tower without hf"),
         (inline(text={"hf_model_name": "x", "width": 64}), "model.text.width has no effect on a Hugging Face tower"),
         (inline(text={**TEXT, "heads": 3}), "model.text cannot be built"),
-        (inline(text={**TEXT, "vocab_size": 77}), "the text tower embeds 77 tokens, open_clip's tokenizer has 49408"),
+        (
+            inline(text={**TEXT, "vocab_size": 77}),
+            "the text tower embeds 77 tokens, but open_clip's tokenizer has 49408",
+        ),
         (inline({"layers": [1, 1, 1, 1], "image_size": 48}), "a multiple of 32 for a ResNet, got 48"),
         (inline({"timm_model_name": "test_convnet"}), "'test_convnet' is unknown; did you mean 'test_convnext'"),
         (inline({**TIMM, "image_size": 33}), "the image tower cannot take images of 33 px"),
         (inline({**TIMM, "timm_proj": "none"}), r"image tower gives features of shape \[64\], embed_dim is 16"),
         (inline({**TIMM, "timm_model_pretrained": True}), "timm model 'test_vit' cannot be built with its weights"),
         (inline(text={**TEXT, "proj_type": "none"}), r"text tower gives features of shape \[64\], embed_dim is 16"),
-        ({"name": "ViT-B-32", "pretrained": "laion2b_s34b"}, "no tag of 'ViT-B-32'; did you mean 'laion2b_s34b_b79k'"),
+        (
+            {"name": "ViT-B-32", "pretrained": "laion2b_s34b"},
+            "neither a file nor a tag of 'ViT-B-32'; did you mean 'laion2b_s34b_b79k'",
+        ),
         ({"name": "ViT-B-32", "pretrained": "openai"}, "weights 'ViT-B-32/openai' are not in the cache"),
         ({"name": "ViT-B-32", "pretrained": "here/weights.pt"}, "'here/weights.pt': no such file or folder"),
         (inline(pretrained="openai"), "'openai': no such file, and tags are known only for a model.name"),
@@ -145,13 +151,13 @@ def test_options_that_the_tokenizer_does_not_have_are_one_line(options, match, m
 def test_weights_of_another_architecture_are_refused(encoder, tmp_path):
     encoder.save(tmp_path)
     deeper = {**VISION, "layers": 2}
-    with refused(r"is another model than the towers in model: vision.layers 1 and not 2"):
+    with refused(r"does not match the towers in model: vision.layers 1 and not 2"):
         build_model(**inline(deeper, pretrained=str(tmp_path)))
-    (tmp_path / "model.json").unlink()  # without it, only the tensors show the architecture
+    (tmp_path / "model.json").unlink()  # a file alone: the tensors decide
     with refused(r"model\.safetensors: .*missing \(visual\.transformer\.resblocks\.1"):
         build_model(**inline(deeper, pretrained=str(tmp_path / "model.safetensors")))
     (tmp_path / "weights.pt").write_bytes(b"nothing")
-    with refused(r"weights\.pt: is no file of weights"):
+    with refused(r"weights\.pt: is not a weights file"):
         build_model(**inline(pretrained=str(tmp_path / "weights.pt")))
     with refused(r"holds no model: it is empty"):
         (tmp_path / "empty").mkdir()

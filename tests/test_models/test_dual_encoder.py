@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from bimodal_cl.models import DualEncoder, build_model, load_model
-from bimodal_cl.models.weights.tensors import load_weights, save_weights
+from bimodal_cl.models import build_model, load_model
+from bimodal_cl.models.weights.state_dict import load_weights, save_weights
 from tests.refusals import refused
 from tests.test_models.small_models import CAPTIONS, TEXT, VISION
 
@@ -84,7 +84,7 @@ def test_the_same_seed_builds_the_same_model():
 
 def test_a_saved_model_gives_the_same_features(encoder, pixels, tmp_path):
     encoder.save(tmp_path / "checkpoint")
-    again = DualEncoder.load(tmp_path / "checkpoint")
+    again = load_model(tmp_path / "checkpoint")
     assert again.architecture == encoder.architecture
     assert not again.training
     assert torch.equal(again.encode_image(pixels), encoder.encode_image(pixels))
@@ -139,8 +139,8 @@ def test_damaged_checkpoints_are_refused_by_file(encoder, tmp_path):
     encoder.save(tmp_path / "whole")
     for damage, match in (
         ("missing", r"'model\.safetensors' is missing"),
-        ("truncated", r"model\.safetensors: damaged or no safetensors file"),
-        ("no_json", r"model\.json: no valid JSON"),
+        ("truncated", r"model\.safetensors: damaged or not a safetensors file"),
+        ("no_json", r"model\.json: not valid JSON"),
         ("other_key", r"model\.json: unknown key 'embeddim'; did you mean 'embed_dim'"),
         ("other_version", r"model\.json: version 7 is not 1"),
     ):

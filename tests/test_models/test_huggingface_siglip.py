@@ -131,7 +131,7 @@ def test_models_without_a_shared_space_are_refused(options, match, tmp_path):
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path):
     write_siglip(tmp_path, 30)
-    with refused(r"no tokenizer in it \(tokenizer.json or spiece.model\)"):
+    with refused(r"has no tokenizer \(tokenizer.json or spiece.model\)"):
         load_model(tmp_path)
 
 

@@ -12,7 +12,8 @@ import torch
 
 from bimodal_cl.models import build_model, load_model
 from bimodal_cl.models.architecture import default_preprocess
-from bimodal_cl.models.names import canonical_architecture, locate_model
+from bimodal_cl.models.locate.names import locate_model
+from bimodal_cl.models.locate.open_clip_names import canonical_architecture
 from eval.encode import open_model
 from tests.refusals import refused
 from tests.test_models.huggingface_folders import pooled, write_word_clip
@@ -75,9 +76,7 @@ def test_a_pretrained_model_brings_its_architecture_and_moves_to_another_size(tm
     assert larger.architecture.quick_gelu
     blank = larger.encode_image(torch.zeros(1, 3, 64, 64)) @ model.eval().encode_image(torch.zeros(1, 3, 32, 32)).T
     assert blank.item() > 0.8
-    spelled = build_model(
-        **TOWERS, pretrained=str(folder)
-    )  # the towers agree; the preprocessing comes with the weights
+    spelled = build_model(**TOWERS, pretrained=str(folder))  # the towers match; preprocessing comes with the weights
     assert_same_features(spelled, source)
     assert spelled.architecture.preprocess == default_preprocess() | PREPROCESS
 
@@ -104,12 +103,12 @@ def test_a_run_without_links_and_its_folders(encoder, pixels, tmp_path):
 
 def test_a_name_beside_weights_of_another_architecture_is_one_line(tmp_path):
     folder = export_folder(open_clip_model(), tmp_path / "export")
-    with refused(r"is another model than model.name 'ViT-B-32': embed_dim 24 and not 512, "):
+    with refused(r"does not match model.name 'ViT-B-32': embed_dim 24 and not 512, "):
         build_model(name="ViT-B-32", pretrained=str(folder))
-    heads = {**TOWERS, "text": {**TOWERS["text"], "heads": 2}}  # the tensors do not show the number of heads
-    with refused(r"than the towers in model: text.heads 1 and not 2; give it alone"):
+    heads = {**TOWERS, "text": {**TOWERS["text"], "heads": 2}}  # no tensor shows the number of heads
+    with refused(r"does not match the towers in model: text.heads 1 and not 2; give it alone"):
         build_model(**heads, pretrained=str(folder))
-    with refused(r"is of 'RN50', another architecture than model.name 'ViT-B-32'"):
+    with refused(r"has the architecture 'RN50', not that of model.name 'ViT-B-32'"):
         source = openai_archive(open_clip_model(), tmp_path / "w.pt")
         build_model(name="ViT-B-32", pretrained=f"RN50:{source}")
 
@@ -172,12 +171,12 @@ def test_architectures_in_other_spellings(spelled, name):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"name": "vit-b/32"}, "model.name 'vit-b/32' is no open_clip config; did you mean 'ViT-B-32'"),
+        ({"name": "vit-b/32"}, "model.name 'vit-b/32' is not an open_clip config; did you mean 'ViT-B-32'"),
         ({"name": "ViT-B/32/openai"}, "give model.name 'ViT-B-32' and model.pretrained 'openai'"),
         ({"name": "hf-hub:org/clip"}, "is a model with weights, .* give it as model.pretrained, without model.name"),
         ({"pretrained": "openai"}, "'openai': no such file, and tags are known only for a model.name"),
         ({"pretrained": "local-dir:nowhere"}, "model.pretrained 'local-dir:nowhere': no such folder"),
-        ({"name": "ViT-B-32", "pretrained": "OpenAJ"}, "no file and no tag of 'ViT-B-32'; did you mean 'openai'"),
+        ({"name": "ViT-B-32", "pretrained": "OpenAJ"}, "neither a file nor a tag of 'ViT-B-32'; did you mean 'openai'"),
     ],
 )
 def test_mistakes_in_a_config_are_one_line(arguments, match, cache):
@@ -188,19 +187,19 @@ def test_mistakes_in_a_config_are_one_line(arguments, match, cache):
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("vit-b-32", "is no folder and no open_clip NAME/TAG; did you mean 'ViT-B-32/openai'"),
+        ("vit-b-32", "is neither a folder nor an open_clip NAME/TAG; did you mean 'ViT-B-32/openai'"),
         ("vit-b/32/openai", "did you mean 'ViT-B-32/openai'"),
         ("coca_ViT-B-32/laion2b_s13b_b90k", "is a captioning model .CoCa., not a dual encoder"),
         ("openai/clip-vit-base-patch32", "is not in the cache .* and cannot be fetched: offline mode is on"),
         ("hf-hub:some-lab/clip", "'hf-hub:some-lab/clip' is not in the cache .*: offline mode is on"),
         ("hf-hub:clip", "a repository of the hub is ORGANISATION/NAME, got 'clip'"),
-        ("https://example.org/clip.pt", "is an address: download the file, and give its path"),
+        ("https://example.org/clip.pt", "is a URL: download the file, and give its path"),
         ("ViT-B-32:nowhere/weights.pt", "no such file 'nowhere/weights.pt'"),
         ("", "the name is empty"),
         ("local-dir:", "local-dir:': the name is empty"),
         ("ViT-B/31", "did you mean 'ViT-B/32'"),
         ("ViT-L/14@335px", "did you mean 'ViT-L/14@336px'"),
-        ("timm/vit_base_patch16_224.augreg_in1k", "an image model of timm's goes to model.vision.timm_model_name"),
+        ("timm/vit_base_patch16_224.augreg_in1k", "a timm image model is given as model.vision.timm_model_name"),
     ],
 )
 def test_names_without_a_model_are_refused_in_one_line(name, match, cache):
@@ -224,7 +223,7 @@ def test_a_run_of_open_clips_says_how_to_name_its_checkpoints(tmp_path):
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "epoch_2.pt").touch()
     (run / "params.txt").write_text("batch_size: 64\nmodel: ViT-B-32\nname: x\n")
-    with refused(r"is a run of open_clip's, .* as in 'ViT-B-32:.*/checkpoints/epoch_2\.pt'"):
+    with refused(r"is an open_clip run, .* as in 'ViT-B-32:.*/checkpoints/epoch_2\.pt'"):
         load_model(run)
 
 
@@ -237,8 +236,8 @@ def test_hub_repositories_without_a_usable_model(cache, tmp_path):
         load_model("hf-hub:lab/unfinished")
     (folder / "open_clip_config.json").unlink()
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    hub_cache(cache, "lab/bert", folder)  # refused before its weights are looked up
-    with refused("family 'bert' is not 'clip' or 'siglip' but a text model alone"):
+    hub_cache(cache, "lab/bert", folder)  # refused before its weights are requested
+    with refused("model_type 'bert' is a text model alone"):
         load_model("lab/bert")
     (folder / "config.json").rename(folder / "adapter_config.json")
     hub_cache(cache, "lab/lora", folder)

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from bimodal_cl.errors import one_line
 from bimodal_cl.models import build_model, load_model
-from bimodal_cl.models.weights.files import read_weight_file
 from bimodal_cl.models.weights.torchscript import read_torchscript
+from bimodal_cl.models.weights.weight_file import read_weight_file
 from tests.refusals import refused
 from tests.test_models.source_models import (
     RESNET,
@@ -88,7 +88,7 @@ def test_extra_tensors_are_counted(tmp_path):
     source = open_clip_model()
     tensors = prefixed(source.state_dict(), "model.") | {"loss.scale": torch.ones(1)}
     torch.save({"state_dict": tensors}, tmp_path / "last.ckpt")
-    with pytest.warns(UserWarning, match=r"1 tensors beside 'model\.' are left out \(loss\.scale\)"):
+    with pytest.warns(UserWarning, match=r"1 tensors outside 'model\.' are left out \(loss\.scale\)"):
         assert_same_features(build_model(**TOWERS, pretrained=str(tmp_path / "last.ckpt")), source)
     both = prefixed(source.state_dict(), "student.") | prefixed(source.state_dict(), "teacher.")
     torch.save(both, tmp_path / "last.ckpt")
@@ -149,8 +149,8 @@ def test_nothing_in_a_file_runs(tmp_path):
     torch.save({"state_dict": {}, "hook": Touch(made)}, tmp_path / "pickled.pt")
     (tmp_path / "raw.bin").write_bytes(pickle.dumps(Touch(made)))
     for name, match in (
-        ("pickled.pt", r"holds objects of Python \(posix\.mkdir\), which only running code"),
-        ("raw.bin", "not written by torch.save, or damaged: nothing but tensors can be read"),
+        ("pickled.pt", r"holds Python objects \(posix\.mkdir\), which only code"),
+        ("raw.bin", "not written by torch.save, or damaged: only tensors can be read"),
     ):
         with refused(match):
             load_model(tmp_path / name)
@@ -234,22 +234,22 @@ def bad_file(kind, folder):
     ("kind", "match"),
     [
         ("empty", r"is empty \(0 bytes\): copy or download it again"),
-        ("lfs", "is a Git LFS pointer and not the weights: fetch them with 'git lfs pull'"),
+        ("lfs", "is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'"),
         ("onnx", "is an ONNX graph, not weights that can be trained"),
         ("gguf", r"is a GGUF file for llama\.cpp"),
-        ("page", "is a web page and not the weights"),
-        ("noise", "is no file of weights: neither safetensors nor written by torch.save"),
-        ("zip", "is a ZIP archive and not weights: unpack it"),
-        ("cut safetensors", r"damaged, cut short or no safetensors file \([\d,]+ bytes"),
+        ("page", "is a web page, not the weights"),
+        ("noise", "is not a weights file: neither safetensors nor written by torch.save"),
+        ("zip", "is a ZIP archive, not weights: unpack it"),
+        ("cut safetensors", r"damaged, cut short or not a safetensors file \([\d,]+ bytes"),
         ("cut zip", r"damaged or cut short \([\d,]+ bytes\): copy or download it again"),
         ("cut legacy", "damaged or cut short"),
-        ("path", r"holds objects of Python \(pathlib\.(_local\.)?PosixPath\), which only running code"),
-        ("whole module", r"holds objects of Python \(open_clip\.model\.CLIP\).* save the model's state_dict alone"),
+        ("path", r"holds Python objects \(pathlib\.(_local\.)?PosixPath\), which only code"),
+        ("whole module", r"holds Python objects \(open_clip\.model\.CLIP\).* save the model's state_dict alone"),
         ("number", "holds no tensors of a model"),
         ("quantised", "quantised weights .'visual.conv1.weight' is int8"),
         ("lora", "holds a LoRA adapter: merge it"),
         ("image tower", "holds the image tower alone, without the text tower"),
-        ("transformers", "holds a model under transformers' names: give the folder with its config.json"),
+        ("transformers", "has transformers' tensor names: give the folder with its config.json"),
         ("coca", "holds a captioning model"),
         ("other", "holds no dual encoder: its tensors are conv1.weight, fc.weight"),
     ],
@@ -267,11 +267,11 @@ def test_weights_of_another_shape_say_whose_they_are(tmp_path):
     import open_clip
 
     torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), tmp_path / "w.pt")
-    with refused(r"not those of 'ViT-S-16-alt': 1 of another .*shapes of 'ViT-S-32-alt'"):
+    with refused(r"do not match 'ViT-S-16-alt': 1 of another .*shapes of 'ViT-S-32-alt'"):
         build_model("ViT-S-16-alt", str(tmp_path / "w.pt"))
     assert load_model(tmp_path / "w.pt").architecture.name == "ViT-S-32-alt"
     torch.save(open_clip_model().state_dict(), tmp_path / "w.pt")
-    with refused(r"no open_clip config has its shapes, which do not tell the number of heads"):
+    with refused("has these shapes, and shapes do not determine the number of heads"):
         load_model(tmp_path / "w.pt")
 
 
@@ -280,18 +280,18 @@ def test_weights_of_another_shape_say_whose_they_are(tmp_path):
     [
         ({}, "holds no model: it is empty"),
         ({"adapter_config.json": '{"base_model_name_or_path": "openai/clip"}'}, "adapter .LoRA. of 'openai/clip'"),
-        ({"model.gguf": "GGUF"}, "'model.gguf' is GGUF's"),
-        ({"model.onnx": "x", "config.json": '{"model_type": "clip"}'}, "has no weights: 'model.onnx' is ONNX's"),
+        ({"model.gguf": "GGUF"}, "'model.gguf' is in GGUF format"),
+        ({"model.onnx": "x", "config.json": '{"model_type": "clip"}'}, "has no weights: 'model.onnx' is in ONNX"),
         ({"weights.pt": "x"}, "holds weights without a configuration: give the file, such as '.*weights.pt'"),
         (
             {"config.json": '{"model_type": "vit"}', "model.safetensors": "x"},
-            "family 'vit' is not 'clip' .* image model",
+            "model_type 'vit' is an image model alone",
         ),
         ({"config.json": '{"model_type": "clip_text_model"}', "model.safetensors": "x"}, "a text model alone"),
-        ({"config.json": '{"architecture": "vit_base_patch16_224"}'}, "an image model of timm's"),
-        ({"config.json": "{"}, "no valid JSON"),
+        ({"config.json": '{"architecture": "vit_base_patch16_224"}'}, "a timm image model"),
+        ({"config.json": "{"}, "not valid JSON"),
         ({"config.json": '{"model_type": "clip"}', "model.safetensors": "version https://git-lfs"}, "Git LFS pointer"),
-        ({"open_clip_config.json": "{}", "a.pt": "x", "b.pt": "x"}, r"has several files of weights \(a\.pt, b\.pt\)"),
+        ({"open_clip_config.json": "{}", "a.pt": "x", "b.pt": "x"}, r"has several weights files \(a\.pt, b\.pt\)"),
         ({"model.json": "{}"}, "'model.safetensors' is missing"),
     ],
 )
@@ -321,7 +321,7 @@ def test_a_library_is_quoted_without_control_characters():
 
 def test_a_file_of_torch_under_another_ending_says_so(tmp_path):
     torch.save(open_clip_model().state_dict(), tmp_path / "clip.safetensors")
-    with refused(r"file of torch\.save and not of safetensors: rename it to 'clip\.pt'"):
+    with refused(r"written by torch\.save, not by safetensors: rename it to 'clip\.pt'"):
         load_model(tmp_path / "clip.safetensors")
 
 

@@ -1,7 +1,7 @@
-"""The tensors of a weights file, whoever wrote it, read without running code that may be in it.
+"""Read the tensors of a weights file of any origin, without running code that it may contain.
 
-Formats: safetensors, ``torch.save`` (``weights_only``: tensors, numbers and containers alone), TorchScript archives.
-Around and in front of the tensors' names stands what trainers put there: dictionaries, ``module.``, ``_orig_mod.``.
+Formats: safetensors, ``torch.save`` (read with ``weights_only``) and TorchScript archives. Dictionaries and prefixes
+that trainers add around the tensors (``state_dict``, ``module.``, ``_orig_mod.``) are removed.
 """
 
 from __future__ import annotations
@@ -21,37 +21,24 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.models.weights.foreign_formats import COPY_AGAIN, refuse_foreign_format
 from bimodal_cl.models.weights.torchscript import ScriptedModule, is_torchscript, read_torchscript
 
-# Where trainers keep a model's tensors, in the order in which they are looked for.
-_HOLDERS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
-# OpenAI's archives say these as tensors; attn_mask is computed again.
-_NO_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "text.attn_mask")
-_WRONG_START = (
-    (b"version https://git-lfs", "a Git LFS pointer and not the weights: fetch them with 'git lfs pull'"),
-    (b"GGUF", "a GGUF file for llama.cpp, not a PyTorch model's weights: take the safetensors file of the same model"),
-    (b"\x89HDF", "a TensorFlow (HDF5) file: take the model's safetensors or PyTorch file"),
-    (b"<", "a web page and not the weights: download the file itself"),
-)
-_WRONG_ENDINGS = {
-    ".onnx": "an ONNX graph, not weights that can be trained: take the model's safetensors or PyTorch file",
-    ".gguf": "a GGUF file for llama.cpp, not a PyTorch model's weights: take the safetensors file of the same model",
-    ".h5": "a TensorFlow (HDF5) file: take the model's safetensors or PyTorch file",
-    ".msgpack": "a Flax file: take the model's safetensors or PyTorch file",
-    ".tflite": "a TensorFlow Lite file: take the model's safetensors or PyTorch file",
-}
-_AGAIN = "copy or download it again"
+# Keys under which trainers keep a model's tensors, in the order in which they are tried.
+_STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
+# OpenAI's archives store these settings as tensors; attn_mask is recomputed.
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "text.attn_mask")
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file of weights holds.
+    """The content of a weights file.
 
     Args:
         path: the file.
-        tensors: by their names in the model; in whatever type the file has them.
-        script: the TorchScript archive they come from, if it is one.
-        experiment: the run's name that an open_clip training checkpoint carries.
+        tensors: the tensors by their names in the model, with the file's dtypes.
+        script: the content of the TorchScript archive, if the file is one.
+        experiment: the run's name in an open_clip training checkpoint.
     """
 
     path: Path
@@ -64,8 +51,8 @@ def read_weight_file(path: Path) -> WeightFile:
     """Read a weights file on the CPU.
 
     Raises:
-        UserError: it is missing, empty, cut short, of another format, holds objects that only code could restore, or
-            no tensors.
+        UserError: the file is missing, empty or truncated, has another format, holds quantised weights, no tensors, or
+            objects that only code could restore.
     """
     content = _read_content(path)
     script = content if isinstance(content, ScriptedModule) else None
@@ -78,7 +65,7 @@ def read_weight_file(path: Path) -> WeightFile:
     if not tensors:
         raise UserError(f"{path}: holds no tensors of a model")
     tensors = _strip_prefixes(path, tensors)
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in _NO_WEIGHTS}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in _NOT_WEIGHTS}
     quantised = [name for name, tensor in tensors.items() if _is_quantised(name, tensor)]
     if quantised:
         kind = str(tensors[quantised[0]].dtype).removeprefix("torch.")
@@ -88,34 +75,14 @@ def read_weight_file(path: Path) -> WeightFile:
     return WeightFile(path, tensors, script, experiment)
 
 
-def refuse_wrong_file(path: Path) -> None:
-    """Refuse what is no file of a PyTorch model's weights, by its ending and its first bytes.
-
-    Raises:
-        UserError: saying what it is instead.
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(64)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not start:
-        raise UserError(f"{path}: is empty (0 bytes): {_AGAIN}")
-    for magic, what in _WRONG_START:
-        if start.lstrip().startswith(magic):
-            raise UserError(f"{path}: is {what}")
-    if path.suffix.lower() in _WRONG_ENDINGS:
-        raise UserError(f"{path}: is {_WRONG_ENDINGS[path.suffix.lower()]}")
-
-
 def _read_content(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    refuse_wrong_file(path)
+    refuse_foreign_format(path)
     with path.open("rb") as file:
         start = file.read(16)
     if path.suffix == ".safetensors" and start.startswith((b"PK", b"\x80")) and start[8:9] != b"{":
-        raise UserError(f"{path}: is a file of torch.save and not of safetensors: rename it to '{path.stem}.pt'")
+        raise UserError(f"{path}: was written by torch.save, not by safetensors: rename it to '{path.stem}.pt'")
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
     if start.startswith(b"PK"):
@@ -123,13 +90,13 @@ def _read_content(path: Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
         except zipfile.BadZipFile as error:
-            raise UserError(f"{path}: damaged or cut short ({path.stat().st_size:,} bytes): {_AGAIN}") from error
+            raise UserError(f"{path}: damaged or cut short ({path.stat().st_size:,} bytes): {COPY_AGAIN}") from error
         if is_torchscript(names):
             return read_torchscript(path)
         if not any(name.endswith("data.pkl") for name in names):
-            raise UserError(f"{path}: is a ZIP archive and not weights: unpack it, and give what is in it")
+            raise UserError(f"{path}: is a ZIP archive, not weights: unpack it, and give what is in it")
     elif not start.startswith(b"\x80"):
-        raise UserError(f"{path}: is no file of weights: neither safetensors nor written by torch.save")
+        raise UserError(f"{path}: is not a weights file: neither safetensors nor written by torch.save")
     return _read_pickled(path, mmap=start.startswith(b"PK"))
 
 
@@ -142,7 +109,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         size = path.stat().st_size
         raise UserError(
-            f"{path}: damaged, cut short or no safetensors file ({size:,} bytes; {one_line(error)}): {_AGAIN}"
+            f"{path}: damaged, cut short or not a safetensors file ({size:,} bytes; {one_line(error)}): {COPY_AGAIN}"
         ) from error
 
 
@@ -154,18 +121,18 @@ def _read_pickled(path: Path, mmap: bool) -> Any:
     except pickle.UnpicklingError as error:
         if name := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise UserError(
-                f"{path}: holds objects of Python ({name[1]}), which only running code from the file would restore: "
+                f"{path}: holds Python objects ({name[1]}), which only code from the file could restore: "
                 "save the model's state_dict alone with torch.save, and give that file"
             ) from error
-        raise UserError(f"{path}: not written by torch.save, or damaged: nothing but tensors can be read") from error
+        raise UserError(f"{path}: not written by torch.save, or damaged: only tensors can be read") from error
     except Exception as error:
-        raise UserError(f"{path}: damaged or cut short ({_reason(error)}): {_AGAIN}") from error
+        raise UserError(f"{path}: damaged or cut short ({_reason(error)}): {COPY_AGAIN}") from error
 
 
 def _plain_values() -> list[Any]:
-    """What trainers store beside the tensors, and what restores it: numpy's numbers and arrays, argparse's settings.
+    """Return the types that trainers store in addition to tensors: numpy's scalars and arrays, argparse's namespaces.
 
-    Counts, scores and random states stand there. numpy has called its module by two names.
+    They hold counts, scores, random states and settings. numpy's restoring functions have had two module names.
     """
     kinds = [np.bool_, *np.sctypeDict.values()]
     numbers = {type(np.dtype(kind)) for kind in kinds if np.dtype(kind).kind in "biufc"}
@@ -175,16 +142,16 @@ def _plain_values() -> list[Any]:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what torch says, without its advice."""
+    """Return the first sentence of torch's message, without its advice."""
     return re.split(r"(?<=\w)[.:;] |\n", one_line(error))[0][:120]
 
 
 def _unwrap(content: Any) -> Mapping[str, Tensor]:
-    """Return the dictionary of tensors within what a trainer saved; empty where there is none."""
+    """Return the state dict within a trainer's checkpoint; empty where there is none."""
     for _ in range(4):
         if not isinstance(content, Mapping):
             return {}
-        inner = next((content[key] for key in _HOLDERS if isinstance(content.get(key), Mapping)), None)
+        inner = next((content[key] for key in _STATE_DICT_KEYS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
         content = inner
@@ -192,9 +159,9 @@ def _unwrap(content: Any) -> Mapping[str, Tensor]:
 
 
 def _strip_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what wrappers (data parallelism, compilation, a trainer's module) put in front of the names.
+    """Remove the prefixes that wrappers (data parallelism, compilation, a trainer's module) add to tensor names.
 
-    Where other tensors stand beside the model's (a loss's, a teacher's), they are left out, counted and named.
+    Tensors of anything else, such as a loss or a teacher, are left out with a warning that counts and names them.
     """
     tensors = {name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", ""): t for name, t in tensors.items()}
     found = {match[1] for name in tensors if (match := re.match(r"((?:\w+\.)*?)(?:module\.)?visual\.", name))}
@@ -207,7 +174,7 @@ def _strip_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]
     kept = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if left_out := sorted(name for name in tensors if not name.startswith(prefix)):
         shown = ", ".join(left_out[:3]) + (", ..." if len(left_out) > 3 else "")
-        warnings.warn(f"{path}: {len(left_out)} tensors beside '{prefix}' are left out ({shown})", stacklevel=2)
+        warnings.warn(f"{path}: {len(left_out)} tensors outside '{prefix}' are left out ({shown})", stacklevel=2)
     return _strip_prefixes(path, kept)
 
 

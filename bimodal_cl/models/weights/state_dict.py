@@ -1,4 +1,4 @@
-"""A model's weights on disk: our own safetensors files, exactly, and anyone's tensors, under the names they have."""
+"""Save and load a model's state dict: our own checkpoints exactly, pretrained weights after conversion."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from torch import Tensor, nn
 from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.models.weights.shapes import matching_names, with_text_prefix
 
-WEIGHTS_FILE, ARCHITECTURE_FILE, TOKENIZER_FOLDER = "model.safetensors", "model.json", "tokenizer"
-NUMPY_ENDINGS = (".npz", ".npy")
-
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights for a whole model, read before anything is built.
+    """Weights for a whole model, read before the model is built.
 
     Args:
         path: the file.
-        tensors: what is in it; None for big_vision's numpy files, which open_clip reads itself.
-        image_size: the size of the images it was trained on, where that is known.
-        quick_gelu: whether it was trained with OpenAI's approximation of GELU; None: as the architecture says.
-        preprocess: the preprocessing it was trained with, as far as it is known.
+        tensors: its tensors; None for big_vision's numpy files, which open_clip reads itself.
+        image_size: side of the images that the model was trained on, where it is known.
+        quick_gelu: whether it was trained with OpenAI's approximation of GELU; None: as in the architecture.
+        preprocess: the preprocessing that it was trained with, as far as it is known.
     """
 
     path: Path
@@ -37,23 +34,24 @@ class Pretrained:
 
     @property
     def logit_bias(self) -> float | None:
-        """The bias of a model trained with SigLIP's loss, which may have any architecture."""
+        """The logit bias of a model of any architecture that was trained with SigLIP's loss, else None."""
         bias = (self.tensors or {}).get("logit_bias")
         return None if bias is None or bias.numel() != 1 else float(bias)
 
 
 def load_pretrained(module: nn.Module, pretrained: Pretrained, what: str) -> None:
-    """Load whole-model weights of OpenAI's, open_clip's or our layout; half precision becomes the module's type.
+    """Load weights for a whole model in OpenAI's, open_clip's or our layout, converted to the module's dtype.
 
-    Position embeddings are resampled where they must be, as open_clip does.
+    Position embeddings of another size are resampled by open_clip's functions.
 
     Args:
         module: the model.
         pretrained: its weights.
-        what: the model in words, for messages.
+        what: the model, for messages.
 
     Raises:
-        UserError: the tensors are not this model's; the message names some of them, and whose they are if that shows.
+        UserError: the tensors do not match the model; the message names some of them, and the open_clip config of the
+            same shapes, if there is one.
     """
     from open_clip.convert import convert_state_dict, load_big_vision_weights
     from open_clip.model import resize_pos_embed, resize_text_pos_embed
@@ -62,7 +60,7 @@ def load_pretrained(module: nn.Module, pretrained: Pretrained, what: str) -> Non
         try:
             load_big_vision_weights(module, str(pretrained.path))
         except Exception as error:
-            raise UserError(f"{pretrained.path}: no weights of {what} ({one_line(error)})") from error
+            raise UserError(f"{pretrained.path}: not weights of {what} ({one_line(error)})") from error
         return
     tensors = dict(pretrained.tensors)
     try:
@@ -77,7 +75,7 @@ def load_pretrained(module: nn.Module, pretrained: Pretrained, what: str) -> Non
 
 
 def _adapt(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Reconcile what open_clip's versions do differently: scalars of one dimension, a missing bias, position ids."""
+    """Reconcile differences between open_clip's versions: one-dimensional scalars, a missing bias, position ids."""
     own = module.state_dict()
     for name in ("logit_scale", "logit_bias"):
         if name in own and name in tensors and tensors[name].numel() == 1:
@@ -97,18 +95,18 @@ def _refuse_other_model(module: nn.Module, tensors: dict[str, Tensor], pretraine
     if own.keys() == tensors.keys() and not other:
         return
     names = [name for name in matching_names(pretrained.tensors or {}) if f"'{name}'" not in what]
-    whose = f"; they have the shapes of '{names[0]}'" if names else ""
-    _refuse_other_names(pretrained.path, own.keys() - tensors.keys(), tensors.keys() - own.keys(), what, whose)
+    hint = f"; they have the shapes of '{names[0]}'" if names else ""
+    _refuse_other_names(pretrained.path, own.keys() - tensors.keys(), tensors.keys() - own.keys(), what, hint)
     if other:
         first = other[0]
         raise UserError(
-            f"{pretrained.path}: the tensors are not those of {what}: {len(other)} of another shape ('{first}' is "
-            f"{list(tensors[first].shape)} and not {list(own[first].shape)}){whose}"
+            f"{pretrained.path}: the tensors do not match {what}: {len(other)} of another shape ('{first}' is "
+            f"{list(tensors[first].shape)} and not {list(own[first].shape)}){hint}"
         )
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's tensors as safetensors; a tensor with several names (tied weights) is written once."""
+    """Write a module's tensors as safetensors; tied weights are written once, under their first name."""
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique_tensors(module).items()}
@@ -116,7 +114,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load what :func:`save_weights` wrote, in place and exactly.
+    """Load what :func:`save_weights` wrote, in place and without any conversion.
 
     Raises:
         UserError: the file is missing or damaged, or a tensor is missing, unexpected or of another shape.
@@ -129,7 +127,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged or no safetensors file ({one_line(error)})") from error
+        raise UserError(f"{path}: damaged or not a safetensors file ({one_line(error)})") from error
     expected = _unique_tensors(module)
     _refuse_other_names(path, expected.keys() - tensors.keys(), tensors.keys() - expected.keys())
     for name, tensor in expected.items():
@@ -141,7 +139,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 
 def _unique_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the module's persistent tensors by name; of tied ones only the first name."""
+    """Return the module's persistent tensors by name; of tied weights, only the first name."""
     unique: dict[str, Tensor] = {}
     seen: set[tuple[Any, ...]] = set()
     for name, tensor in module.state_dict().items():
@@ -153,7 +151,7 @@ def _unique_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _refuse_other_names(
-    path: Path, missing: Iterable[str], unexpected: Iterable[str], what: str = "this model", whose: str = ""
+    path: Path, missing: Iterable[str], unexpected: Iterable[str], what: str = "this model", hint: str = ""
 ) -> None:
     problems = [
         f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
@@ -161,4 +159,4 @@ def _refuse_other_names(
         if names
     ]
     if problems:
-        raise UserError(f"{path}: the tensors are not those of {what}: {' and '.join(problems)}{whose}")
+        raise UserError(f"{path}: the tensors do not match {what}: {' and '.join(problems)}{hint}")

@@ -13,7 +13,8 @@ from torch import nn
 from bimodal_cl.errors import UserError
 from bimodal_cl.scoring.classifier import build_classifier
 from bimodal_cl.scoring.encode_once import TEXTS_AT_ONCE, distinct_images, distinct_texts, evaluation_mode
-from bimodal_cl.scoring.validation import encode_labelled, encode_pairs, evaluate_retrieval, evaluate_zero_shot
+from bimodal_cl.scoring.retrieval import encode_pairs, evaluate_retrieval
+from bimodal_cl.scoring.zero_shot import encode_labelled, evaluate_zero_shot
 from tests.refusals import refused
 
 WORDS = ("red", "green", "blue")

@@ -1,4 +1,4 @@
-"""The two towers from their keys: open_clip's own, timm's for images, Hugging Face's for text."""
+"""Build the two towers: open_clip's own, timm's for images, Hugging Face's for text, or SigLIP's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build_image_tower(architecture: Architecture) -> nn.Module:
     """Build the image tower: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, embed_dim]``.
 
     Raises:
-        UserError: unknown timm model, its weights cannot be had, or keys that do not fit together.
+        UserError: an unknown timm model, weights that cannot be downloaded, or keys that contradict each other.
     """
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
@@ -32,9 +32,9 @@ def build_image_tower(architecture: Architecture) -> nn.Module:
     vision = architecture.vision
     timm_name = vision.get("timm_model_name")
     if timm_name:
-        check_timm_name(timm_name)
+        _check_timm_name(timm_name)
     elif isinstance(vision.get("layers"), (list, tuple)) and architecture.image_size % 32:
-        # Its attention pooling has a position for every 32 x 32 pixels and would fail at the first image.
+        # Its attention pooling has one position per 32 x 32 pixels and would fail on the first image.
         raise UserError(f"model.vision.image_size must be a multiple of 32 for a ResNet, got {architecture.image_size}")
     try:
         tower = _build_vision_tower(architecture.embed_dim, CLIPVisionCfg(**vision), architecture.quick_gelu)
@@ -47,11 +47,11 @@ def build_image_tower(architecture: Architecture) -> nn.Module:
     return tower
 
 
-def check_timm_name(name: str) -> None:
-    """Refuse a name that timm does not know.
+def _check_timm_name(name: str) -> None:
+    """Refuse an unknown timm model.
 
     Raises:
-        UserError: naming the nearest one.
+        UserError: timm has no such model; the message names the nearest one.
     """
     import timm
 
@@ -61,7 +61,7 @@ def check_timm_name(name: str) -> None:
 
 
 def resize_timm_tower(tower: Any, image_size: int) -> None:
-    """Make a timm tower take images of `image_size`; towers of convolutions alone take any size as they are."""
+    """Adapt a timm tower to images of `image_size`; purely convolutional towers take any size unchanged."""
     if not hasattr(tower.trunk, "set_input_size"):
         tower.image_size = (image_size, image_size)
     elif tuple(tower.trunk.pretrained_cfg["input_size"][1:]) != (image_size, image_size):
@@ -69,7 +69,7 @@ def resize_timm_tower(tower: Any, image_size: int) -> None:
 
 
 def with_text_config(architecture: Architecture) -> Architecture:
-    """Return the architecture with its Hugging Face text tower's configuration read, where it has such a tower."""
+    """Return the architecture with the configuration of its Hugging Face text tower filled in, if it has one."""
     name = architecture.text.get("hf_model_name")
     if not name or architecture.hf_text_config is not None:
         return architecture
@@ -80,7 +80,7 @@ def build_text_tower(architecture: Architecture, tokenizer: Tokenizer) -> nn.Mod
     """Build the text tower: tokens ``[batch, context_length]`` to ``[batch, embed_dim]``.
 
     Raises:
-        UserError: keys that do not fit together or with the tokenizer, or a Hugging Face model that cannot be had.
+        UserError: keys that contradict each other or the tokenizer, or a Hugging Face model that cannot be loaded.
     """
     from open_clip.model import CLIPTextCfg, _build_text_tower
 
@@ -121,19 +121,19 @@ def _build_huggingface_tower(architecture: Architecture, config: Any, tokenizer:
 
 
 def _check_vocabulary(architecture: Architecture, tokenizer: Tokenizer, vocab_size: int | None) -> None:
-    """Refuse a tokenizer that can give tokens the tower does not embed; open_clip's own configs are trusted."""
+    """Refuse a tokenizer with more tokens than the tower embeds; open_clip's own configs are trusted."""
     size = vocabulary_size(tokenizer)
     if architecture.name is None and vocab_size is not None and size > vocab_size:
         kind = "the Hugging Face tokenizer" if is_hugging_face(tokenizer) else "open_clip's tokenizer"
-        raise UserError(f"the text tower embeds {vocab_size} tokens, {kind} has {size}: set model.text.vocab_size")
+        raise UserError(f"the text tower embeds {vocab_size} tokens, but {kind} has {size}: set model.text.vocab_size")
 
 
 def _check_pooling(architecture: Architecture, config: Any, tokenizer: Any) -> None:
-    """Refuse a pooling that takes another token than the one with which this tokenizer ends a text."""
+    """Refuse a pooling at a token that is not the tokenizer's end-of-text token."""
     end = tokenizer.tokenizer.eos_token_id
     taken = {"argmax": vocabulary_size(tokenizer) - 1, "eos": config.eos_id}.get(config.pool_type, end)
     if architecture.name is None and taken != end:
         raise UserError(
-            f"model.text.pool_type '{config.pool_type}' takes token {taken}, and the tokenizer ends a text with {end}: "
-            f"set pool_type 'eos' and eos_id {end}"
+            f"model.text.pool_type '{config.pool_type}' pools at token {taken}, but the tokenizer ends a text with "
+            f"{end}: set pool_type 'eos' and eos_id {end}"
         )

@@ -1,4 +1,4 @@
-"""Scores of real towers are equal to the last digit, whatever the batch size, workers, threads and orders."""
+"""Scores of real towers are equal to the last digit for every batch size, order and number of workers and threads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,8 @@ from PIL import Image
 
 from bimodal_cl.metrics import retrieval_ranks
 from bimodal_cl.models import build_model, load_model
-from bimodal_cl.scoring.validation import (
-    encode_labelled,
-    encode_pairs,
-    evaluate_retrieval,
-    evaluate_zero_shot,
-    score_retrieval,
-)
+from bimodal_cl.scoring.retrieval import encode_pairs, evaluate_retrieval, score_retrieval
+from bimodal_cl.scoring.zero_shot import encode_labelled, evaluate_zero_shot
 
 NUM_IMAGES = 75  # more than two batches of a tower, the last one not full
 WORDS = ("red", "green", "blue", "grey", "dark", "light")

@@ -1,4 +1,4 @@
-"""A model of the Hugging Face hub as a local folder: from the hub's cache, or fetched into it."""
+"""Download a model from the Hugging Face hub, or find it in the hub's cache."""
 
 from __future__ import annotations
 
@@ -9,28 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, one_line
+from bimodal_cl.models.weights.file_names import (
+    OPEN_CLIP_CONFIG,
+    OPEN_CLIP_WEIGHTS,
+    TOKENIZER_FILES,
+    TRANSFORMERS_WEIGHTS,
+)
 
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-# In the order in which they are looked for; safetensors first, as they hold nothing but tensors.
-OPEN_CLIP_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-TRANSFORMERS_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 _PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _OTHER_FILES = (*TOKENIZER_FILES, "special_tokens_map.json", "added_tokens.json", "merges.txt", "tokenizer.model")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class NotFetched(UserError):
-    """A model that is neither in the hub's cache nor to be had; ``reason`` says why, in a few words."""
+    """A model is neither in the hub's cache nor can it be downloaded; ``reason`` says why in a few words."""
 
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"{what} {reason}")
@@ -38,20 +30,20 @@ class NotFetched(UserError):
 
 
 def is_repository(name: str) -> bool:
-    """Whether a name has the form of a hub repository's, ``ORGANISATION/NAME``."""
+    """Return whether a name has the form of a hub repository, ``ORGANISATION/NAME``."""
     return bool(_REPOSITORY.fullmatch(name)) and not name.startswith(".")
 
 
 def fetch_repository(repository: str, what: str, check_config: Callable[[Path], None]) -> Path:
-    """Return the folder of the cache with a model's configuration, weights and tokenizer, fetched where they must be.
+    """Return the cache folder with a model's configuration, weights and tokenizer, after downloading what is missing.
 
     Args:
         repository: ``ORGANISATION/NAME``, optionally ``@REVISION``.
-        what: how messages call it.
-        check_config: refuses a ``config.json`` of transformers' before any weights are fetched.
+        what: the model, for messages.
+        check_config: called with transformers' ``config.json`` before weights are downloaded, to refuse it.
 
     Raises:
-        UserError: the hub has no such model, or cannot be asked and the cache does not hold it.
+        UserError: the hub has no such model, or cannot be reached and the cache does not hold it.
     """
     files = _Repository(repository)
     try:
@@ -64,15 +56,15 @@ def fetch_repository(repository: str, what: str, check_config: Callable[[Path], 
             check_config(config)
         weights = _fetch_weights(files, open_clip=config.name == OPEN_CLIP_CONFIG)
         if weights is None:
-            raise files.refusal(what, "weights in safetensors or PyTorch's form")
+            raise files.refusal(what, "weights in safetensors or PyTorch format")
     except UserError:
         raise
     except Exception as error:
         raise NotFetched(what, f"cannot be fetched from the hub: {why_not_fetched(error)}") from error
     has_preprocessor = [files.get(name) is not None for name in _PREPROCESSOR_FILES]
-    if weights.name not in OPEN_CLIP_WEIGHTS and not any(has_preprocessor) and files.out_of_reach is not None:
+    if weights.name not in OPEN_CLIP_WEIGHTS and not any(has_preprocessor) and files.unreachable is not None:
         warnings.warn(
-            f"{what}: the cache has no preprocessor_config.json, and {files.out_of_reach}: CLIP's is taken",
+            f"{what}: the cache has no preprocessor_config.json, and {files.unreachable}: CLIP's is used",
             stacklevel=2,
         )
     for name in _OTHER_FILES:
@@ -81,7 +73,7 @@ def fetch_repository(repository: str, what: str, check_config: Callable[[Path], 
 
 
 def _fetch_weights(files: _Repository, open_clip: bool) -> Path | None:
-    """Return the first weights that are there; of sharded ones the index, with all shards beside it."""
+    """Return the first weights that exist; of sharded weights, the index, after fetching all shards."""
     for name in (*(OPEN_CLIP_WEIGHTS if open_clip else ()), *TRANSFORMERS_WEIGHTS):
         if (found := files.get(name)) is None:
             continue
@@ -96,36 +88,36 @@ def _fetch_weights(files: _Repository, open_clip: bool) -> Path | None:
 
 
 class _Repository:
-    """Files of one repository; once the hub could not be reached, only the cache is asked."""
+    """The files of one repository; after the hub could not be reached once, only the cache is used."""
 
     def __init__(self, name: str) -> None:
         self.name, _, revision = name.partition("@")
         self._revision = revision or None
-        self.out_of_reach: str | None = None
+        self.unreachable: str | None = None
 
     def get(self, file: str) -> Path | None:
-        """Return a file's path in the cache, None where the repository or, out of reach, the cache has none."""
+        """Return a file's path in the cache, or None where the repository (or, offline, the cache) has no such file."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-        cache_alone = self.out_of_reach is not None
+        cache_alone = self.unreachable is not None
         try:
             return Path(hf_hub_download(self.name, file, revision=self._revision, local_files_only=cache_alone))
         except LocalEntryNotFoundError as error:
-            self.out_of_reach = self.out_of_reach or why_not_fetched(error)
+            self.unreachable = self.unreachable or why_not_fetched(error)
         except EntryNotFoundError:
             pass
         return None
 
     def refusal(self, what: str, missing: str) -> UserError:
-        """Return what to raise where a file is missing."""
-        if self.out_of_reach is None:
+        """Return the error to raise for a missing file."""
+        if self.unreachable is None:
             return UserError(f"{what}: the hub's repository has no {missing}")
-        return NotFetched(what, f"is not in the cache ({_cache()}) and cannot be fetched: {self.out_of_reach}")
+        return NotFetched(what, f"is not in the cache ({_cache()}) and cannot be fetched: {self.unreachable}")
 
 
 def why_not_fetched(error: BaseException) -> str:
-    """Return in plain words why the hub, or another server, did not give a file."""
+    """Return in plain words why a download from the hub, or from another server, failed."""
     from huggingface_hub import errors
 
     seen: list[BaseException] = []
@@ -139,7 +131,7 @@ def why_not_fetched(error: BaseException) -> str:
         (errors.RepositoryNotFoundError, "the hub has no such repository, or it is private: 'hf auth login'"),
         (errors.RevisionNotFoundError, "the repository has no such revision"),
         (errors.RemoteEntryNotFoundError, "the repository has no such file"),
-        (errors.HFValidationError, "no valid name of a repository"),
+        (errors.HFValidationError, "not a valid repository name"),
         (errors.LocalEntryNotFoundError, "the hub cannot be reached"),
         ((ConnectionError, TimeoutError), "the server cannot be reached"),
     )
