@@ -17,6 +17,7 @@ from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.losses.keywords import read_settings
 
 from .trained_run import TrainedRun, find_training_data, load_run
 
@@ -85,34 +86,37 @@ class LearnedTemperatures:
 def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | None:
     """Return a modality's temperatures from the newest checkpoint, or ``None`` where the loss has none for each id.
 
-    With ``macl`` and ``alignment: anchor`` they follow from the alignment tables,
-    ``tau_i = tau_base * (1 + alpha * (a_i - alignment_base))``, with the texts' own hyperparameters where they are set.
+    The loss says how they follow from its tables: see
+    :meth:`~bimodal_cl.losses.rules.base.LossSettings.remembered_tau`.
+
+    Raises:
+        UserError: the loss of ``config.yaml`` is not one that this version knows.
     """
-    tau, log_u = run.tables.get(f"{kind}_anchors.tau"), run.tables.get(f"{kind}_anchors.log_u")
-    alignment = run.tables.get(f"{kind}_anchors.alignment")
-    if tau is None and alignment is not None:
-        base, alpha, center = (_macl_argument(run.loss, kind, name) for name in ("tau_base", "alpha", "alignment_base"))
-        tau = base * (1 + alpha * (alignment.astype(np.float64) - center))
+    prefix = f"{kind}_anchors."
+    columns = {
+        name.removeprefix(prefix): column.astype(np.float64)
+        for name, column in run.tables.items()
+        if name.startswith(prefix)
+    }
+    if not columns:
+        return None
+    try:
+        settings = read_settings(**run.loss)
+    except ValueError as error:
+        raise UserError(f"{run.folder.config}: loss: {error}") from None
+    tau = settings.remembered_tau(kind, columns)
     if tau is None or tau.ndim != 1:
         return None
     visited = np.isfinite(tau)
-    if log_u is not None:
-        visited &= ~np.isneginf(log_u)
+    if "log_u" in columns:
+        visited &= ~np.isneginf(columns["log_u"])
     return LearnedTemperatures(
         ids=np.flatnonzero(visited),
-        tau=tau[visited].astype(np.float64),
+        tau=tau[visited],
         num_ids=len(tau),
         tau_min=run.loss.get("tau_min"),
         tau_max=run.loss.get("tau_max"),
     )
-
-
-def _macl_argument(loss: dict[str, Any], kind: Kind, name: str) -> float:
-    own = loss.get(f"text_{name}") if kind == "text" else None
-    value = loss.get(name) if own is None else own
-    if value is None:
-        raise UserError(f"loss.{name} is missing in config.yaml, so the temperatures cannot be computed")
-    return float(value)
 
 
 def require_temperatures(run: TrainedRun) -> tuple[LearnedTemperatures, LearnedTemperatures]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, model_validator
 
 from bimodal_cl.config.data import Data
-from bimodal_cl.config.losses import Loss
 from bimodal_cl.config.model import Model
+from bimodal_cl.losses.family import LOSS_SETTINGS
+from bimodal_cl.losses.rules.base import LossSettings
 from bimodal_cl.settings import BelowOne, Count, CountOrZero, NotNegative, NotTruth, PathText, Positive, Section
+
+if TYPE_CHECKING:
+    Loss = LossSettings
+else:  # which keys the section has depends on its name
+    Loss = Annotated[Union[tuple(LOSS_SETTINGS.values())], Field(discriminator="name")]  # noqa: UP007 (help reads it)
 
 
 class Optim(Section):

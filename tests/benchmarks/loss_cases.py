@@ -7,7 +7,6 @@ does the same arithmetic.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.losses import LOSSES, build_loss
+from bimodal_cl.losses.family import LOSS_SETTINGS
 
 TAU = 0.05
 ETA = 1e-5
@@ -101,23 +101,17 @@ def list_our_cases(tile_size: int, device: str) -> list[Case]:
     """
     cases = []
     for loss in LOSSES:
-        known = inspect.signature(_class_of(loss)).parameters
+        known = LOSS_SETTINGS[loss].model_fields
         given = {key: value for key, value in _HYPERPARAMETERS.get(loss, {}).items() if key in known}
         if "products" in known:
             given["products"] = "bf16" if device == "cuda" else "float32"
-        if "tile_size" not in known or known["tile_size"].default is not None:
-            cases.append(Case(loss, "ours", given))
-        if "tile_size" in known:
-            cases.append(Case(loss, f"ours, tiles of {tile_size}", {**given, "tile_size": tile_size}))
-            cases.append(Case(loss, "ours, dense", {**given, "tile_size": None}))
+        cases.append(Case(loss, "ours", given))
+        cases.append(Case(loss, f"ours, tiles of {tile_size}", {**given, "tile_size": tile_size}))
+        cases.append(Case(loss, "ours, dense", {**given, "tile_size": None}))
         if "products" in known:
             other = "float32" if device == "cuda" else "bf16"
             cases.append(Case(loss, f"ours, {other} products", {**given, "products": other}))
     return cases
-
-
-def _class_of(loss: str) -> type:
-    return type(_build(loss, {}, num_pairs=1))
 
 
 def _build(loss: str, hyperparameters: dict[str, Any], num_pairs: int) -> torch.nn.Module:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from bimodal_cl.cli.command_line import run_command
 
 from tests.benchmarks.__main__ import main
 
@@ -18,7 +17,7 @@ def bench(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., str]]:
     threads = torch.get_num_threads()
 
     def run(*arguments: str) -> str:
-        status = run_command(main, arguments)
+        status = main(arguments)
         captured = capsys.readouterr()
         assert status == 0, captured.err
         return captured.out

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from bimodal_cl.cli.command_line import run_command
 
 from bimodal_cl.losses import LOSSES
 from tests.benchmarks.__main__ import BENCHMARKS, main
@@ -66,7 +65,7 @@ def test_state_prints_every_part(bench):
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys):
-    assert run_command(main, arguments) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

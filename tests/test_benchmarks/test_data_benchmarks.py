@@ -41,7 +41,7 @@ def test_another_interpreter_without_open_clip_is_named(tmp_path, capsys):
         (str(python), "ModuleNotFoundError: No module named 'open_clip'\n"),
         ("nowhere/python", "nowhere/python: No such file or directory\n"),
     ):
-        assert run_command(main, [*LOADER, "--open-clip-python", path]) == 2
+        assert main([*LOADER, "--open-clip-python", path]) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"error: {path}") and error.endswith(message)
 

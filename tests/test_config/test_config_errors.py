@@ -2,6 +2,8 @@
 
 import pytest
 
+from bimodal_cl.losses import LOSSES
+
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
@@ -11,7 +13,7 @@ import pytest
         ({"optim": {"lerning_rate": 1}}, "optim.lerning_rate: unknown key; did you mean 'learning_rate'?"),
         ({"model": {"name": "RN50", "image_sizes": 3}}, "model.image_sizes: unknown key; did you mean 'image_size'?"),
         ({"loss": {"name": "isogcrl"}}, "loss.name: unknown loss 'isogcrl'; did you mean 'isogclr'?"),
-        ({"loss": {"rho": 1}}, "loss.name is missing; valid: clip, cyclip, isogclr, macl, rgcl_g, siglip, sogclr"),
+        ({"loss": {"rho": 1}}, f"loss.name is missing; valid: {', '.join(sorted(LOSSES))}"),
         ({"loss": {"name": "macl", "rho": 1}}, "loss.rho: unknown key of loss 'macl'"),
         ({"loss": {"name": "clip", "tau_init": -1}}, "loss.tau_init: input should be greater than 0, got -1"),
         ({"data": {}}, "data.train is missing"),

@@ -1,83 +1,20 @@
-"""SigLIP: every pair of an image and a text is a question of its own, matching or not."""
+"""The sigmoid loss of every pair of an image and a text, by tiles, with its gradient."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from bimodal_cl.distributed import gather_rows, replicated_parameter
-from bimodal_cl.losses.contrastive import Anchors, ContrastiveLoss, require_between
-from bimodal_cl.losses.learned_tau import compute_learned_tau, learn_tau
+from bimodal_cl.distributed import gather_rows
 from bimodal_cl.losses.margin import Negatives
 from bimodal_cl.losses.margin.tiles import TileSize, choose_tiling
 
 
-class SigLIPLoss(ContrastiveLoss):
-    """Sigmoid loss (Zhai et al., ICCV 2023, arXiv 2303.15343) over the global batch.
-
-        l_ij = s_ij / tau + bias
-        L    = 1/B * sum_i ( softplus(-l_ii) + sum_{j in N_i} softplus(l_ij) )
-
-    Without repeats in the batch this is open_clip's ``SigLipLoss``, on one process and, averaged over ranks, on many.
-    That one cannot leave pairs out, hence the computation here: with ``mask_repeats`` the pairs that share an image or
-    a caption are neither matching nor not matching and take no part. A positive takes part in any case, also where
-    nothing in the batch is its negative.
-
-    Two numbers are learned, both with a gradient already averaged over ranks: ``logit_scale``, which is
-    ``log(1/tau)``, and ``logit_bias``. The initial values are open_clip's; the bias makes the many pairs that do not
-    match a small loss at first.
-
-    Args:
-        tau_init: initial temperature, > 0.
-        tau_min: the temperature does not fall below it, > 0 (open_clip: 0.01).
-        bias_init: initial bias.
-
-    Raises:
-        ValueError: ``tau_min`` is not positive or exceeds ``tau_init``; a bias that is not finite.
-    """
-
-    logit_scale: nn.Parameter
-    logit_bias: nn.Parameter
-
-    def __init__(
-        self,
-        num_images: int | None = None,
-        num_texts: int | None = None,
-        *,
-        tau_init: float = 0.1,
-        tau_min: float = 0.01,
-        bias_init: float = -10.0,
-        tile_size: TileSize = "auto",
-        mask_repeats: bool = True,
-    ) -> None:
-        super().__init__(num_images, num_texts, tile_size, mask_repeats)
-        learn_tau(self, tau_init, tau_min)
-        require_between("bias_init", bias_init, -1e4, 1e4)
-        self.learn("logit_bias", float(bias_init))
-        self.tau_min = tau_min
-
-    def local_loss(
-        self,
-        image_features: Float[Tensor, "batch dim"],
-        text_features: Float[Tensor, "batch dim"],
-        image: Anchors,
-        text: Anchors,
-        negatives: Negatives,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-        """Return the mean over this process's images of their pairs' losses, and the one temperature."""
-        tau = compute_learned_tau(self.logit_scale, self.tau_min)
-        bias = replicated_parameter(self.logit_bias)
-        local = _SigmoidFunction.apply(image_features, text_features, 1 / tau, bias, negatives, self.tile_size)
-        taus = tau.expand_as(image.alignment)
-        return local, taus, taus
-
-
-class _SigmoidFunction(torch.autograd.Function):
+class SigmoidFunction(torch.autograd.Function):
     """Mean over this process's images of ``softplus(-l_ii) + sum_{j in N_i} softplus(l_ij)``, by tiles.
 
     With ``l_ij = scale * s_ij + bias``, ``b`` pairs on this process, ``W_ij = sigmoid(l_ij) / b`` for negatives (0 for
@@ -123,7 +60,7 @@ class _SigmoidFunction(torch.autograd.Function):
         share = gather_rows((gradient / ctx.batch_size).expand(ctx.batch_size, 1))
 
         with torch.autocast(images.device.type, enabled=False):  # backward may be called inside of one
-            return _SigmoidFunction._backward(ctx, share)
+            return SigmoidFunction._backward(ctx, share)
 
     @staticmethod
     def _backward(ctx: Any, share: Tensor) -> tuple[Tensor | None, ...]:
