@@ -23,7 +23,7 @@ from bimodal_cl.data.labelled import LabelledImages, open_labelled
 from bimodal_cl.data.pipeline.stream import Stream, open_stream
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.data.storage.locations import is_pipe, is_remote
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model

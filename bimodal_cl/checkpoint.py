@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.files.atomic import flush_folder, point_link
-from bimodal_cl.optim import load_optimizer_state, optimizer_state
 from bimodal_cl.run_folder import BEST, LATEST, LOSS_FILE, OPTIMIZER_FILE, PARTIAL, STATE_FILE, RunFolder
 
 
@@ -116,6 +115,28 @@ def temperature_to_save(loss: nn.Module, metrics: dict[str, Tensor]) -> dict[str
     if "logit_scale" in learned:
         return {name: learned[name] for name in ("logit_scale", "logit_bias") if name in learned}
     return {"logit_scale": -torch.log((metrics["tau_image"] + metrics["tau_text"]) / 2)}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state for a checkpoint: without the names of its groups, which are this program's own."""
+    state = optimizer.state_dict()
+    return {**state, "param_groups": [_without_name(group) for group in state["param_groups"]]}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what :func:`optimizer_state` returned; the groups keep their names.
+
+    Raises:
+        ValueError: the state has other groups or parameters.
+    """
+    names = [{key: group[key] for key in ("name",) if key in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, name in zip(optimizer.param_groups, names, strict=True):
+        group.update(name)
+
+
+def _without_name(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "name"}
 
 
 def _load_tensors(module: nn.Module, path: Path) -> None:

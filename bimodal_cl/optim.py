@@ -54,28 +54,6 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=True)
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's state for a checkpoint: without the names of its groups, which are this program's own."""
-    state = optimizer.state_dict()
-    return {**state, "param_groups": [_without_name(group) for group in state["param_groups"]]}
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what :func:`optimizer_state` returned; the groups keep their names.
-
-    Raises:
-        ValueError: the state has other groups or parameters.
-    """
-    names = [{key: group[key] for key in ("name",) if key in group} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, name in zip(optimizer.param_groups, names, strict=True):
-        group.update(name)
-
-
-def _without_name(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "name"}
-
-
 def compute_learning_rates(
     step: int,
     num_steps: int,

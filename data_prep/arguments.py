@@ -11,7 +11,7 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.storage.sources import Storage
+    from bimodal_cl.data.storage.storage import Storage
 
 
 def add_num_workers(parser: Parser, purpose: str) -> None:
@@ -47,7 +47,7 @@ def build_storage(args: argparse.Namespace) -> Storage:
     Raises:
         UserError: the size limit is negative or not a number.
     """
-    from bimodal_cl.data.storage.sources import Storage
+    from bimodal_cl.data.storage.storage import Storage
 
     if not 0 <= args.cache_gb < float("inf"):
         raise UserError(f"--cache-gb must be at least 0, got {args.cache_gb}")

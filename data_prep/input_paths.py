@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from bimodal_cl.cli.progress import note
-from bimodal_cl.data.storage.locations import count_other_shards, suggest_path
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.image_files import describe_endings
+from bimodal_cl.files.tar_files import count_other_shards
+
+_MAX_NEIGHBOURS = 2000  # names that a mistyped one is compared with; a folder can hold millions
 
 
 def require_folder(path: Path, flag: str = "") -> Path:
@@ -47,6 +50,28 @@ def note_other_shards(folder: Path) -> None:
     others = count_other_shards(folder)
     if others:
         note(f"{folder}: left out: {describe_endings(others)}")
+
+
+def suggest_path(path: Path, folders: bool | None = None) -> str:
+    """Name the nearest neighbour of the first part of a path that is missing, as :func:`did_you_mean` does.
+
+    Args:
+        path: that may be missing.
+        folders: True to suggest folders only, False to suggest files only; None: both.
+
+    Returns:
+        The hint; "" if the path exists.
+    """
+    if path.exists():
+        return ""
+    while path.parent != path and not path.parent.is_dir():
+        path, folders = path.parent, folders if folders is None else True
+    try:
+        beside = list(islice(path.parent.iterdir(), _MAX_NEIGHBOURS))
+    except OSError:
+        return ""
+    names = [entry.name for entry in beside if folders is None or entry.is_dir() == folders]
+    return did_you_mean(path.name, [name for name in names if not name.startswith(".")])
 
 
 def _prefix(flag: str) -> str:

@@ -24,9 +24,9 @@ def iterate_captions(data: Mixture) -> Iterator[tuple[int, int, list[str]]]:
     Raises:
         UserError: the manifest or a shard cannot be read.
     """
-    from bimodal_cl.data.shards.mixture_reader import MixtureReader
+    from bimodal_cl.data.shards.reader import RowReader
 
-    reader = MixtureReader(data)
+    reader = RowReader(data)
     try:
         for image_id in range(data.num_images):
             first_text_id, captions = reader.read_captions(image_id)

@@ -17,8 +17,8 @@ from bimodal_cl.data.shards.faults import REPLACED_KINDS, SHARD_KINDS
 from bimodal_cl.data.shards.index import NAME_KINDS, index_shard
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.shards.row_table import ROWS_FOLDER, row_table_path
-from bimodal_cl.data.shards.samples import count_members
-from bimodal_cl.data.storage.locations import expand_locations, is_pipe, is_remote, name_of
+from bimodal_cl.data.storage.locations import is_pipe, is_remote, redact
+from bimodal_cl.data.tar.samples import count_members
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 from bimodal_cl.files.image_formats import TEXT_EXTENSIONS
@@ -28,13 +28,14 @@ from ..input_paths import note_other_shards
 from ..ordered_work import map_shards, require_num_proc
 from ..staging import locked
 from .layouts import Layout, recognise_layout
+from .patterns import expand_locations
 from .shard_description import Description, NamedShard, describe_shard, writing_to
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.storage.sources import Storage
+    from bimodal_cl.data.storage.storage import Storage
 
 _WITHOUT_CAPTION = ("not_adjacent", "empty_caption")  # why existing texts are not used
-PRELOADED = ("data_prep.indexing.shard_description", "bimodal_cl.data.storage.sources")  # for remote shards
+PRELOADED = ("data_prep.indexing.shard_description", "bimodal_cl.data.storage.storage")  # for remote shards
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def index_shards(
         found = _describe_all(locations, folder, mode, workers, damaged, storage)
         _require_samples(found, layout, folder, storage)
         for description in found:
-            shard, name = description.shard, name_of(description.shard.name)
+            shard, name = description.shard, redact(description.shard.name)
             if description.damage:
                 note(f"{name}: {description.damage}; {shard.num_images:,} samples kept")
             elif not shard.num_images:
@@ -177,7 +178,7 @@ def _require_samples(
     counts = sum((Counter(description.counts) for description in found), Counter())
     why = next((f": {REPLACED_KINDS[kind]}" for kind in _WITHOUT_CAPTION if has_image and counts[kind]), "")
     damage = next((description.damage for description in found if description.damage), "")
-    place = f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}"
+    place = f"{redact(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}"
     shards = "1 shard" if len(found) == 1 else f"{len(found):,} shards"
     holds = describe_endings(endings) or "nothing"
     texts = f"{', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]}"
@@ -194,7 +195,7 @@ def _folder_of(locations: Sequence[str], patterns: Sequence[str]) -> Path:
     folders = {"" if is_remote(location) else os.path.dirname(location) for location in locations}  # noqa: PTH120
     if len(folders) > 1 or is_remote(locations[0]):
         where = "not on this machine" if is_remote(locations[0]) else "in several folders"
-        raise UserError(f"--to DIR is needed for manifest.json: the shards are {where} ({name_of(locations[0])}, ...)")
+        raise UserError(f"--to DIR is needed for manifest.json: the shards are {where} ({redact(locations[0])}, ...)")
     return Path(locations[0]).parent
 
 
@@ -292,8 +293,8 @@ def _without_hash(shard: Shard) -> Shard:
 
 
 def _hint_at_lines(path: Path, location: str) -> None:
-    counts: Iterable[int] = index_shard(path, "lines", "keep", name_of(location)).caption_count.tolist()
+    counts: Iterable[int] = index_shard(path, "lines", "keep", redact(location)).caption_count.tolist()
     several = sum(count > 1 for count in counts)
     if several:
-        name = name_of(location).rpartition("/")[2]
+        name = redact(location).rpartition("/")[2]
         note(f"{name}: {several:,} texts have several lines; if each line is a caption, give --captions lines")

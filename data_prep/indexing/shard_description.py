@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from bimodal_cl.data.shards.index import index_shard
 from bimodal_cl.data.shards.manifest import CaptionsMode, DamagedRule, Shard
 from bimodal_cl.data.shards.row_table import RULES, load_table_header, save_row_table
-from bimodal_cl.data.storage.locations import is_remote, name_of
+from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
 
 if TYPE_CHECKING:  # importing fsspec takes a tenth of the time that a thousand local samples take
-    from bimodal_cl.data.storage.remote import SourceInfo
-    from bimodal_cl.data.storage.sources import Storage
+    from bimodal_cl.data.storage.source import SourceInfo
+    from bimodal_cl.data.storage.storage import Storage
 
 _DAMAGE = {"truncated", "garbage"}
 
@@ -82,10 +82,10 @@ def describe_shard(
     if storage is not None and info is not None:
         path, version = storage.local_version(named.location, info)
     before = _stat(path, named)
-    index = index_shard(path, captions, "keep", name_of(named.location))
+    index = index_shard(path, captions, "keep", redact(named.location))
     if index.damage and damaged == "refuse":
         raise UserError(
-            f"shard {name_of(named.location)}: {index.damage}; --damaged keep uses the intact samples before it"
+            f"shard {redact(named.location)}: {index.damage}; --damaged keep uses the intact samples before it"
         )
     shard = Shard(named.name, len(index), int(index.caption_count.sum()), before.st_size)
     with writing_to(folder):
@@ -102,7 +102,7 @@ def _stat(path: Path, named: NamedShard) -> os.stat_result:
     try:
         return path.stat()
     except OSError as error:
-        raise UserError(f"shard {name_of(named.location)}: cannot be opened: {error.strerror}") from None
+        raise UserError(f"shard {redact(named.location)}: cannot be opened: {error.strerror}") from None
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import count_endings, describe_endings, list_images
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
-from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import NotText, read_text
 
 from ..file_names import compose
@@ -43,7 +43,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
     """
     require_folder(args.images, "--images")
     images, others = list_images(args.images)
-    images.sort(key=lambda path: natural_order(path.relative_to(args.images).as_posix()))
+    images.sort(key=lambda path: natural_sort_key(path.relative_to(args.images).as_posix()))
     sidecars = _Sidecars(images, others)
     left_out = count_endings(sidecars.left_out, args.images)
     if not images:

@@ -14,11 +14,11 @@ from typing import Any
 
 from bimodal_cl.cli.progress import note
 from bimodal_cl.data.images.decode import BadImage
-from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
+from bimodal_cl.data.tar.samples import TarSample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
-from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import decode_text
 
 from ..input_paths import require_folder
@@ -50,7 +50,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
         UserError: there is no such folder, or it holds none of the three formats.
     """
     folder = require_folder(args.folder)
-    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_order)
+    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_sort_key)
     paths = [folder / name for name in names]
     tars = [path for path in paths if path.suffix == ".tar"]
     parquets = [path for path in paths if path.suffix == ".parquet"]
@@ -104,7 +104,7 @@ def _read_tar(path: Path, lacking: Counter[str], joined: Counter[str]) -> Iterat
             yield BadItem(path.name, f"{tar.damage.reason}; the samples before it are used")
 
 
-def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Item | BadItem:
+def _read_sample(path: Path, tar: TarSamples, sample: TarSample) -> Item | BadItem:
     where = f"{path.name} {sample.key}"
     extension = sample.image
     if extension is None:
@@ -146,7 +146,7 @@ def _read_files(folder: Path, lacking: Counter[str], joined: Counter[str]) -> It
     )
     if left_out:
         note(f"{folder.name}: left out: {describe_endings(left_out)}")
-    ordered = sorted(images, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
+    ordered = sorted(images, key=lambda path: natural_sort_key(path.relative_to(folder).as_posix()))
     yield from join_by(_digest, (_read_file(folder, path) for path in ordered), joined)
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
-from bimodal_cl.data.storage.locations import is_remote, is_tar, list_tars
+from bimodal_cl.data.storage.locations import is_remote
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.tar_files import is_tar, list_tars
 from bimodal_cl.files.text_files import read_text
 
 from ..input_paths import note_other_shards, require_folder

@@ -13,9 +13,9 @@ from bimodal_cl.data.shards.faults import NOTED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.shards.index import index_shard, split_captions
 from bimodal_cl.data.shards.manifest import CaptionsMode, Shard
 from bimodal_cl.data.shards.row_table import save_row_table
-from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
-from bimodal_cl.data.storage.locations import is_remote, name_of
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.locations import is_remote, redact
+from bimodal_cl.data.storage.storage import Storage
+from bimodal_cl.data.tar.samples import TarSample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTENSIONS
 
@@ -119,7 +119,7 @@ def check_shard(
     Raises:
         OSError: the copy cannot be written.
     """
-    result, name = ShardCheck(), name_of(job.name)
+    result, name = ShardCheck(), redact(job.name)
 
     def found(kind: str, reason: str) -> None:
         result.findings.append(Finding(kind, name, "", reason))
@@ -161,7 +161,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
     """Compare size, hash and counts with the manifest, and count rows and captions."""
 
     def differs(reason: str) -> None:
-        result.findings.append(Finding(MANIFEST_KIND, name_of(job.name), "", reason))
+        result.findings.append(Finding(MANIFEST_KIND, redact(job.name), "", reason))
 
     size, expected = path.stat().st_size, job.expected
     if expected and size != expected.bytes:
@@ -173,7 +173,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
                 digest.update(block)
         if digest.hexdigest() != expected.sha256:
             differs("its bytes differ from what was written (sha256)")
-    rows = index_shard(path, captions, "keep", name_of(job.name))
+    rows = index_shard(path, captions, "keep", redact(job.name))
     result.num_images, result.num_texts = len(rows), int(rows.caption_count.sum())
     if expected and (result.num_images, result.num_texts) != (expected.num_images, expected.num_texts):
         differs(
@@ -223,10 +223,10 @@ class _SampleChecks:
             self.result.findings.append(Finding(self.tar.damage.kind, self.shard, "", reason + cut))
         self.result.in_no_sample = self.tar.left_out
 
-    def _found(self, kind: str, sample: Sample, reason: str) -> None:
+    def _found(self, kind: str, sample: TarSample, reason: str) -> None:
         self.result.findings.append(Finding(kind, self.shard, sample.key, reason))
 
-    def _check_members(self, sample: Sample) -> None:
+    def _check_members(self, sample: TarSample) -> None:
         """Report images and texts of a sample that are not used."""
         for kind, used, known in (
             ("second_image", sample.image, IMAGE_EXTENSIONS),
@@ -236,7 +236,7 @@ class _SampleChecks:
                 if extension in known and extension != used:
                     self._found(kind, sample, f"{extension} is not used, {used} is")
 
-    def _check(self, sample: Sample, stray: Sample | None, is_clear: bool) -> None:
+    def _check(self, sample: TarSample, stray: TarSample | None, is_clear: bool) -> None:
         """Check a sample with an image; ``stray`` holds its text if that is not adjacent to it."""
         assert sample.image is not None
         if stray is not None:
@@ -266,7 +266,7 @@ class _SampleChecks:
                     f"{MAX_NAME} bytes of a header"
                 )
 
-    def _check_image(self, sample: Sample, data: bytes) -> str | None:
+    def _check_image(self, sample: TarSample, data: bytes) -> str | None:
         """Check the image and return its format; None if it is bad."""
         assert sample.image is not None
         try:
@@ -279,7 +279,7 @@ class _SampleChecks:
             self._found(note, sample, _describe(note, sample.image, encoded))
         return encoded.format
 
-    def _check_text(self, sample: Sample, text: bytes) -> list[str]:
+    def _check_text(self, sample: TarSample, text: bytes) -> list[str]:
         """Check the text and return the captions for the clean copy."""
         try:
             text.decode()

@@ -14,7 +14,7 @@ from bimodal_cl.data.images.decode import MAX_PIXELS
 from bimodal_cl.data.shards.faults import NOTED_KINDS, REPLACED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.shards.manifest import CaptionsMode, Manifest
 from bimodal_cl.data.storage.locations import is_remote
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 

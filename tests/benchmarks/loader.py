@@ -129,7 +129,7 @@ def _open_ours(folder: str | Manifest, side: int, batch_size: int, num_workers: 
 
 
 def _in_braces(manifest: Manifest) -> str:
-    paths = [str(manifest.path(number)) for number in range(len(manifest.shards))]
+    paths = [manifest.location(number) for number in range(len(manifest.shards))]
     return paths[0] if len(paths) == 1 else "{" + ",".join(paths) + "}"
 
 

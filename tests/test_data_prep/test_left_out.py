@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.data import Manifest, read_pairs
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.pairs import read_pairs
 from bimodal_cl.data.shards.row_table import load_row_table, row_table_path
 from tests.test_data_prep.raw_material import captions_of, open_bytes, photo, read_folder, write_files, write_tar
 
@@ -140,7 +141,7 @@ def test_an_index_of_nothing_usable_is_refused_with_what_it_found(prep, tmp_path
 @pytest.mark.parametrize(
     ("members", "why"),
     [
-        (("a.jpg", "b.jpg", "a.txt", "b.txt"), ": its text does not stand next to the image in the shard"),
+        (("a.jpg", "b.jpg", "a.txt", "b.txt"), ": its text is not next to the image in the shard"),
         (("images/a.jpg", "captions/a.txt"), ""),
         (("a.jpg", "a.txt "), ": its text is blank"),
     ],

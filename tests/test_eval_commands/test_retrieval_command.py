@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bimodal_cl.data import Manifest, read_pairs
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.pairs import read_pairs
 from eval.cli import main
 from eval.retrieval import choose_spread
 from tests.refusals import read_mistake

@@ -9,15 +9,10 @@ import torch
 import yaml
 
 from bimodal_cl import train
+from bimodal_cl.checkpoint import load_optimizer_state, optimizer_state
 from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.models import load_model
-from bimodal_cl.optim import (
-    build_optimizer,
-    compute_learning_rate,
-    compute_learning_rates,
-    load_optimizer_state,
-    optimizer_state,
-)
+from bimodal_cl.optim import build_optimizer, compute_learning_rate, compute_learning_rates
 from tests.test_training.run_files import read_log
 
 SCORE = "retrieval/image_retrieval_recall@5"

@@ -12,7 +12,8 @@ from PIL import Image
 
 from bimodal_cl.build import build_evaluation
 from bimodal_cl.config.yaml_files import load_config
-from bimodal_cl.data import Manifest, read_pairs
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.pairs import read_pairs
 from bimodal_cl.models import build_model, load_model
 from data_prep import cli as prep
 from eval import cli as evaluation

@@ -43,7 +43,8 @@ def test_training_from_a_server_that_truncates_every_third_response(run_training
 def test_a_training_that_a_server_ended_resumes_bit_for_bit(
     run_training, training_error, shapes, tmp_path, monkeypatch, cache_gb
 ):
-    monkeypatch.setattr("bimodal_cl.data.storage.remote.time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("bimodal_cl.data.storage.retry.time", SimpleNamespace(sleep=lambda seconds: None))
     with serve(shapes / "train") as server:
         remote = tmp_path / "remote" / "train"
         index_shards(server, remote)

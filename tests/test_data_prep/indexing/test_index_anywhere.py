@@ -11,7 +11,7 @@ from bimodal_cl.data import Manifest, Shard
 from bimodal_cl.data.shards.index import index_shard
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.data.shards.row_table import load_row_table
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from data_prep.staging import locked
 from tests.test_data.shard_server import serve
@@ -38,7 +38,7 @@ def names(folder):
 def captions(folder, storage=None):
     reader = RowReader(Manifest.load(folder), storage)
     try:
-        return [reader.read(n).captions[0] for n in range(reader.manifest.num_images)]
+        return [reader.read(n).captions[0] for n in range(reader.mixture.num_images)]
     finally:
         reader.close()
 
@@ -168,7 +168,7 @@ def test_commands_run_only_where_they_are_allowed(prep, tars, tmp_path):
     ran = tmp_path / "ran"
     pattern = f"pipe:touch {ran} && cat {tars}/{{1..2}}.tar"
     arguments = ("index", pattern, "--to", tmp_path / "to", "--cache-dir", tmp_path / "cache")
-    assert "would run that command; if you trust whoever wrote it, give --allow-pipe" in prep(*arguments).error
+    assert "would run that command; if you trust its author, give --allow-pipe" in prep(*arguments).error
     assert not ran.exists() and not (tmp_path / "to").exists()
     done = prep(*arguments, "--allow-pipe")
     assert done.status == 0 and "4 images" in done.out and ran.exists()

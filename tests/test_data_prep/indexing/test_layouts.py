@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from data_prep.indexing.index import index_shards
 from tests.test_data.shard_server import serve
 from tests.test_data_prep.raw_material import photo, write_files, write_photos, write_tar

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.shards.samples import open_samples
+from bimodal_cl.data.tar.samples import open_samples
 from data_prep.writing.tar_file import TarWriter
 from tests.test_data_prep.raw_material import captions_of, file_bytes, photo, read_folder, read_tar, write_tar
 
