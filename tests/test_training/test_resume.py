@@ -11,7 +11,7 @@ import torch
 
 from bimodal_cl.models import build_model, load_model
 from tests.test_training.conftest import SMALL
-from tests.test_training.processes.launching import start
+from tests.test_training.processes.launching import start_python
 from tests.test_training.run_files import assert_equal_runs, copy_run, read_log
 
 KEEP_ALL = {"every": 3, "keep_last": 9}
@@ -62,7 +62,7 @@ def test_kill_and_resume_equals_no_interruption(run_training, write_config, tmp_
     changes = {"data": {"num_workers": 1}, "checkpoint": {"every": 2}}
     whole = run_training("whole", **changes)
     arguments = ["-m", "bimodal_cl.train", "--config", str(write_config("killed", **changes))]
-    process = start(*arguments, num_threads=torch.get_num_threads())
+    process = start_python(*arguments, num_threads=torch.get_num_threads())
     log = tmp_path / "killed/metrics.jsonl"
     while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < 4):
         time.sleep(0.01)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.test_training.processes.launching import start_launcher
+from tests.test_training.processes.launching import start_launcher, start_python
 
 RECORDER = str(Path(__file__).with_name("recorded_run.py"))
 SHAPES = ((1, 0), (2, 1), (1, 3), (2, 0), (1, 1), (2, 3))  # ranks and workers, in turn
@@ -27,8 +27,9 @@ Seen = dict[int, tuple[list[int], list[int]]]
 
 def start(config: Path, record: Path, num_processes: int, num_workers: int, *flags: str) -> subprocess.Popen:
     """Start or resume a run whose steps are recorded."""
-    arguments = ["--config", str(config), "--resume", "latest", *flags, "--data.num_workers", str(num_workers)]
-    return start_launcher(num_processes, RECORDER, str(record), *arguments, "--train.device", "cpu")
+    command = [RECORDER, str(record), "--config", str(config), "--resume", "latest", *flags]
+    command += ["--data.num_workers", str(num_workers), "--train.device", "cpu"]
+    return start_python(*command) if num_processes == 1 else start_launcher(num_processes, *command)
 
 
 def read_record(record: Path) -> Iterator[tuple[int, list[int], list[int]]]:
@@ -83,9 +84,9 @@ def run_killed(config: Path, folder: Path, whole: Seen, kills: int, seed: int, *
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """Kill the launcher, all ranks and all workers; ranks have process groups of their own."""
-    launcher = psutil.Process(process.pid)
-    everybody = [launcher, *launcher.children(recursive=True)]
+    """Kill a process, all ranks and all workers; ranks have process groups of their own."""
+    first = psutil.Process(process.pid)
+    everybody = [first, *first.children(recursive=True)]
     for each in everybody:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.send_signal(signal.SIGKILL)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[3]
 ACCELERATE = {1: "one_process", 2: "two_processes_cpu"}  # configs/accelerate, by the number of processes
 
 
-def start(*arguments: str, num_threads: int = 1, **keywords) -> subprocess.Popen:
+def start_python(*arguments: str, num_threads: int = 1, **keywords) -> subprocess.Popen:
     """Start Python with some arguments in the repository's root, without a hub."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(num_threads)}
     command = [sys.executable, *arguments]
@@ -21,7 +21,7 @@ def start(*arguments: str, num_threads: int = 1, **keywords) -> subprocess.Popen
 def start_launcher(num_processes: int, *arguments: str) -> subprocess.Popen:
     """Start ``accelerate launch`` with the configuration for a number of processes."""
     config = f"configs/accelerate/{ACCELERATE[num_processes]}.yaml"
-    return start("-m", "accelerate.commands.launch", "--config_file", config, *arguments)
+    return start_python("-m", "accelerate.commands.launch", "--config_file", config, *arguments)
 
 
 def launch(config: Path, num_processes: int, *flags: str) -> subprocess.CompletedProcess:
