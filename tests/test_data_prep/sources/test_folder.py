@@ -3,7 +3,8 @@
 import json
 import unicodedata
 
-from bimodal_cl.data import Manifest, read_pairs
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.pairs import read_pairs
 from tests.test_data_prep.raw_material import captions_of, image_of, photo, read_folder, write_files, write_photos
 
 
