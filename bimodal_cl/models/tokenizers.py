@@ -15,7 +15,8 @@ from bimodal_cl.errors import UserError, one_line
 class Tokenizer(Protocol):
     """Convert texts to int64 tokens ``[batch, context_length]``, padded or truncated."""
 
-    def __call__(self, texts: list[str]) -> Tensor: ...
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Return the tokens of some texts."""
 
 
 def tokenizer_name(text: Mapping[str, Any]) -> str | None:

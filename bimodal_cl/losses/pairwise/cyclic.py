@@ -40,6 +40,7 @@ class CyclicFunction(torch.autograd.Function):
     def forward(
         ctx: Any, images: Tensor, texts: Tensor, lambda_in: float, lambda_cross: float
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of the global batch, and both features unchanged."""
         num_pairs = len(images) * world_size()
         dim = images.shape[1]
         own = images.new_zeros(3, dim, dim)
@@ -64,6 +65,7 @@ class CyclicFunction(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor, image_gradient: Tensor, text_gradient: Tensor
     ) -> tuple[Tensor, Tensor, None, None]:
+        """Add the gradient of the two terms to that of the features."""
         images, texts, matrices = ctx.saved_tensors
         scale = 2 * world_size() * gradient
         pp, qq, pq = (matrices[n] * scale for n in range(3))

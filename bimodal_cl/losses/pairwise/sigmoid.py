@@ -38,6 +38,7 @@ class SigmoidFunction(torch.autograd.Function):
         negatives: Negatives,
         tile_size: TileSize,
     ) -> Tensor:
+        """Return this process's mean loss, a scalar."""
         images, texts = gather_rows(image_features), gather_rows(text_features)
         batch_size = len(image_features)
         tiling = choose_tiling(tile_size, batch_size, len(images), images)
@@ -56,6 +57,7 @@ class SigmoidFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of both features, the scale and the bias."""
         images = ctx.saved_tensors[0]
         share = gather_rows((gradient / ctx.batch_size).expand(ctx.batch_size, 1))
 

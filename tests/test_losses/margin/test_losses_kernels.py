@@ -20,7 +20,7 @@ from bimodal_cl.losses.margin.kernels import choose_kernel, find_obstacle_to_tri
 from bimodal_cl.losses.margin.negatives import Negatives
 from bimodal_cl.losses.margin.sums import GlobalBatch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
 
@@ -28,7 +28,7 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 def test_kernels_agree_with_pytorch_in_the_interpreter() -> None:
     """Forward and gradient, ragged tiles, repeats, cosines of +-1 at temperature 0.005."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_losses.kernels_in_interpreter"],
+        [sys.executable, "-m", "tests.test_losses.margin.kernels_in_interpreter"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,

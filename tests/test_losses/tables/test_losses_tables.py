@@ -17,7 +17,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.losses import build_loss
 from bimodal_cl.losses.tables.anchors import gather_state
 from tests.test_losses.linear_towers import CASES, global_batch
-from tests.test_losses.table_ranks import TABLE_CASES
+from tests.test_losses.tables.table_ranks import TABLE_CASES
 from tests.test_losses.test_losses_facts import assert_same_state, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rho")

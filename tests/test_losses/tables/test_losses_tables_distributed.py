@@ -9,7 +9,7 @@ import torch
 
 from bimodal_cl.losses import LOSSES
 from tests.test_losses.linear_towers import CASES, NUM_IMAGES, NUM_STEPS, NUM_TEXTS, spawn_ranks, train
-from tests.test_losses.table_ranks import KINDS, MORE_STEPS, SAVED_ON, TABLE_CASES, may_have_tables, run_rank
+from tests.test_losses.tables.table_ranks import KINDS, MORE_STEPS, SAVED_ON, TABLE_CASES, may_have_tables, run_rank
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:.*rho")]
 

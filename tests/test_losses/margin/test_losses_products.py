@@ -11,9 +11,9 @@ from bimodal_cl.losses.margin import contrastive_margins
 from bimodal_cl.losses.margin.products import add_product_, multiply_
 from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 from tests.test_losses.agreement import build_double, take_step
-from tests.test_losses.brute_force import weigh
+from tests.test_losses.margin.brute_force import weigh
+from tests.test_losses.margin.test_losses_margin import SHARP, extreme_batches
 from tests.test_losses.pair_batches import PairBatch, draw_batches
-from tests.test_losses.test_losses_margin import SHARP, extreme_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rho")
 WITH_PRODUCTS = [name for name, settings in LOSS_SETTINGS.items() if "products" in settings.model_fields]

@@ -15,7 +15,7 @@ from bimodal_cl.losses import LOSSES, build_loss
 from bimodal_cl.losses.margin import contrastive_margins
 from bimodal_cl.losses.margin import tiles as margin_tiles
 from bimodal_cl.losses.margin.tiles import Tiling, choose_tiling
-from tests.test_losses.brute_force import compute_by_brute_force, weigh
+from tests.test_losses.margin.brute_force import compute_by_brute_force, weigh
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-11}
 
