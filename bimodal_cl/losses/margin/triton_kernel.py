@@ -150,29 +150,11 @@ def _sum_block(
     row_block, column_block = _place(num_rows, num_columns)
     row, column = row_block * _BLOCK + tl.arange(0, _BLOCK), column_block * _BLOCK + tl.arange(0, _BLOCK)
     in_rows, in_columns = row < num_rows, column < num_columns
-    block = _sims_of_block(
-        images,
-        texts,
-        sims,
-        row,
-        column,
-        num_rows,
-        num_columns,
-        dim,
-        image_stride,
-        text_stride,
-    )
-    block = _masked(
-        block,
-        image_group_rows,
-        image_group_columns,
-        text_group_rows,
-        text_group_columns,
-        row,
-        column,
-        num_rows,
-        num_columns,
-    )
+    block = _sims_of_block(images, texts, sims, row, column, num_rows, num_columns, dim, image_stride, text_stride)
+    # fmt: off
+    block = _masked(block, image_group_rows, image_group_columns, text_group_rows, text_group_columns,
+                    row, column, num_rows, num_columns)
+    # fmt: on
 
     peak = tl.max(block, 1)
     weights = tl.exp((block - peak[:, None]) / tl.load(tau_rows + row, mask=in_rows, other=1.0)[:, None])
@@ -218,29 +200,11 @@ def _weigh_block(
     row_block, column_block = _place(num_rows, num_columns)
     row, column = row_block * _BLOCK + tl.arange(0, _BLOCK), column_block * _BLOCK + tl.arange(0, _BLOCK)
     in_rows, in_columns = row < num_rows, column < num_columns
-    block = _sims_of_block(
-        images,
-        texts,
-        sims,
-        row,
-        column,
-        num_rows,
-        num_columns,
-        dim,
-        image_stride,
-        text_stride,
-    )
-    block = _masked(
-        block,
-        image_group_rows,
-        image_group_columns,
-        text_group_rows,
-        text_group_columns,
-        row,
-        column,
-        num_rows,
-        num_columns,
-    )
+    block = _sims_of_block(images, texts, sims, row, column, num_rows, num_columns, dim, image_stride, text_stride)
+    # fmt: off
+    block = _masked(block, image_group_rows, image_group_columns, text_group_rows, text_group_columns,
+                    row, column, num_rows, num_columns)
+    # fmt: on
     tau = tl.load(tau_rows + row, mask=in_rows, other=1.0)[:, None]
     level = tl.load(level_rows + row, mask=in_rows, other=0.0)[:, None]
     total = tl.load(scale_rows + row, mask=in_rows, other=0.0)[:, None] * tl.exp((block - level) / tau)
