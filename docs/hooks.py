@@ -1,0 +1,71 @@
+"""Show equations, cross references, example programs and the top level's pages, while mkdocs builds the site.
+
+MathML is drawn by the browser itself, so the pages load no script and no font for their equations.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+# Pages that stand beside the README, where hosts of repositories look for them.
+_TOP_LEVEL = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+# A line that is nothing but a link to a program, which the page shows as code; elsewhere the link leads to the file.
+_EXAMPLE = re.compile(r"^\[docs/(?P<path>examples/\w+\.py)\]\((?P=path)\)$", flags=re.MULTILINE)
+# What pymdownx.arithmatex leaves for a renderer: \(...\) in a line, \[...\] on lines of its own.
+_EQUATION = re.compile(
+    r'<(span|div) class="arithmatex">\\(?:\((?P<inline>.*?)\\\)|\[(?P<block>.*?)\\\])</\1>', flags=re.DOTALL
+)
+# A cross reference of a docstring, :class:`~package.module.Name`, as Markdown leaves it.
+_REFERENCE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>(?P<short>~?)(?P<target>[\w.]+)</code>")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that stand outside docs/, with their links as seen from docs/."""
+    root = Path(config.config_file_path).parent
+    for source, target in _TOP_LEVEL.items():
+        text = (root / source).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, target, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, config: MkDocsConfig, **_: object) -> str:
+    """Put example programs in the place of the links to them."""
+    docs = Path(config.docs_dir)
+
+    def show(link: re.Match[str]) -> str:
+        path = link.group("path")
+        return f'```python title="docs/{path}"\n{(docs / path).read_text(encoding="utf-8")}```'
+
+    return _EXAMPLE.sub(show, markdown)
+
+
+def on_page_content(content: str, **_: object) -> str:
+    """Replace the equations of a page's HTML by MathML, and the roles of its cross references by links."""
+    content = _EQUATION.sub(_render_equation, content)
+    return _REFERENCE.sub(lambda reference: _render_reference(reference, content), content)
+
+
+def _render_reference(reference: re.Match[str], content: str) -> str:
+    target = reference.group("target")
+    shown = f"<code>{target.rpartition('.')[2] if reference.group('short') else target}</code>"
+    anchors = re.findall(rf'id="((?:[\w.]+\.)?{re.escape(target)})"', content)
+    return f'<a href="#{anchors[0]}">{shown}</a>' if anchors else shown
+
+
+def _render_equation(equation: re.Match[str]) -> str:
+    inline, block = equation.group("inline"), equation.group("block")
+    if inline is not None:
+        return _convert(inline, "inline")
+    return f'<div class="equation">{_convert(block, "block")}</div>'
+
+
+def _convert(equation: str, display: str) -> str:
+    """Convert LaTeX to MathML, with the thin space between a function's name and what it is applied to."""
+    mathml = convert(html.unescape(equation), display=display)
+    return re.sub(r"(<mi>(?:log|exp)</mi>)(?!<mo)", r'\1<mspace width="0.167em" />', mathml)
