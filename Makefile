@@ -49,9 +49,9 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks $(ARGS)
 
-# A warning ends the build. Open site/index.html in a browser.
+# A warning ends the build (--quiet would hide warnings from --strict). Open site/index.html in a browser.
 docs: $(VENV)/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open $(CURDIR)/site/index.html in a browser."
 
 # The page docs/file-map.md, from the modules' docstrings; needs nothing installed.

@@ -6,12 +6,15 @@ MathML is drawn by the browser itself, so the pages load no script and no font f
 from __future__ import annotations
 
 import html
+import logging
 import re
 from pathlib import Path
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+_log = logging.getLogger("mkdocs.hooks")
 
 # Pages that stand beside the README, where hosts of repositories look for them.
 _TOP_LEVEL = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -23,6 +26,12 @@ _EQUATION = re.compile(
 )
 # A cross reference of a docstring, :class:`~package.module.Name`, as Markdown leaves it.
 _REFERENCE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>(?P<short>~?)(?P<target>[\w.]+)</code>")
+# What a browser loads by itself from another host.
+_REQUEST = re.compile(
+    r"""<(?:script|img|iframe|source|link(?=[^>]*rel="?(?:stylesheet|preload|icon|preconnect)))[^>]*
+                          (?:src|href)="?(?:https?:)?//[^\s">]+""",
+    flags=re.VERBOSE,
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -69,3 +78,10 @@ def _convert(equation: str, display: str) -> str:
     """Convert LaTeX to MathML, with the thin space between a function's name and what it is applied to."""
     mathml = convert(html.unescape(equation), display=display)
     return re.sub(r"(<mi>(?:log|exp)</mi>)(?!<mo)", r'\1<mspace width="0.167em" />', mathml)
+
+
+def on_post_build(config: MkDocsConfig, **_: object) -> None:
+    """Warn, which ends a strict build, of pages that would load something from another host."""
+    for page in sorted(Path(config.site_dir).rglob("*.html")):
+        for request in _REQUEST.findall(page.read_text(encoding="utf-8")):
+            _log.warning("%s would load from another host: %s", page.name, request)
