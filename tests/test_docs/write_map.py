@@ -45,7 +45,7 @@ def format_map(summaries: dict[str, str]) -> str:
     """The page: a table for each folder, whose heading and introduction are the folder's own."""
     parts = [INTRODUCTION]
     for folder, modules in groupby(summaries.items(), key=lambda module: module[0].rpartition("/")[0]):
-        rows = [f"| `{path}` | {text.replace('|', chr(92) + '|')} |" for path, text in modules]
+        rows = [f"| `{path.rpartition('/')[2]}` | {text.replace('|', chr(92) + '|')} |" for path, text in modules]
         parts.append("\n".join([f"## {folder}", "", "| file | what it does |", "|---|---|", *rows]) + "\n")
     return "\n".join(parts)
 
