@@ -7,6 +7,7 @@ import inspect
 import re
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from test_docs.pages import ROOT, code_blocks
@@ -45,7 +46,9 @@ def run_tests(module, request):
             continue
         cases = [dict(zip(inspect.signature(test).parameters, case, strict=True)) for case in parameters_of(test)]
         for case in cases or [{}]:
-            fixtures = {key: request.getfixturevalue(key) for key in inspect.signature(test).parameters if key not in case}
+            fixtures = {
+                key: request.getfixturevalue(key) for key in inspect.signature(test).parameters if key not in case
+            }
             test(**case, **fixtures)
 
 
@@ -77,6 +80,5 @@ def test_the_tower(add_file, request):
 
 
 def test_every_block_is_run_here():
-    with open(__file__, encoding="utf-8") as file:
-        here = file.read()
+    here = Path(__file__).read_text(encoding="utf-8")
     assert [path for path in CODE if f'"{path}"' not in here] == []
