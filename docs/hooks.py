@@ -1,4 +1,4 @@
-"""Show equations, cross references, example programs and the top level's pages, while mkdocs builds the site.
+"""Show equations, cross references, programs, hyperparameters and the top level's pages, while mkdocs builds the site.
 
 MathML is drawn by the browser itself, so the pages load no script and no font for their equations.
 """
@@ -9,10 +9,13 @@ import html
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+
+from bimodal_cl.losses.family import LOSS_SETTINGS
 
 _log = logging.getLogger("mkdocs.hooks")
 
@@ -20,6 +23,8 @@ _log = logging.getLogger("mkdocs.hooks")
 _TOP_LEVEL = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 # A line that is nothing but a link to a program, which the page shows as code; elsewhere the link leads to the file.
 _EXAMPLE = re.compile(r"^\[docs/(?P<path>examples/\w+\.py)\]\((?P=path)\)$", flags=re.MULTILINE)
+# A line that asks for the table of a loss's hyperparameters.
+_HYPERPARAMETERS = re.compile(r"^<!-- hyperparameters: (?P<loss>\w+) -->$", flags=re.MULTILINE)
 # What pymdownx.arithmatex leaves for a renderer: \(...\) in a line, \[...\] on lines of its own.
 _EQUATION = re.compile(
     r'<(span|div) class="arithmatex">\\(?:\((?P<inline>.*?)\\\)|\[(?P<block>.*?)\\\])</\1>', flags=re.DOTALL
@@ -44,14 +49,41 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: object) -> str:
-    """Put example programs in the place of the links to them."""
+    """Put example programs in the place of the links to them, and tables where hyperparameters are asked for."""
     docs = Path(config.docs_dir)
 
     def show(link: re.Match[str]) -> str:
         path = link.group("path")
         return f'```python title="docs/{path}"\n{(docs / path).read_text(encoding="utf-8")}```'
 
-    return _EXAMPLE.sub(show, markdown)
+    return _HYPERPARAMETERS.sub(_tabulate, _EXAMPLE.sub(show, markdown))
+
+
+def _tabulate(line: re.Match[str]) -> str:
+    """Describe the fields of a loss: its own first, then those that it shares with others."""
+    settings = LOSS_SETTINGS[line.group("loss")]
+    fields = settings.model_json_schema()["properties"]
+    own = [name for name in fields if name in vars(settings)["__annotations__"]]
+    rows = [
+        f"| `{name}` | {_describe_values(fields[name])} | `{fields[name]['default']}` | {fields[name]['description']} |"
+        for name in [*own, *(name for name in fields if name not in own)]
+        if name != "name"
+    ]
+    return "\n".join(["| hyperparameter | values | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _describe_values(field: dict[str, Any]) -> str:
+    if "anyOf" in field:
+        return " or ".join(_describe_values(choice) for choice in field["anyOf"])
+    if "enum" in field or "const" in field:
+        return ", ".join(f"`{choice}`" for choice in field.get("enum", [field.get("const")]))
+    if field["type"] in ("number", "integer"):
+        low = f"{field['minimum']} ≤ " if "minimum" in field else ""
+        low = f"{field['exclusiveMinimum']} < " if "exclusiveMinimum" in field else low
+        high = f" ≤ {field['maximum']}" if "maximum" in field else ""
+        high = f" < {field['exclusiveMaximum']}" if "exclusiveMaximum" in field else high
+        return f"{low}{field['type']}{high}"
+    return {"null": "`None`", "boolean": "`True`, `False`"}.get(field["type"], field["type"])
 
 
 def on_page_content(content: str, **_: object) -> str:

@@ -9,7 +9,7 @@ from eval.cli import main as evaluate
 
 def main(folder: str) -> None:
     """Do what the commands bimodal-prep, bimodal-train and bimodal-eval do; each returns its exit status."""
-    sizes = {"--num-train": 384, "--num-val": 32, "--num-retrieval": 32, "--images-per-concept": 1, "--num-proc": 1}
+    sizes = {"--num-train": 384, "--num-val": 32, "--num-retrieval": 32, "--images-per-concept": 1, "--num-workers": 1}
     assert prep(["write", "synthetic", "--to", f"{folder}/data", *flags(sizes)]) == 0
 
     settings = {
