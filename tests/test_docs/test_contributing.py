@@ -7,9 +7,12 @@ import inspect
 import re
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import pytest
+from bimodal_cl.cli.sub_commands import Command
+from data_prep.write_command import WRITE, WriteCommand
 from test_docs.pages import ROOT, code_blocks
 
 from bimodal_cl import metrics
@@ -65,6 +68,8 @@ def test_the_loss(add_file, request, monkeypatch):
 def test_the_source(add_file, request, monkeypatch):
     source = add_file("data_prep/sources/named_images.py")
     monkeypatch.setitem(sources.SOURCES, "named-images", source)
+    command = Command(source.SUMMARY, partial(WriteCommand, "named-images"))
+    monkeypatch.setitem(WRITE.commands, "named-images", command)  # as SOURCES when it is imported
     run_tests(add_file("tests/test_data_prep/sources/test_named_images.py"), request)
 
 
