@@ -109,7 +109,7 @@ def _render_equation(equation: re.Match[str]) -> str:
 def _convert(equation: str, display: str) -> str:
     """Convert LaTeX to MathML, with the thin space between a function's name and what it is applied to."""
     mathml = convert(html.unescape(equation), display=display)
-    return re.sub(r"(<mi>(?:log|exp)</mi>)(?!<mo)", r'\1<mspace width="0.167em" />', mathml)
+    return re.sub(r"(<mi>(?:cos|exp|log)</mi>)(?!<mo)", r'\1<mspace width="0.167em" />', mathml)
 
 
 def on_post_build(config: MkDocsConfig, **_: object) -> None:
