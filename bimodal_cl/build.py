@@ -1,4 +1,4 @@
-"""From a config to objects; the only module that knows both."""
+"""Build a run's objects from its config; the only module that knows both."""
 
 from __future__ import annotations
 
@@ -14,48 +14,52 @@ from accelerate import Accelerator, PartialState
 from open_clip import CLIPVisionCfg
 
 from bimodal_cl.cli.progress import note
-from bimodal_cl.config.checks import World, check_best, check_patches, check_precision, check_run
-from bimodal_cl.config.launch_checks import check_process_count
+from bimodal_cl.config.checks import check_best, check_patches, check_precision, check_run
+from bimodal_cl.config.checks.launch import check_process_count
+from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.labelled import LabelledImages, open_labelled
 from bimodal_cl.data.pipeline.stream import Stream, open_stream
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.data.storage.locations import is_pipe, is_remote
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
-from bimodal_cl.optim import build_optimizer, compute_learning_rate
+from bimodal_cl.models.load import load_saved
+from bimodal_cl.optim import build_optimizer, compute_learning_rates
 from bimodal_cl.preprocess import EvalTransform
-from bimodal_cl.scoring.validation import evaluate_retrieval, evaluate_zero_shot, score_retrieval, zero_shot_scores
-from bimodal_cl.trainer import Plan, Trainer
+from bimodal_cl.run_folder import RunFolder
+from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
+from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
+from bimodal_cl.trainer import RunSettings, Trainer
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def build_trainer(config: Config, folder: Path, checkpoint: Path | None = None) -> Trainer:
+def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = None) -> Trainer:
     """Build everything a run needs.
 
     Args:
         config: the run.
         folder: where it writes.
-        checkpoint: the one to continue from, which brings the model: what `config.model` was built from may be gone,
-            or another by now. Its weights and all else come by :meth:`Trainer.resume`.
+        checkpoint: the checkpoint to continue from, which also holds the architecture: the weights that
+            ``config.model`` names may be gone or changed by now. The state is loaded by :meth:`Trainer.resume`.
 
     Raises:
         UserError: data that do not fit their manifest, an unknown model, a batch that the ranks cannot share.
     """
     accelerator = build_accelerator(config)
     mixture = build_mixture(config)
-    plan = build_plan(config, mixture)
-    check_run(config, describe_world(config, accelerator, mixture, plan))
+    settings = build_settings(config, mixture)
+    check_run(config, describe_world(config, accelerator, mixture, settings))
     batch_size = config.train.global_batch_size // accelerator.num_processes
     torch.manual_seed(config.seed)
     if checkpoint is None:
         model = build_model(**config.model.model_dump(mode="json"))
     else:
-        model = DualEncoder.load(checkpoint).train()
+        model = load_saved(checkpoint).train()
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
     vision = model.architecture.vision
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):
@@ -67,20 +71,19 @@ def build_trainer(config: Config, folder: Path, checkpoint: Path | None = None) 
         )
     evaluate = build_evaluation(config, model.transform)
     check_best(config.checkpoint.best, evaluate.scores)
-    optim = config.optim.model_dump(mode="json")
-    schedule = {key: optim.pop(key) for key in ("min_learning_rate", "warmup_steps", "schedule")}
-    optim.pop("max_grad_norm", None)
+    optim = config.optim
+    adamw = optim.model_dump(include={"weight_decay", "beta1", "beta2", "eps"})
+    rates: dict[str, Any] = optim.model_dump(include={"learning_rate", "temperature_learning_rate"})
+    schedule = optim.model_dump(include={"min_learning_rate", "warmup_steps", "schedule"})
     return Trainer(
         accelerator=accelerator,
         model=model,
         loss=loss,
-        optimizer=build_optimizer(model, loss.parameters(), **optim),
-        open_stream=partial(open_training_stream, config, mixture, accelerator, batch_size, model, plan),
-        learning_rate_at=partial(
-            compute_learning_rate, num_steps=plan.num_steps, learning_rate=config.optim.learning_rate, **schedule
-        ),
+        optimizer=build_optimizer(model, loss.parameters(), **rates, **adamw),
+        open_stream=partial(open_training_stream, config, mixture, accelerator, batch_size, model, settings),
+        learning_rates_at=partial(compute_learning_rates, num_steps=settings.num_steps, **rates, **schedule),
         evaluate=evaluate,
-        plan=plan,
+        settings=settings,
         folder=folder,
         identity=build_identity(config, mixture),
     )
@@ -100,7 +103,7 @@ def build_mixture(config: Config) -> Mixture:
 
 
 def build_storage(config: Config) -> Storage:
-    """Build what fetches shards that are elsewhere."""
+    """Build the access to remote shards, with their cache."""
     data = config.data
     cache_dir = None if data.cache_dir is None else Path(data.cache_dir)
     return Storage(cache_dir, cache_bytes=round(data.cache_gb * 2**30), allow_pipe=data.allow_pipe)
@@ -122,8 +125,8 @@ def build_accelerator(config: Config) -> Accelerator:
         raise UserError(f"train.precision={config.train.precision}: {error}") from None
 
 
-def describe_world(config: Config, accelerator: Accelerator, mixture: Mixture, plan: Plan) -> World:
-    """Collect what the config's settings are held against."""
+def describe_world(config: Config, accelerator: Accelerator, mixture: Mixture, settings: RunSettings) -> World:
+    """Collect the facts that the config is checked against."""
     manifests = [*mixture.manifests, *([Manifest.load(config.data.val)] if config.data.val is not None else [])]
     shards = [shard.name for manifest in manifests for shard in manifest.shards]
     return World(
@@ -131,7 +134,7 @@ def describe_world(config: Config, accelerator: Accelerator, mixture: Mixture, p
         num_processes=accelerator.num_processes,
         num_local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        num_steps=plan.num_steps,
+        num_steps=settings.num_steps,
         num_remote_shards=sum(map(is_remote, shards)),
         num_pipe_shards=sum(map(is_pipe, shards)),
     )
@@ -154,8 +157,8 @@ def build_loss_of(config: Config, mixture: Mixture) -> ContrastiveLoss:
     return loss
 
 
-def build_plan(config: Config, mixture: Mixture) -> Plan:
-    """Work out the steps: an epoch is every image once (or as often as a mixture says), less an incomplete last batch.
+def build_settings(config: Config, mixture: Mixture) -> RunSettings:
+    """Compute the run's numbers: an epoch is every image once (or as a mixture says), less an incomplete last batch.
 
     Raises:
         UserError: fewer images than one global batch.
@@ -168,7 +171,7 @@ def build_plan(config: Config, mixture: Mixture) -> Plan:
             f"(train.global_batch_size={train.global_batch_size})"
         )
     num_steps = train.num_steps or (train.num_epochs or 0) * steps_per_epoch
-    return Plan(
+    return RunSettings(
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         global_batch_size=train.global_batch_size,
@@ -179,12 +182,11 @@ def build_plan(config: Config, mixture: Mixture) -> Plan:
         keep_last=config.checkpoint.keep_last,
         best=config.checkpoint.best,
         max_grad_norm=config.optim.max_grad_norm,
-        temperature_learning_rate=config.optim.temperature_learning_rate,
     )
 
 
 def build_identity(config: Config, mixture: Mixture) -> dict[str, Any]:
-    """Collect what must stay the same for a resumed run to see the same batches and to own the same tables."""
+    """Collect what a resumed run must share with its checkpoint to see the same batches and own the same tables."""
     return {
         "seed": config.seed,
         "train.global_batch_size": config.train.global_batch_size,
@@ -266,7 +268,7 @@ def open_training_stream(
     accelerator: Accelerator,
     batch_size: int,
     model: DualEncoder,
-    plan: Plan,
+    settings: RunSettings,
     epoch: int,
     start_step: int,
 ) -> Stream:
@@ -282,7 +284,7 @@ def open_training_stream(
         world_size=accelerator.num_processes,
         num_workers=config.data.num_workers,
         train=True,
-        num_epochs=-(-plan.num_steps // plan.steps_per_epoch) - epoch,
+        num_epochs=-(-settings.num_steps // settings.steps_per_epoch) - epoch,
         shuffle_window=config.data.shuffle_window,
         scale=config.data.crop_scale,
         flip=config.data.flip,

@@ -1,4 +1,4 @@
-"""A run's checkpoints: whole or absent, the newest by a link, the oldest removed.
+"""Write and load a run's checkpoints.
 
 A checkpoint is a folder ``checkpoints/step_00001000``:
 
@@ -7,13 +7,13 @@ A checkpoint is a folder ``checkpoints/step_00001000``:
 - ``optimizer.pt``: loadable with ``weights_only=True``;
 - ``state.json``: step, epoch, samples seen, scores, and what the sample order depends on.
 
-It is written under a temporary name, flushed to the disk and renamed, so a crash leaves the previous one.
+It is written under a temporary name, flushed to the disk and renamed, so a crash leaves the previous one. The folder's
+names, and which checkpoint is the newest, are in :mod:`bimodal_cl.run_folder`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +23,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bimodal_cl.errors import RunStopped, UserError, did_you_mean
-from bimodal_cl.files.text_files import read_text
-
-LATEST, BEST = "latest", "best"
-_PARTIAL = ".partial"
+from bimodal_cl.errors import RunStopped, UserError
+from bimodal_cl.files.atomic import flush_folder, point_link
+from bimodal_cl.run_folder import BEST, LATEST, LOSS_FILE, OPTIMIZER_FILE, PARTIAL, STATE_FILE, RunFolder
 
 
 def save_checkpoint(
-    folder: Path,
+    run: RunFolder,
     state: dict[str, Any],
     *,
     save_model: Callable[[Path], None],
@@ -40,15 +38,15 @@ def save_checkpoint(
     keep_last: int,
     is_best: bool = False,
 ) -> Path:
-    """Write ``folder/step_N``, point ``latest`` (and ``best``) at it, remove what need not be kept.
+    """Write a checkpoint, point ``latest`` (and ``best``) at it, and remove those that need not be kept.
 
     Args:
-        folder: the run's ``checkpoints`` folder.
+        run: the run's folder.
         state: goes to ``state.json``; ``state["step"]`` names the checkpoint.
         save_model: writes the model into a folder.
         loss_state: the loss's whole state, sharded tables put together (``gather_state``).
         optimizer: its ``state_dict`` is saved.
-        keep_last: how many of the newest to keep; what ``best`` points at is kept besides.
+        keep_last: how many of the newest to keep, >= 1; the checkpoint that ``best`` points to is kept besides.
         is_best: whether this is the best one so far.
 
     Returns:
@@ -57,58 +55,29 @@ def save_checkpoint(
     Raises:
         RunStopped: it cannot be written (a full disk, say); earlier checkpoints stay.
     """
-    final = folder / f"step_{state['step']:08d}"
-    partial = final.with_name(final.name + _PARTIAL)
+    final = run.checkpoint(state["step"])
+    partial = final.with_name(final.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         save_model(partial)
-        save_file({key: value.contiguous() for key, value in loss_state.items()}, partial / "loss.safetensors")
-        torch.save(optimizer.state_dict(), partial / "optimizer.pt")
-        (partial / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-        _flush(partial)
+        save_file({key: value.contiguous() for key, value in loss_state.items()}, partial / LOSS_FILE)
+        torch.save(optimizer_state(optimizer), partial / OPTIMIZER_FILE)
+        (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        flush_folder(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _point(folder / LATEST, final.name)
+        point_link(run.checkpoints / LATEST, final.name)
         if is_best:
-            _point(folder / BEST, final.name)
+            point_link(run.checkpoints / BEST, final.name)
     except Exception as error:  # safetensors and torch report a full disk by errors of their own
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunStopped(
             f"the checkpoint {final} could not be written: {reason}; make room and go on with --resume latest"
         ) from error
-    _remove_old(folder, keep_last)
+    _remove_old(run, keep_last)
     return final
-
-
-def find_checkpoint(folder: Path, name: str) -> Path | None:
-    """Return the checkpoint ``latest``, ``best``, ``step_N`` or a path; None for ``latest`` where there is none yet.
-
-    Raises:
-        UserError: no such checkpoint.
-    """
-    candidate = folder / name if (folder / name).exists() else Path(name)
-    if (candidate / "state.json").is_file():
-        return candidate.resolve()
-    if name == LATEST:
-        whole = _whole_checkpoints(folder)  # a crash between the two renames leaves the link behind by one
-        return whole[-1].resolve() if whole else None
-    known = [LATEST, *(path.name for path in _whole_checkpoints(folder))]
-    raise UserError(f"--resume: no checkpoint '{name}' in {folder}{did_you_mean(name, known)}")
-
-
-def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return ``state.json``.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        state: dict[str, Any] = json.loads(read_text(checkpoint / "state.json"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"checkpoint {checkpoint}: state.json cannot be read: {error}") from None
-    return state
 
 
 def load_checkpoint(
@@ -116,18 +85,58 @@ def load_checkpoint(
 ) -> None:
     """Put a checkpoint's weights, tables and moments into freshly built objects.
 
-    Every rank reads the files, whatever wrote them; of a sharded table it takes its own rows.
+    Every rank reads the files, however many ranks wrote them; of a sharded table it takes its own rows.
 
     Raises:
         UserError: a file is missing or broken, or its tensors do not fit; the message names the file and the tensor.
     """
     load_model(checkpoint)
-    _load_tensors(loss, checkpoint / "loss.safetensors")
-    path = checkpoint / "optimizer.pt"
+    _load_tensors(loss, checkpoint / LOSS_FILE)
+    path = checkpoint / OPTIMIZER_FILE
     try:
-        optimizer.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        load_optimizer_state(optimizer, torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from None
+
+
+def temperature_to_save(loss: nn.Module, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the ``logit_scale``, and with SigLIP the ``logit_bias``, that a saved model carries.
+
+    With them an open_clip model turns similarities into logits: ``exp(logit_scale) * sims + logit_bias``.
+    A loss that learns them gives its own. With any other loss ``logit_scale`` is ``log(1 / tau)`` for the mean ``tau``
+    of the last step's anchors, images and texts: the temperature itself where it is fixed, the typical one where each
+    image and each text has its own.
+
+    Args:
+        loss: the loss of the run.
+        metrics: of the last step, with ``tau_image`` and ``tau_text``.
+    """
+    learned = {name: parameter.detach() for name, parameter in loss.named_parameters()}
+    if "logit_scale" in learned:
+        return {name: learned[name] for name in ("logit_scale", "logit_bias") if name in learned}
+    return {"logit_scale": -torch.log((metrics["tau_image"] + metrics["tau_text"]) / 2)}
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return an optimizer's state for a checkpoint: without the names of its groups, which are this program's own."""
+    state = optimizer.state_dict()
+    return {**state, "param_groups": [_without_name(group) for group in state["param_groups"]]}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load what :func:`optimizer_state` returned; the groups keep their names.
+
+    Raises:
+        ValueError: the state has other groups or parameters.
+    """
+    names = [{key: group[key] for key in ("name",) if key in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, name in zip(optimizer.param_groups, names, strict=True):
+        group.update(name)
+
+
+def _without_name(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "name"}
 
 
 def _load_tensors(module: nn.Module, path: Path) -> None:
@@ -137,35 +146,16 @@ def _load_tensors(module: nn.Module, path: Path) -> None:
         raise UserError(f"{path}: cannot be read: {error}") from None
     try:
         missing, unexpected = module.load_state_dict(saved, strict=False)
-    except RuntimeError as error:  # shapes; the first line says only that there are such
+    except RuntimeError as error:  # of wrong shapes; only its second line names the tensor
         reason = str(error).partition("\n")[2].split("\n")[0].strip()
         raise UserError(f"{path}: does not fit this config: {reason or error}") from None
     if missing or unexpected:
         raise UserError(f"{path}: does not fit this config: missing {missing[:3]}, unexpected {unexpected[:3]}")
 
 
-def _whole_checkpoints(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step_*") if (path / "state.json").is_file() and path.suffix != _PARTIAL)
-
-
-def _remove_old(folder: Path, keep_last: int) -> None:
-    best = (folder / BEST).resolve() if (folder / BEST).exists() else None
-    for old in _whole_checkpoints(folder)[:-keep_last]:
-        if old.resolve() != best:
+def _remove_old(run: RunFolder, keep_last: int) -> None:
+    best = run.checkpoints / BEST
+    kept = best.resolve() if best.exists() else None
+    for old in run.list_checkpoints()[:-keep_last]:
+        if old.resolve() != kept:
             shutil.rmtree(old)
-
-
-def _flush(folder: Path) -> None:
-    for path in [*(p for p in folder.rglob("*") if p.is_file()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _point(link: Path, target: str) -> None:
-    temporary = link.with_name(link.name + _PARTIAL)
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    temporary.replace(link)

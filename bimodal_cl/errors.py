@@ -1,4 +1,4 @@
-"""The user's mistakes, and the nearest valid choice to name in their message."""
+"""The errors that commands print as one line, and the nearest valid choice that their messages name."""
 
 from __future__ import annotations
 
@@ -6,35 +6,39 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# Colours and cursor movements of a terminal, and whatever else is not to be printed.
+# Control sequences of a terminal, and other characters that do not print.
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|(?![\t\n\r\v\f])[\x00-\x1f\x7f-\x9f]")
 
 
 class UserError(ValueError):
-    """A mistake of the user's: the message is one line that says what, where, and the nearest valid choice.
+    """A mistake of the user: the message is one line that says what, where, and the nearest valid choice.
 
     Commands print it without a traceback and exit with status 2.
     """
 
 
+class SettingRefused(UserError):
+    """A setting of a run that cannot do what it says; every process of a machine finds the same."""
+
+
 class RunStopped(RuntimeError):
-    """A run that had to stop, through nobody's typing: the message is one line that says what, where and how to go on.
+    """A run that had to stop without a mistake of the user: the message is one line with what, where and how to go on.
 
     Commands print it without a traceback and exit with status 1.
     """
 
 
 class ServerFailed(OSError):
-    """A server, or a command, that failed too often. The message is one line; trying again later may help."""
+    """A server or a command that failed too often. The message is one line; trying again later may help."""
 
 
 def nearest(name: str, choices: Iterable[str], similarity: float = 0.6) -> str | None:
-    """Return the choice most like a name, or None; capitals count for nothing, nor which of ``- _ /`` joins words.
+    """Return the choice most like a name, or None; case is ignored, and ``-``, ``_``, ``/`` and spaces are alike.
 
     Args:
-        name: what somebody wrote.
-        choices: what there is.
-        similarity: how alike they have to be, from 0 to 1 (equal).
+        name: what the user wrote.
+        choices: the valid names.
+        similarity: least similarity, from 0 to 1 (equal).
     """
     plain = {_plain(choice): choice for choice in choices}
     near = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=similarity)

@@ -1,4 +1,4 @@
-"""Parameter groups and the learning rate as a function of the step."""
+"""Build the optimizer with named parameter groups, and compute their learning rates as functions of the step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+DECAYED, NOT_DECAYED, TEMPERATURE = "decayed", "not_decayed", "temperature"  # names of the parameter groups
 
 
 def build_optimizer(
@@ -21,10 +23,10 @@ def build_optimizer(
     eps: float = 1e-6,
     temperature_learning_rate: float | None = None,
 ) -> torch.optim.AdamW:
-    """Build AdamW with weight decay on matrices only.
+    """Build AdamW with weight decay on matrices only; each parameter group has a ``"name"``.
 
     Parameters of fewer than two dimensions (norms, biases, scales) and the learned temperatures are not decayed, as
-    in open_clip.
+    in open_clip. The groups are ``decayed``, ``not_decayed`` and, with ``temperature_learning_rate``, ``temperature``.
 
     Args:
         model: its trainable parameters are optimized.
@@ -34,20 +36,45 @@ def build_optimizer(
         beta1: decay of the first moment.
         beta2: decay of the second moment.
         eps: added to the denominator.
-        temperature_learning_rate: where given, ``temperatures`` are the last parameter group and start with it.
+        temperature_learning_rate: learning rate of ``temperatures``, which then are a parameter group of their own;
+            None: they are ``not_decayed``, with the learning rate of the weights.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [parameter for parameter in trainable if parameter.ndim >= 2]
     free = [parameter for parameter in trainable if parameter.ndim < 2]
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"name": DECAYED, "params": decayed, "weight_decay": weight_decay},
+        {"name": NOT_DECAYED, "params": free, "weight_decay": 0.0},
     ]
     if temperature_learning_rate is None:
         free += temperatures
     else:
-        groups.append({"params": list(temperatures), "weight_decay": 0.0, "lr": temperature_learning_rate})
+        rate = temperature_learning_rate
+        groups.append({"name": TEMPERATURE, "params": list(temperatures), "weight_decay": 0.0, "lr": rate})
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=True)
+
+
+def compute_learning_rates(
+    step: int,
+    num_steps: int,
+    *,
+    learning_rate: float,
+    temperature_learning_rate: float | None = None,
+    **schedule: Any,
+) -> dict[str, float]:
+    """Return the learning rate of every parameter group in a step, by the group's name.
+
+    Args:
+        step: 0 for the first step.
+        num_steps: steps of the whole training.
+        learning_rate: peak learning rate of the weights; their rate is :func:`compute_learning_rate`.
+        temperature_learning_rate: constant rate of the learned temperatures; None: they are in the group of parameters
+            without decay and follow the weights.
+        schedule: further arguments of :func:`compute_learning_rate`.
+    """
+    rate = compute_learning_rate(step, num_steps, learning_rate=learning_rate, **schedule)
+    rates = {DECAYED: rate, NOT_DECAYED: rate}
+    return rates if temperature_learning_rate is None else {**rates, TEMPERATURE: temperature_learning_rate}
 
 
 def compute_learning_rate(

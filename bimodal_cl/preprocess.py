@@ -1,4 +1,4 @@
-"""What evaluation does to an image before a model sees it; data and models share this one definition."""
+"""Preprocess images for evaluation: resize, crop, convert and normalise; shared by data and models."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ _CHOICES = {
     "interpolation": ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"),
     "convention": ("open_clip", "transformers"),
 }
-# Above this many pixels (0.1 GiB of RGB) only the centre square is resampled: an aspect of 600 at 224 pixels.
+# Above this size of the resized image (0.1 GiB of RGB; an aspect ratio of 600 at 224 pixels), only the centre square is
+# resampled.
 _MOST_PIXELS = 2**25
 
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Bring an image of any size and mode to a square: resize, then crop or pad at the centre.
+    """Convert an image of any size and mode to a square: resize, then crop or pad at the centre.
 
-    Of RGB images the pixels are exactly those of open_clip's ``image_transform(..., is_train=False)``, or by the other
-    convention those of transformers' image processors to a grey level. Where the resized image would
-    have more than 33 million pixels, only its centre is resampled: the same but for the order in which Pillow rounds.
+    For RGB images, the pixels equal those of open_clip's ``image_transform(..., is_train=False)`` exactly or, with the
+    convention ``transformers``, those of transformers' image processors to within one grey level. Where the resized
+    image would have more than 33 million pixels, only its centre is resampled, which may change Pillow's rounding.
 
     Args:
-        image_size: side of the result, pixels, >= 1.
-        resize_mode: ``shortest`` or ``longest``: that side becomes ``resize_size``, the aspect ratio is kept;
-            ``squash``: both do; ``none``: the image keeps its size.
-        resize_size: pixels, >= 1; None: ``image_size``.
+        image_size: side of the result in pixels, at least 1.
+        resize_mode: ``shortest`` or ``longest``: that side is resized to ``resize_size``, with the aspect ratio kept;
+            ``squash``: both sides are; ``none``: the image keeps its size.
+        resize_size: pixels, at least 1; None: ``image_size``.
         interpolation: Pillow's name of the resampling filter.
-        fill_color: of the padding where the resized image is smaller than the square: 0 to 255, one value or three.
-        convention: whose rounding: ``open_clip`` halves odd margins and sizes the other side to the nearest pixel, and
-            resamples as Pillow likes; ``transformers`` rounds both down and resamples rows before columns, as torch.
-        max_long_side: with ``shortest``, the most pixels of the long side; the short side becomes smaller for it.
+        fill_color: color of the padding around smaller images, one value or three from 0 to 255.
+        convention: ``open_clip`` rounds margins and sizes to the nearest pixel and lets Pillow choose the order of
+            resampling; ``transformers`` rounds both down and resamples rows before columns, as torch does.
+        max_long_side: upper bound in pixels of the long side with ``shortest``; the short side shrinks accordingly.
 
     Raises:
         UserError: a value is out of range.
@@ -72,12 +73,12 @@ class EvalTransform:
             raise UserError(f"max_long_side has no effect with resize_mode '{self.resize_mode}'")
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Turn an upright or EXIF-rotated image of any mode into uint8 ``[3, image_size, image_size]``."""
-        image.load()  # which turns a TIFF upright
+        """Convert an image of any mode and EXIF orientation to uint8 ``[3, image_size, image_size]``."""
+        image.load()  # applies the orientation of a TIFF
         return to_tensor(self.crop(turn_upright(to_rgb(image), read_orientation(image))))
 
     def crop(self, image: Image.Image) -> Image.Image:
-        """Resize an RGB image and take its centre square; the part of :meth:`__call__` that needs no torch."""
+        """Resize an RGB image and crop its centre square: the part of :meth:`__call__` that needs no torch."""
         width, height = self.resized(*image.size)
         filter_ = Image.Resampling[self.interpolation.upper()]
         if width * height > _MOST_PIXELS and self.resize_mode != "none":
@@ -95,7 +96,7 @@ class EvalTransform:
         return square
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
-        """Return the (width, height) to which an image of that size is resized, before the crop."""
+        """Return the (width, height) to which an image of this size is resized before the crop."""
         side = self.resize_size or self.image_size
         if self.resize_mode == "none":
             return width, height
@@ -112,19 +113,19 @@ class EvalTransform:
         if self.max_long_side is not None and long / short * side > self.max_long_side:
             exact = self.max_long_side * short / long
         new_short, new_long = max(round(exact), 1), max(int(exact * long / short), 1)
-        if short == new_short and exact != side:  # transformers leaves it as it is then
+        if short == new_short and exact != side:  # transformers then leaves the long side unchanged
             new_long = long
         return (new_short, new_long) if width <= height else (new_long, new_short)
 
     def _margin(self, length: int) -> int:
-        """Pixels to cut off before the square; negative: to add."""
+        """Return the number of pixels to crop before the square; negative: to pad."""
         spare = length - self.image_size
         if spare < 0:
             return -(-spare // 2)
         return round(spare / 2) if self.convention == "open_clip" else spare // 2
 
     def _crop_first(self, image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
-        """Resample nothing but the square, from where it lies in the image."""
+        """Resample only the part of the image that the centre square shows."""
         lengths, spans = image.size, []
         for old, new in zip(lengths, (width, height), strict=True):
             start = max(self._margin(new), 0) * old / new
@@ -137,8 +138,8 @@ class EvalTransform:
 def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
     """Copy an RGB image, or its pixels uint8 ``[height, width, 3]``, into uint8 ``[3, height, width]``.
 
-    The channels of a pixel stay together in memory, as decoders give them and convolutions like them. numpy copies:
-    torch would start its threads for so little, and on a busy machine wait for them longer than decoding takes.
+    The memory layout stays channels last, as decoders write it and convolutions prefer it. numpy makes the copy, since
+    torch would start threads for it and, on a busy machine, wait for them longer than decoding takes.
     """
     import torch
 
@@ -146,5 +147,5 @@ def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
 
 
 def normalize(pixels: Tensor, mean: Any, std: Any) -> Tensor:
-    """Return ``(pixels / 255 - mean) / std`` of uint8 pixels, float32; the same wherever a model does it."""
+    """Return ``(pixels / 255 - mean) / std`` of uint8 pixels as float32; the one definition of normalisation."""
     return (pixels.float() / 255 - mean) / std

@@ -1,4 +1,4 @@
-"""What a run tells: lines of ``metrics.jsonl``, and a progress bar or plain lines for whoever watches."""
+"""Log a run: lines of ``metrics.jsonl``, and a progress bar or plain lines on stderr."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from bimodal_cl.cli.progress import format_duration, note
+from bimodal_cl.files.atomic import write_whole
 from bimodal_cl.files.text_files import read_text
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class RunLog:
-    """Writes a run's metrics; on ranks other than the main one it does nothing.
+    """Writes a run's metrics; on every rank but the main one it does nothing.
 
     A resumed run first drops the lines after its checkpoint, so that the file equals that of a run never interrupted
     (but for the fields that hold wall-clock time: ``seconds``, ``samples_per_second``).
 
     Args:
-        folder: the run's folder.
+        path: the log's file.
         num_steps: steps of the whole training.
         first_step: steps done before (0 for a new run).
-        enabled: whether this process is the one that tells.
+        enabled: whether this process writes and prints.
     """
 
-    def __init__(self, folder: Path, num_steps: int, first_step: int = 0, enabled: bool = True) -> None:
+    def __init__(self, path: Path, num_steps: int, first_step: int = 0, enabled: bool = True) -> None:
         self._enabled = enabled
         self._file: TextIO | None = None
         self._bar: tqdm[Any] | None = None
         self._started, self._first_step, self._num_steps = time.monotonic(), first_step, num_steps
         if not enabled:
             return
-        path = folder / METRICS_FILE
         _keep_lines(path, last_step=first_step)
         self._file = path.open("a", encoding="utf-8")
         if sys.stderr.isatty():
@@ -86,7 +84,7 @@ class RunLog:
 
 
 def _keep_lines(path: Path, last_step: int) -> None:
-    """Keep the lines up to a step; a line cut short by a crash goes too."""
+    """Drop the lines after a step, and a last line that a crash cut short."""
     if not path.exists():
         return
     kept = []
@@ -97,6 +95,4 @@ def _keep_lines(path: Path, last_step: int) -> None:
             continue
         if step <= last_step and line.endswith("\n"):
             kept.append(line)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, "".join(kept))

@@ -18,7 +18,7 @@ from bimodal_cl.files.paths import expand_path
 
 
 def _no_truth(value: Any) -> Any:
-    """YAML's ``yes`` would be the number 1 of whatever is counted."""
+    """Refuse a truth value, which would count as a number: YAML's ``yes`` as 1."""
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return value
@@ -33,13 +33,17 @@ NotNegative = Annotated[float, Field(ge=0), NotTruth]
 Cosine = Annotated[float, Field(ge=-1, le=1), NotTruth]
 Count = Annotated[int, Field(ge=1), NotTruth]
 CountOrZero = Annotated[int, Field(ge=0), NotTruth]
-PathText = Annotated[str, AfterValidator(expand_path)]  # holds, and config.yaml stores, what ~ and $NAME stood for
+PathText = Annotated[str, AfterValidator(expand_path)]  # ~ and $NAME are expanded, also in config.yaml
 
 
 class Section(BaseModel):
     """A frozen group of fields that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    def is_set(self, key: str) -> bool:
+        """Whether the user gave a key another value than its default (a run's own config.yaml names all keys)."""
+        return key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default
 
     @model_serializer(mode="wrap")
     def _without_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

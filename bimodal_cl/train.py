@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import warnings
@@ -11,33 +10,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from bimodal_cl.cli.command_line import EXIT_USER_ERROR, Parser, path_text, run_command
-from bimodal_cl.config.checks import SettingRefused, check_config
-from bimodal_cl.config.launch_checks import check_launch, read_launcher_flags
+from bimodal_cl.cli.arguments import path_text, positive_integer
+from bimodal_cl.cli.exit_status import EXIT_USER_ERROR, with_exit_status
+from bimodal_cl.cli.parser import Parser
+from bimodal_cl.cli.yaml_arguments import print_yaml
+from bimodal_cl.config.checks import check_config
+from bimodal_cl.config.checks.launch import check_launch, read_launcher_flags
+from bimodal_cl.config.flags import add_flags, flags_given
+from bimodal_cl.config.messages import suggest_flag
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.source import add_flags, changed_keys, flags_given, load_config, save_config, suggest_flag
-from bimodal_cl.errors import UserError
+from bimodal_cl.config.yaml_files import changed_keys, load_config, save_config
+from bimodal_cl.errors import SettingRefused, UserError
+from bimodal_cl.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from bimodal_cl.trainer import Trainer
 
-CONFIG_FILE = "config.yaml"
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, build, run; return the exit status."""
-    return run_command(_train, argv)
+@with_exit_status
+def main(argv: Sequence[str]) -> None:
+    """Parse the arguments, build the run, train; the exit status is 0, 2 for a mistake of the user, else 1."""
+    # The check of data.num_workers warns about it in fewer words.
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    with _warnings_after_refusals():
+        trainer = set_up(argv)
+    if trainer is None:
+        return
+    trainer.run()
+    trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
+    trainer.accelerator.end_training()
 
 
 def build_parser() -> Parser:
-    """Build the parser: a config file, and a flag for each of its keys."""
+    """Build the parser: the config files, and a flag for each key of the schema."""
     parser = Parser(
         prog="bimodal-train",
         description="Train a dual encoder with a contrastive loss. Flags override the files, the files the defaults.",
         usage="%(prog)s --config FILE [--config FILE ...] [--resume latest] [--section.key VALUE ...]",
-        formatter_class=argparse.HelpFormatter,
     )
     parser.add_version()
     parser.add_argument(
@@ -53,11 +62,11 @@ def build_parser() -> Parser:
         "--resume",
         type=path_text,
         metavar="latest|best|PATH",
-        help="continue from a checkpoint; latest starts anew where there is none yet",
+        help="continue from a checkpoint; latest starts a new run where there is no checkpoint yet",
     )
     parser.add_argument(
         "--profile-data",
-        type=int,
+        type=positive_integer,
         metavar="N",
         help="read N batches as the training would, print where the time goes, and stop",
     )
@@ -67,29 +76,16 @@ def build_parser() -> Parser:
     return parser
 
 
-def _train(argv: Sequence[str]) -> None:
-    # config_checks says it of the key, in fewer words.
-    warnings.filterwarnings("ignore", message="This DataLoader will create")
-    with _warned_of_unless_refused():
-        run = _set_up(argv)
-    if run is None:
-        return
-    config, trainer = run
-    if trainer.accelerator.is_main_process:
-        try:
-            trainer.folder.mkdir(parents=True, exist_ok=True)
-            save_config(config, trainer.folder / CONFIG_FILE)
-        except OSError as error:  # what the look at permissions could not tell, such as a read-only disk
-            raise UserError(f"output: {trainer.folder} cannot be written: {error.strerror}") from None
-    trainer.accelerator.wait_for_everyone()
-    trainer.run()
-    trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
-    trainer.accelerator.end_training()
+def set_up(argv: Sequence[str]) -> Trainer | None:
+    """Do everything that may refuse a run, and write its config.
 
+    Returns:
+        The trainer, resumed where that was asked for; None where the command was to print something and not to train.
 
-def _set_up(argv: Sequence[str]) -> tuple[Config, Trainer] | None:
-    """Do everything that may refuse a run; None where something was to be printed and nothing to be trained."""
-    with _said_once_per_machine():
+    Raises:
+        UserError: a mistake in flags, files, settings, data or the run's folder.
+    """
+    with _refused_once_per_machine():
         arguments = build_parser().parse_args(argv)
         config = load_config(arguments.config, flags_given(arguments))
         if arguments.profile_data is not None and arguments.resume is not None:
@@ -97,27 +93,35 @@ def _set_up(argv: Sequence[str]) -> tuple[Config, Trainer] | None:
         check_launch(config, os.environ, read_launcher_flags())
         check_config(config)
     if arguments.print_config:
-        print(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), end="")
+        print_yaml(config.to_dict())
         return None
-    folder = Path(config.output)
+    run = RunFolder(Path(config.output))
     if arguments.profile_data is not None:
-        _profile_data(config, folder, arguments.profile_data)
+        _profile_data(config, run, arguments.profile_data)
         return None
-    with _said_once_per_machine():
-        checkpoint = _prepare_folder(folder, config, arguments.resume)
+    with _refused_once_per_machine():
+        _refuse_unwritable(run)
+        checkpoint = _find_checkpoint(run, config, arguments.resume)
 
-    from bimodal_cl.build import build_trainer  # torch is imported only now: --help and mistakes answer at once
+    from bimodal_cl.build import build_trainer  # torch is imported only now, so that --help and mistakes answer at once
 
-    with _said_once_per_machine(SettingRefused):
-        trainer = build_trainer(config, folder, checkpoint)
+    with _refused_once_per_machine(SettingRefused):
+        trainer = build_trainer(config, run, checkpoint)
     if checkpoint is not None:
         trainer.resume(checkpoint)
-    return config, trainer
+    if trainer.accelerator.is_main_process:
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            save_config(config, run.config)
+        except OSError as error:  # what the permissions do not show, such as a read-only disk
+            raise UserError(f"output: {run.path} cannot be written: {error.strerror}") from None
+    trainer.accelerator.wait_for_everyone()
+    return trainer
 
 
 @contextmanager
-def _warned_of_unless_refused() -> Iterator[None]:
-    """Hold warnings back until nothing can refuse the run any more: a refusal is one line, with none before it."""
+def _warnings_after_refusals() -> Iterator[None]:
+    """Hold warnings back until nothing can refuse the run any more: a refusal is one line without any before it."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:
@@ -125,8 +129,8 @@ def _warned_of_unless_refused() -> Iterator[None]:
 
 
 @contextmanager
-def _said_once_per_machine(mistake: type[UserError] = UserError) -> Iterator[None]:
-    """Leave it to a machine's first process to say what all of them find wrong with flags, settings and folders."""
+def _refused_once_per_machine(mistake: type[UserError] = UserError) -> Iterator[None]:
+    """Let only the first process of a machine report a mistake that all of them find; the others exit in silence."""
     try:
         yield
     except mistake:
@@ -135,37 +139,36 @@ def _said_once_per_machine(mistake: type[UserError] = UserError) -> Iterator[Non
         raise
 
 
-def _profile_data(config: Config, folder: Path, num_batches: int) -> None:
-    """Print where the data's time goes; nothing is written."""
+def _profile_data(config: Config, run: RunFolder, num_batches: int) -> None:
+    """Print how long each stage of the data pipeline takes; nothing is written."""
     from bimodal_cl.build import build_trainer
     from bimodal_cl.data.pipeline.profile import profile_stream
 
-    if num_batches < 1:
-        raise UserError(f"--profile-data must be at least 1, got {num_batches}")
-    stream = build_trainer(config, folder).open_stream(0, 0)
+    stream = build_trainer(config, run).open_stream(0, 0)
     print("\n".join(profile_stream(stream, num_batches).lines()))
 
 
-def _prepare_folder(folder: Path, config: Config, resume: str | None) -> Path | None:
-    """Find the checkpoint to continue from, and refuse to write over another run or where nothing can be written."""
-    existing = folder
+def _refuse_unwritable(run: RunFolder) -> None:
+    existing = run.path
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise UserError(f"output: {folder} cannot be written: {existing} is a file")
+        raise UserError(f"output: {run.path} cannot be written: {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"output: {folder} cannot be written: no permission to write in {existing}")
+        raise UserError(f"output: {run.path} cannot be written: no permission to write in {existing}")
+
+
+def _find_checkpoint(run: RunFolder, config: Config, resume: str | None) -> Path | None:
+    """Return the checkpoint to continue from, None for a new run; refuse a new run in the folder of another one."""
     if resume is None:
-        if (folder / CONFIG_FILE).exists():
+        if run.config.exists():
             raise UserError(
-                f"output: {folder} already holds a run; continue it with --resume latest, or choose another"
+                f"output: {run.path} already holds a run; continue it with --resume latest, or choose another"
             )
         return None
-    from bimodal_cl.checkpoint import find_checkpoint
-
-    checkpoint = find_checkpoint(folder / "checkpoints", resume)
-    if checkpoint is not None and (folder / CONFIG_FILE).exists():
-        changed = changed_keys(load_config(folder / CONFIG_FILE), config)
+    checkpoint = run.find_checkpoint(resume)
+    if checkpoint is not None and run.config.exists():
+        changed = changed_keys(load_config(run.config), config)
         if changed and os.environ.get("RANK", "0") == "0":
             print(f"resume: these keys differ from the run so far: {', '.join(changed)}", file=sys.stderr)
     return checkpoint

@@ -1,4 +1,4 @@
-"""The training loop: batch, features, loss, backward, clip, step; around it the log, the scores, the checkpoints."""
+"""The training loop: one optimizer step, and around it the log, the evaluation and the checkpoints."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from bimodal_cl.checkpoint import load_checkpoint, read_state, save_checkpoint
+from bimodal_cl.checkpoint import load_checkpoint, save_checkpoint, temperature_to_save
 from bimodal_cl.data.pipeline.stream import Batch, Stream
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.losses import ContrastiveLoss
 from bimodal_cl.losses.tables.anchors import gather_state
 from bimodal_cl.models import DualEncoder
+from bimodal_cl.optim import DECAYED
+from bimodal_cl.run_folder import RunFolder, read_state
 from bimodal_cl.run_log import RunLog
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Numbers that a run is made of.
+class RunSettings:
+    """The numbers of a run: its length, its batch, and how often it logs, evaluates and saves.
 
     Args:
         num_steps: optimizer steps of the whole training.
         steps_per_epoch: optimizer steps of an epoch.
         global_batch_size: pairs of a step over all ranks.
-        seed: what dropout depends on, with step and rank.
+        seed: of dropout, with step and rank.
         log_every: steps between lines of the log.
         evaluate_every: steps between evaluations.
         checkpoint_every: steps between checkpoints.
-        keep_last: checkpoints kept.
+        keep_last: how many of the newest checkpoints are kept.
         best: the score that marks the best checkpoint, or None.
         max_grad_norm: bound of the gradient's norm, or None.
-        temperature_learning_rate: of the optimizer's last group, the loss's parameters; None: as all others.
     """
 
     num_steps: int
@@ -54,7 +55,6 @@ class Plan:
     keep_last: int
     best: str | None
     max_grad_norm: float | None
-    temperature_learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class SeenData:
     """Counts of the samples of a run so far.
 
     Args:
-        replaced: faulty samples by kind; others took their places.
-        used: odd samples by kind.
+        replaced: faulty samples by kind; other samples took their places.
+        used: odd samples by kind, which were used as they are.
         samples_by_set: samples by data set.
     """
 
@@ -76,13 +76,17 @@ class SeenData:
         return SeenData(*(dict(Counter(one) + Counter(two)) for one, two in pairs))
 
     def lines(self, shards: dict[str, int]) -> Iterator[str]:
-        """A line for each kind of fault or oddity, those of the shards included; nothing, if nothing was odd."""
+        """Yield a line for each kind of fault or oddity that was met.
+
+        Args:
+            shards: faults of the shards by kind, as the manifest counts them.
+        """
         for what, counts in (("replaced", self.replaced), ("used", self.used), ("found by index", shards)):
             for kind, count in sorted(counts.items()):
                 yield f"data: {count:,} {kind} ({what})"
 
 
-# What gloo and NCCL say where another rank is gone.
+# The errors of gloo and NCCL where another rank is gone.
 _LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
 
 
@@ -98,9 +102,9 @@ class Trainer:
         loss: the contrastive loss.
         optimizer: over the parameters of both.
         open_stream: ``(epoch, start_step) -> Stream`` of this rank, from there to the end of the training.
-        learning_rate_at: learning rate of a step.
+        learning_rates_at: learning rates of a step, by the name of the parameter group.
         evaluate: scores of the model by name, computed on the main process.
-        plan: the run's numbers.
+        settings: the run's numbers.
         folder: the run's folder.
         identity: what a checkpoint must share with this run to continue it.
     """
@@ -113,15 +117,15 @@ class Trainer:
         loss: ContrastiveLoss,
         optimizer: torch.optim.Optimizer,
         open_stream: Callable[[int, int], Stream],
-        learning_rate_at: Callable[[int], float],
+        learning_rates_at: Callable[[int], dict[str, float]],
         evaluate: Callable[[DualEncoder], dict[str, float]],
-        plan: Plan,
-        folder: Path,
+        settings: RunSettings,
+        folder: RunFolder,
         identity: dict[str, Any],
     ) -> None:
-        self.accelerator, self.plan, self.folder, self.identity = accelerator, plan, folder, identity
+        self.accelerator, self.settings, self.folder, self.identity = accelerator, settings, folder, identity
         self.encoder, self.loss = model, loss.to(accelerator.device)
-        self.open_stream, self.learning_rate_at, self.evaluate_model = open_stream, learning_rate_at, evaluate
+        self.open_stream, self.learning_rates_at, self.evaluate_model = open_stream, learning_rates_at, evaluate
         self.steps_done = 0
         self.best_score: float | None = None
         self.seen = SeenData()  # before the current stream
@@ -129,7 +133,7 @@ class Trainer:
         self._optimizer = optimizer
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.log = RunLog(folder, plan.num_steps, enabled=False)
+        self.log = RunLog(folder.metrics, settings.num_steps, enabled=False)
         self._clock, self._waited, self._logged = time.monotonic(), 0.0, 0  # at the last line of the log
 
     def run(self) -> None:
@@ -140,12 +144,14 @@ class Trainer:
             UserError: the data cannot be used.
         """
         self.model, self.optimizer = self.accelerator.prepare(self.encoder, self._optimizer)
-        self.log = RunLog(self.folder, self.plan.num_steps, self.steps_done, self.accelerator.is_main_process)
-        if self.steps_done >= self.plan.num_steps:
-            self.log.say(f"nothing to do: {self.steps_done} of {self.plan.num_steps} steps are done")
+        self.log = RunLog(
+            self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
+        )
+        if self.steps_done >= self.settings.num_steps:
+            self.log.say(f"nothing to do: {self.steps_done} of {self.settings.num_steps} steps are done")
             self.log.close()
             return
-        epoch, start_step = divmod(self.steps_done, self.plan.steps_per_epoch)
+        epoch, start_step = divmod(self.steps_done, self.settings.steps_per_epoch)
         self.stream = self.open_stream(epoch, start_step)
         try:
             with closing(self.stream.__iter__()) as batches:
@@ -153,10 +159,10 @@ class Trainer:
                 for batch in batches:
                     out, grad_norm = self.step(batch)
                     self.log.advance()
-                    if self.steps_done % self.plan.log_every == 0 or self.steps_done == self.plan.num_steps:
+                    if self.steps_done % self.settings.log_every == 0 or self.steps_done == self.settings.num_steps:
                         self.log.train(self._values(out.loss, out.metrics, grad_norm))
-                    self._evaluate_and_save()
-                    if self.steps_done == self.plan.num_steps:
+                    self._evaluate_and_save(out.metrics)
+                    if self.steps_done == self.settings.num_steps:
                         break
             state = self._state()
             shards = self.stream.mixture.shard_faults
@@ -173,16 +179,15 @@ class Trainer:
     def step(self, batch: Batch) -> tuple[Any, Tensor | None]:
         """Do one optimizer step on this process's part of the global batch."""
         device, step = self.accelerator.device, self.steps_done
-        torch.manual_seed(seed_of_step(self.plan.seed, step, self.accelerator.process_index))
+        torch.manual_seed(seed_of_step(self.settings.seed, step, self.accelerator.process_index))
+        learning_rates = self.learning_rates_at(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate_at(step)
-        if self.plan.temperature_learning_rate is not None:  # constant; the last group holds the loss's parameters
-            self.optimizer.param_groups[-1]["lr"] = self.plan.temperature_learning_rate
-        self.loss.set_progress(step / self.plan.num_steps)
+            group["lr"] = learning_rates[group["name"]]
+        self.loss.set_progress(step / self.settings.num_steps)
 
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        tokens = batch.tokens if batch.tokens is not None else self.encoder.tokenize(batch.texts)
-        tokens = tokens.to(device, non_blocking=True)
+        assert batch.tokens is not None  # the stream is opened with the model's tokenizer
+        tokens = batch.tokens.to(device, non_blocking=True)
         image_features, text_features = self.model(images, tokens)
         try:
             out = self.loss(image_features, text_features, batch.image_ids.to(device), batch.text_ids.to(device))
@@ -191,8 +196,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(out.loss)
         grad_norm = None
-        if self.plan.max_grad_norm is not None:
-            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.plan.max_grad_norm)
+        if self.settings.max_grad_norm is not None:
+            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
 
         self.steps_done += 1
@@ -224,43 +229,44 @@ class Trainer:
         load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)
         self.steps_done, self.best_score, self.seen = state["step"], state["best_score"], SeenData(**state["data"])
 
-    def _evaluate_and_save(self) -> None:
-        step, plan = self.steps_done, self.plan
+    def _evaluate_and_save(self, metrics: dict[str, Tensor]) -> None:
+        step, settings = self.steps_done, self.settings
         begin = time.monotonic()
-        last = step == plan.num_steps
+        last = step == settings.num_steps
         is_best = False
-        if step % plan.evaluate_every == 0 or last:
+        if step % settings.evaluate_every == 0 or last:
             scores = self.evaluate()
             if scores:
-                self.log.write({"event": "evaluate", "step": step, "epoch": step / plan.steps_per_epoch, **scores})
+                self.log.write({"event": "evaluate", "step": step, "epoch": step / settings.steps_per_epoch, **scores})
                 self.log.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
-            if plan.best is not None and scores:
-                score = _pick(scores, plan.best)
+            if settings.best is not None and scores:
+                score = _pick(scores, settings.best)
                 is_best = self.best_score is None or score > self.best_score
                 self.best_score = score if is_best else self.best_score
-        if step % plan.checkpoint_every == 0 or last or is_best:
-            self._save(is_best)
+        if step % settings.checkpoint_every == 0 or last or is_best:
+            self._save(metrics, is_best)
         self._clock += time.monotonic() - begin  # the log's seconds are those of training
 
-    def _save(self, is_best: bool) -> None:
+    def _save(self, metrics: dict[str, Tensor], is_best: bool) -> None:
         state = self._state()
+        self.encoder.set_temperature(**temperature_to_save(self.loss, metrics))
         loss_state = gather_state(self.loss)  # by every rank: a sharded table is put together on the main one
         if self.accelerator.is_main_process:
             save_checkpoint(
-                self.folder / "checkpoints",
+                self.folder,
                 state,
                 save_model=self.encoder.save,
                 loss_state=loss_state,
                 optimizer=self._optimizer,
-                keep_last=self.plan.keep_last,
+                keep_last=self.settings.keep_last,
                 is_best=is_best,
             )
 
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.steps_done,
-            "epoch": self.steps_done / self.plan.steps_per_epoch,
-            "samples_seen": self.steps_done * self.plan.global_batch_size,
+            "epoch": self.steps_done / self.settings.steps_per_epoch,
+            "samples_seen": self.steps_done * self.settings.global_batch_size,
             "num_processes": self.accelerator.num_processes,
             "best_score": self.best_score,
             "data": dataclasses.asdict(self._count_data()),
@@ -278,16 +284,16 @@ class Trainer:
             by_set = {f"samples_seen/{name}": n for name, n in self._count_data().samples_by_set.items()}
         return {
             "step": self.steps_done,
-            "epoch": self.steps_done / self.plan.steps_per_epoch,
-            "samples_seen": self.steps_done * self.plan.global_batch_size,
+            "epoch": self.steps_done / self.settings.steps_per_epoch,
+            "samples_seen": self.steps_done * self.settings.global_batch_size,
             **by_set,
             "loss": loss.item(),
             **{name: value.item() for name, value in metrics.items()},
-            "learning_rate": self.learning_rate_at(self.steps_done - 1),
+            "learning_rate": self.learning_rates_at(self.steps_done - 1)[DECAYED],
             "grad_norm": None if grad_norm is None else float(grad_norm),
             "seconds": seconds,
             "data_seconds": waiting,
-            "samples_per_second": since * self.plan.global_batch_size / seconds,
+            "samples_per_second": since * self.settings.global_batch_size / seconds,
         }
 
     def _count_data(self) -> SeenData:

@@ -1,4 +1,4 @@
-"""Files by the names that tables and annotations give them, which another system may have spelled in its own way."""
+"""Find files by the names in tables and annotations, which may follow the rules of another operating system."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ _CAPTION_NUMBER = re.compile(r"#[0-9]+$")  # Flickr8k.token.txt: 1000268201_693b
 
 
 class FileFinder:
-    r"""Files below a folder by name. The name as it is comes first; only where there is no such file,
+    r"""Find files below a folder by name. If no file has the name as it is written, these spellings are tried:
 
-    * accented letters may be one code point or two (NFC, NFD: macOS writes the other form than most systems),
-    * backslashes are folders (``images\a.jpg``),
-    * a drive (``C:\data\images\a.jpg``) or a share stands for the folder: its first file that is found says how many
-      of its folders do, and all other names that begin like it follow,
-    * ``#0`` at the end is the number of a caption, as in Flickr8k's own list.
+    * accented letters in composed or decomposed form (NFC or NFD; macOS decomposes them, most systems do not),
+    * backslashes as separators of folders (``images\a.jpg``),
+    * a Windows path (``C:\data\images\a.jpg``, or a network share): the first such name whose last parts are a file
+      tells which leading parts stand for ``root``; later names must begin with the same parts,
+    * ``#0`` at the end as the number of a caption, as in Flickr8k's own list.
 
     Args:
-        root: the folder that names start from.
+        root: the folder that relative names start from.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._drive: tuple[str, ...] | None = None  # what stands before root in names with a drive
+        self._drive: tuple[str, ...] | None = None  # leading parts of Windows paths that stand for root
         self._listed: dict[Path, dict[str, str]] = {}
 
     def locate(self, name: str) -> Path:
-        """Return the file, or the path that the name says where there is none."""
+        """Return the file, or ``root / name`` if there is none."""
         if name.isascii() and not _is_of_windows(name) and "#" not in name:
-            return self.root / name  # has one spelling, so that nobody needs to look
+            return self.root / name  # it has only one spelling, so the disk need not be asked
         return self.find(name) or self.root / name
 
     def find(self, name: str) -> Path | None:
-        """Return the file, or None where no spelling of the name is one."""
+        """Return the file, or None if no spelling of the name is a file."""
         if _is_true((self.root / name).is_file):
             return self.root / name
         for spelling in dict.fromkeys((name, _CAPTION_NUMBER.sub("", name))):
@@ -71,7 +71,7 @@ class FileFinder:
         return found if _is_true(found.is_file) else None
 
     def _names(self, folder: Path) -> dict[str, str]:
-        """The names in a folder that are not ASCII, by their composed form."""
+        """Return the non-ASCII names in a folder by their composed form."""
         if folder not in self._listed:
             try:
                 names = [path.name for path in folder.iterdir() if not path.name.isascii()]
@@ -82,12 +82,12 @@ class FileFinder:
 
 
 def compose(name: str) -> str:
-    """Return the one form (NFC) that stands for all spellings of a name's accented letters."""
+    """Return a name with composed accented letters (NFC), so that all its spellings are equal."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def name_without_ending(root: Path, path: Path) -> str:
-    """Return a file's path from ``root`` without its extension: the same for all spellings that led to the file."""
+    """Return a file's path relative to ``root``, without its extension and with composed letters."""
     relative = path.relative_to(root) if path.is_relative_to(root) else path
     return compose((relative.parent / relative.stem).as_posix())
 
@@ -99,5 +99,5 @@ def _is_of_windows(name: str) -> bool:
 def _is_true(look: Callable[[], bool]) -> bool:
     try:
         return look()
-    except (OSError, ValueError):  # a name that is too long, or holds a zero byte
+    except (OSError, ValueError):  # the name is too long, or contains NUL
         return False

@@ -1,4 +1,4 @@
-"""What a source gives and a writer takes: items, items that could not be read, and the splits they belong to."""
+"""Define what a source hands to the writer: items, unusable items, and the splits they belong to."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its captions, as a source knows it.
+    """One image with its captions.
 
     Args:
-        name: what the key is made from; stable between runs (a relative path without its extension, say).
-        image: the image file, its bytes, or what makes them: called (with nothing) in the process that encodes the
-            item, so it must pickle and depend on nothing else.
-        captions: the captions; cleaned by the writer.
-        metadata: the JSON text that goes beside them, or None.
-        where: where it stands (file, line, key), for messages; "" where the image's path or the name says it.
+        name: the key is made from it, so it must not change between runs; a relative path without its extension, say.
+        image: the image file, its bytes, or a function of no arguments that returns its bytes. The function is called
+            in the process that encodes the item, so it must pickle.
+        captions: the captions as they are; the writer cleans them.
+        metadata: JSON text stored as the sample's ``.json``, or None.
+        where: the item's place (file, line, key) in messages; "" to use the image's path or the name.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class BadItem:
-    """An item that the source itself cannot make: where it stands (file, line, key) and why."""
+    """An item that the source cannot read: its place (file, line, key) and the reason. It is reported and counted."""
 
     where: str
     reason: str
@@ -38,20 +38,20 @@ class BadItem:
 
 @dataclass(frozen=True)
 class Split:
-    """A part of a source that gets its own shards and manifest.
+    """A part of a source with its own folder of shards and manifest.
 
     Args:
-        name: the sub-folder it is written to; "" for the target folder itself.
-        items: gives the items, in the order of their image ids.
-        total: how many items that will be, for the progress bar; None where nobody knows.
-        lacking: by reason, how many images the source lists without holding them; filled in while items are taken.
-        left_out: by ending, how many files of the source are not read.
-        joined: by reason, how many rows went into the item of another one; filled in while items are taken.
+        name: the sub-folder to write to; "" for the target folder itself.
+        items: the items in the order of their image ids.
+        total: the number of items, for the progress bar; None if unknown.
+        lacking: images that the source lists but does not hold, counted by reason while the items are read.
+        left_out: files of the source that are not read, counted by ending.
+        joined: rows merged into an earlier item, counted by reason while the items are read.
     """
 
     name: str
     items: Iterable[Item | BadItem]
-    total: int | None
+    total: int | None = None
     lacking: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     joined: Counter[str] = field(default_factory=Counter)
@@ -59,12 +59,12 @@ class Split:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """All that one run of a source writes.
+    """Everything that one run of a source writes.
 
     Args:
         splits: the shard folders.
-        write_extras: writes further files under the folder it is given, which stands for the target folder; they
-            appear there together with the shards.
+        write_extras: called with a staging folder after the shards are written; the files that it writes there
+            appear in the target folder together with the shards.
     """
 
     splits: list[Split]

@@ -1,4 +1,4 @@
-"""One function over many items in several processes: results in the items' order, few of them in memory at a time."""
+"""Map a function over items in several processes, with results in the items' order and few of them in memory."""
 
 from __future__ import annotations
 
@@ -23,79 +23,76 @@ from bimodal_cl.errors import RunStopped, UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FEW = 64  # items that one process finishes before others have started
-CHUNK = 8  # items that go to a process together
-PRELOADED = ("data_prep.writing.writer", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")  # imported once for all processes
-CHUNKS_AHEAD = 3  # chunks a process that are under way or wait for their turn
-_GRACE = 2.0  # seconds for a process to leave what it does
+FEW = 64  # items below which starting processes takes longer than the work
+CHUNK = 8  # items sent to a process at once
+CHUNKS_AHEAD = 3  # chunks submitted per process before their results are needed
+_GRACE = 2.0  # seconds between asking a process to end and ending it
 
 
 def map_in_order(
     function: Callable[[Item], Result],
     items: Iterable[Item],
-    num_proc: int | None = None,
+    num_workers: int | None = None,
     few: int = FEW,
     chunk: int = CHUNK,
-    preload: Sequence[str] = PRELOADED,
-    flag: str = "--num-proc",
+    preload: Sequence[str] = (),
     forked: bool = False,
 ) -> Generator[Result, None, None]:
-    """Give ``function(item)`` of every item, in the items' order, however many processes share the work.
+    """Yield ``function(item)`` for every item, in the items' order, whatever the number of processes.
 
-    The items are taken in this process, at most ``num_proc * CHUNKS_AHEAD * chunk`` ahead of the results. Close the
-    generator (or use it up) to end its processes; they also end when this one is killed.
+    The items are read in this process, at most ``num_workers * CHUNKS_AHEAD * chunk`` ahead of the results. Close or
+    exhaust the generator to end its processes; they also end if this process is killed.
 
     Args:
-        function: what to do; it and items and results must pickle.
-        items: any number of them.
-        num_proc: processes; None for one a core.
-        few: fewer items than that are done in this process.
-        chunk: items that go to a process together.
+        function: the work on one item; the function, the items and the results must pickle.
+        items: any number of items.
+        num_workers: number of processes; None for one per core.
+        few: fewer items than this are worked on in this process.
+        chunk: items sent to a process at once.
         preload: modules that are imported once for all processes.
-        flag: what sets ``num_proc``, for messages.
-        forked: let the processes be copies of this one, which start at once; only where nothing has started threads.
+        forked: fork this process, which is fast, but only safe if it has started no threads.
 
     Raises:
-        UserError: ``num_proc`` is below 1.
-        RunStopped: a process was killed, as happens where memory runs out.
+        UserError: ``num_workers`` is below 1.
+        RunStopped: a process was killed, as the system does when memory runs out.
     """
-    require_num_proc(num_proc, flag)
-    count = num_proc or available_cores()
+    require_num_workers(num_workers)
+    count = num_workers or available_cores()
     rest = iter(items)
     first = [] if count == 1 else list(islice(rest, few))
     if len(first) < few:
         yield from map(function, chain(first, rest))
         return
     chunks = iter(partial(_take, chain(first, rest), chunk), [])
-    yield from _map_in_processes(function, chunks, count, _make_context(preload, forked), flag)
+    yield from _map_in_processes(function, chunks, count, _make_context(preload, forked))
 
 
 def map_shards(
     function: Callable[[Item], Result],
     shards: Sequence[Item],
-    workers: int | None,
+    num_workers: int | None,
     preload: Sequence[str],
     forked: bool = False,
 ) -> Generator[Result, None, None]:
-    """Do what :func:`map_in_order` does for shards, of which one alone is work enough for a process.
+    """Map a function over shards as :func:`map_in_order` does, one shard at a time per process.
 
     Raises:
-        UserError: ``workers`` is below 1.
+        UserError: ``num_workers`` is below 1.
         RunStopped: a process was killed.
     """
-    require_num_proc(workers, "--workers")
-    count = min(workers or available_cores(), max(len(shards), 1))
-    yield from map_in_order(function, shards, count, 2, 1, preload, "--workers", forked)
+    require_num_workers(num_workers)
+    count = min(num_workers or available_cores(), max(len(shards), 1))
+    yield from map_in_order(function, shards, count, 2, 1, preload, forked)
 
 
-def require_num_proc(num_proc: int | None, flag: str = "--num-proc") -> None:
-    """Raise ``UserError`` unless it is None or at least 1."""
-    if num_proc is not None and num_proc < 1:
-        raise UserError(f"{flag} must be at least 1, got {num_proc}")
+def require_num_workers(num_workers: int | None) -> None:
+    """Raise ``UserError`` unless ``num_workers`` is None or at least 1."""
+    if num_workers is not None and num_workers < 1:
+        raise UserError(f"--num-workers must be at least 1, got {num_workers}")
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -103,17 +100,17 @@ def _make_context(preload: Sequence[str], forked: bool) -> BaseContext:
     methods = multiprocessing.get_all_start_methods()
     if forked and sys.platform == "linux":
         return multiprocessing.get_context("fork")
-    # Sources may have started threads, whose locks a forked child would find held for ever.
+    # A source may have started threads, and a fork would copy their held locks.
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(list(preload))
     return context
 
 
 def _map_in_processes(
-    function: Callable[[Item], Result], chunks: Iterator[list[Item]], count: int, context: BaseContext, flag: str
+    function: Callable[[Item], Result], chunks: Iterator[list[Item]], count: int, context: BaseContext
 ) -> Iterator[Result]:
-    told, tell = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(told, tell))
+    reader, writer = context.Pipe(duplex=False)  # the processes end when this one closes the writer, or dies
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start_process, initargs=(reader, writer))
     pending: deque[Future[list[Result]]] = deque()
     try:
         for chunk in chunks:
@@ -124,35 +121,58 @@ def _map_in_processes(
             yield from pending.popleft().result()
     except BrokenProcessPool:
         raise RunStopped(
-            f"one of the {count} processes was killed (by the system, if memory ran out); try a smaller {flag}"
+            f"one of the {count} processes was killed (by the system, if memory ran out); try a smaller --num-workers"
         ) from None
     except BaseException:
-        tell.close()  # nobody wants what is under way, which can be a download of minutes
+        writer.close()  # results of the running work, perhaps a download of minutes, are no longer wanted
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        tell.close()
-        told.close()
+        writer.close()
+        reader.close()
 
 
 def _take(items: Iterator[Item], count: int) -> list[Item]:
     return list(islice(items, count))
 
 
+class _Stop:
+    """End a worker process when its parent asks for it (SIGTERM).
+
+    Only the work on items is interrupted: after half a result, the parent would wait for the rest forever.
+    """
+
+    asked = False
+    can_interrupt = False
+
+    @classmethod
+    def ask(cls, *_: object) -> None:
+        """Interrupt the current chunk, or the next one before it begins."""
+        cls.asked = True
+        if cls.can_interrupt:
+            sys.exit(1)
+
+
 def _map_chunk(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:
-    return [function(item) for item in chunk]
+    _Stop.can_interrupt = True
+    try:
+        if _Stop.asked:
+            sys.exit(1)
+        return [function(item) for item in chunk]
+    finally:
+        _Stop.can_interrupt = False
 
 
-def _start_process(told: connection.Connection, tell: connection.Connection) -> None:
-    """Leave Ctrl-C to the parent, and end when it says so, or with it, however it ends."""
-    tell.close()  # so that the parent has the only one
+def _start_process(reader: connection.Connection, writer: connection.Connection) -> None:
+    """Ignore Ctrl-C, and end when the parent closes its end of the pipe, on purpose or by dying."""
+    writer.close()  # so that the parent holds the only one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    threading.Thread(target=_end_with_parent, args=(told,), daemon=True).start()
+    signal.signal(signal.SIGTERM, _Stop.ask)
+    threading.Thread(target=_end_with_parent, args=(reader,), daemon=True).start()
 
 
-def _end_with_parent(told: connection.Connection) -> None:
-    told.poll(None)
-    os.kill(os.getpid(), signal.SIGTERM)  # so that a command that it runs ends too
+def _end_with_parent(reader: connection.Connection) -> None:
+    reader.poll(None)
+    os.kill(os.getpid(), signal.SIGTERM)  # it interrupts the item, which can end a command that it runs
     time.sleep(_GRACE)
     os._exit(1)

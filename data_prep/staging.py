@@ -1,8 +1,7 @@
-"""A folder's new content appears all at once: it is made in a hidden sub-folder and moved when it is complete.
+"""Write a folder in a hidden sub-folder first, and move its content into place when it is complete.
 
-An interrupted or failed run leaves what was there before and no new manifest. What a killed run left under
-``.partial`` is thrown away by the next one, which writes everything again: sources may have changed in between, and a
-shard is the same job only if it has the same bytes.
+An interrupted or failed run leaves the folder as it was. The next run deletes what a killed run left under
+``.partial`` and writes everything again, since the source may have changed in between.
 """
 
 from __future__ import annotations
@@ -16,34 +15,34 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from bimodal_cl.data.shards.manifest import MANIFEST_NAME
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.text_files import read_text
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs at once are the user's own care there
+except ImportError:  # Windows has no such lock: users must not start two runs on one folder
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial"
-MANIFEST = "manifest.json"
-OWN_SHARD = re.compile(r"[0-9]{5,}\.tar")  # as the writer names them; a killed run can leave some without a manifest
+OWN_SHARD = re.compile(r"[0-9]{5,}\.tar")  # the writer's names; a killed run can leave such shards without a manifest
 
 
 @contextlib.contextmanager
 def staged(target: Path, job: Mapping[str, object], splits: Sequence[str], overwrite: bool) -> Iterator[Path]:
-    """Give a folder to write in; on success move what it holds to ``target``, manifests last.
+    """Yield a folder to write in; on success, move its content to ``target``, manifests last.
 
     Args:
-        target: the folder to fill; made if missing, and removed again if it was made in vain.
-        job: what is being written, as JSON values; an interrupted run of the same job may be repeated even if it had
-            finished some of the splits.
+        target: the folder to fill; it is created if missing, and removed again if nothing is written.
+        job: the job as JSON values; an interrupted run of the same job may be repeated even if it had finished some
+            of the splits.
         splits: sub-folders with a manifest ("" for the target itself).
-        overwrite: replace finished splits: what the earlier manifest lists and what is named like our shards. Other
+        overwrite: replace finished splits: the shards that the old manifest lists, and those named as ours. Other
             files stay.
 
     Raises:
-        UserError: a split is finished already or holds tars of unknown origin, the target cannot be written, or
-            another run writes there.
+        UserError: a split is finished or holds tars of unknown origin, the target cannot be written, or another run
+            is writing to it.
     """
     existed = target.exists()
     partial = target / PARTIAL
@@ -61,21 +60,21 @@ def staged(target: Path, job: Mapping[str, object], splits: Sequence[str], overw
         finally:
             shutil.rmtree(partial, ignore_errors=True)
             if not existed:
-                with contextlib.suppress(OSError):  # not empty: it was not in vain
+                with contextlib.suppress(OSError):  # it is not empty
                     target.rmdir()
 
 
 def refuse_occupied(target: Path, splits: Sequence[str]) -> None:
-    """Raise ``UserError`` if one of the splits has a manifest, or tars: they may be somebody else's work."""
+    """Raise ``UserError`` if a split has a manifest, or tars that this command may not have written."""
     for split in splits:
         folder = target / split
-        if (folder / MANIFEST).exists():
-            raise UserError(f"{folder} is finished (it has a {MANIFEST}); give --overwrite to replace it")
+        if (folder / MANIFEST_NAME).exists():
+            raise UserError(f"{folder} is finished (it has a {MANIFEST_NAME}); give --overwrite to replace it")
         tars = sorted(path.name for path in folder.glob("*.tar"))
         if tars:
             raise UserError(
-                f"{folder} holds {len(tars):,} tars without a {MANIFEST} ({tars[0]}, ...); choose another folder, or "
-                "give --overwrite to replace those named like 00000.tar"
+                f"{folder} holds {len(tars):,} tars without a {MANIFEST_NAME} ({tars[0]}, ...); choose another folder, "
+                "or give --overwrite to replace those named like 00000.tar"
             )
 
 
@@ -84,12 +83,12 @@ def _publish(content: Path, target: Path, splits: Sequence[str]) -> None:
     for split in splits:
         folder = target / split
         old_shards = _listed_shards(folder)
-        (folder / MANIFEST).unlink(missing_ok=True)
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
         kept = {path.name for path in files if path.parent == content / split}
         for old in folder.glob("*.tar"):
             if old.name not in kept and (old.name in old_shards or OWN_SHARD.fullmatch(old.name)):
                 old.unlink()
-    for path in sorted(files, key=lambda path: path.name == MANIFEST):
+    for path in sorted(files, key=lambda path: path.name == MANIFEST_NAME):
         place = target / path.relative_to(content)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
@@ -97,7 +96,7 @@ def _publish(content: Path, target: Path, splits: Sequence[str]) -> None:
 
 def _listed_shards(folder: Path) -> set[str]:
     try:
-        return {str(shard["name"]) for shard in json.loads(read_text(folder / MANIFEST))["shards"]}
+        return {str(shard["name"]) for shard in json.loads(read_text(folder / MANIFEST_NAME))["shards"]}
     except (OSError, ValueError, TypeError, KeyError):
         return set()
 
@@ -128,10 +127,10 @@ def _writable(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Be the only one of these commands that writes to a folder.
+    """Hold the lock of a folder, so that only one command writes to it.
 
     Raises:
-        UserError: another one does.
+        UserError: another command holds it.
     """
     if fcntl is None:
         yield
@@ -143,7 +142,7 @@ def locked(target: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(f"another command is writing to {target}") from None
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
         yield
     finally:
         os.close(folder)

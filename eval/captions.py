@@ -1,4 +1,4 @@
-"""Captions of a shard folder, read without decoding a picture, and what they say about concepts."""
+"""Read the captions of a shard folder without decoding images, and average temperatures by concept."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def iterate_captions(data: Mixture) -> Iterator[tuple[int, int, list[str]]]:
     Raises:
         UserError: the manifest or a shard cannot be read.
     """
-    from bimodal_cl.data.shards.mixture_reader import MixtureReader
+    from bimodal_cl.data.shards.reader import RowReader
 
-    reader = MixtureReader(data)
+    reader = RowReader(data)
     try:
         for image_id in range(data.num_images):
             first_text_id, captions = reader.read_captions(image_id)
@@ -36,7 +36,7 @@ def iterate_captions(data: Mixture) -> Iterator[tuple[int, int, list[str]]]:
 
 
 def read_captions(data: Folders, text_ids: Iterable[int]) -> dict[int, str]:
-    """Return the captions of some texts by ``text_id``; random access, whatever the data set's size."""
+    """Return the captions of some texts by ``text_id``, by random access, so that the data set may be large."""
     from bimodal_cl.data.pairs import image_ids_of_texts, read_pairs
 
     wanted = np.unique(np.fromiter(text_ids, dtype=np.int64))
@@ -52,7 +52,7 @@ def read_captions(data: Folders, text_ids: Iterable[int]) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class ConceptTemperature:
-    """A concept's frequency in the training data and the mean temperature of what mentions it (NaN: none visited)."""
+    """A concept's frequency in the training data, and its images' and texts' mean temperatures (NaN: none visited)."""
 
     concept: str
     count: int
@@ -80,15 +80,15 @@ def temperatures_of_concepts(
 ) -> list[ConceptTemperature]:
     """Average the temperatures of the texts that name a concept, and of their images.
 
-    A caption names a concept when the concept's words stand in it side by side, whatever their case.
+    A caption names a concept when it contains the concept's words as a phrase, in any case.
 
     Args:
-        data: what was trained on.
+        data: the training data.
         concepts: ``(concept, count)``.
         image_tau, text_tau: ``[images]`` and ``[texts]``, NaN where never visited.
 
     Returns:
-        One entry a concept that some visited text or image shows.
+        One entry for each concept that a visited text or image shows.
     """
     index_of_words = {_words(concept): index for index, (concept, _) in enumerate(concepts)}
     lengths = sorted({len(words) for words in index_of_words})
@@ -120,7 +120,7 @@ def temperatures_of_concepts(
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation of two ``[n]`` arrays, ties at their mean rank; NaN when one is constant."""
+    """Return Spearman's rank correlation of two ``[n]`` arrays, ties at their mean rank; NaN when one is constant."""
     ranks = np.stack([_mean_ranks(first), _mean_ranks(second)])
     if len(first) < 2 or (ranks.std(axis=1) == 0).any():
         return float("nan")

@@ -1,4 +1,4 @@
-"""The data a command scores on: where they are, what they are called, their class names and prompts."""
+"""Check the folder and split of evaluation data, name the data set, and read prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROMPTS = files(__package__) / "prompts"
 
 
 def require_folder(path: Path, flag: str = "--data") -> None:
-    """Refuse a folder that does not exist, naming the nearest one beside it.
+    """Refuse a folder that does not exist, and name the nearest existing one.
 
     Raises:
         UserError: it does not exist, or is a file.
@@ -32,7 +32,7 @@ def require_folder(path: Path, flag: str = "--data") -> None:
 
 
 def require_split(path: Path, split: str) -> None:
-    """Refuse a split that is missing beside others, whose folders would be taken for classes.
+    """Refuse a missing split where there are others, whose folders would be read as classes.
 
     Raises:
         UserError: there are other splits but not this one.
@@ -44,7 +44,7 @@ def require_split(path: Path, split: str) -> None:
 
 
 def dataset_name(path: Path) -> str:
-    """What a folder's data are called: its name, after its parent's where its own is only that of a split."""
+    """Return a data set's name: the folder's, with the parent's in front where the folder is named after a split."""
     resolved = path.resolve()
     if resolved.name.lower() in SPLITS and resolved.parent.name:
         return f"{resolved.parent.name.removeprefix('wds_')}_{resolved.name}"
@@ -52,7 +52,7 @@ def dataset_name(path: Path) -> str:
 
 
 def prompt_names() -> list[str]:
-    """The names of the prompt files that come along."""
+    """Return the names of the prompt files in ``eval/prompts``."""
     return sorted(each.name.removesuffix(".txt") for each in _PROMPTS.iterdir() if each.name.endswith(".txt"))
 
 
@@ -78,7 +78,7 @@ def load_templates(given: str) -> list[str]:
 
 
 def require_classes(classnames: Sequence[str], path: Path) -> None:
-    """Refuse data of one class, or of one name for all, on which every model scores 100 %.
+    """Refuse data with a single class name, on which every model scores 100 %.
 
     Raises:
         UserError: there are fewer than two.

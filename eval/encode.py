@@ -1,8 +1,7 @@
-"""The model a command scores: which weights it has, where its results go, and the flags all scoring commands share."""
+"""Load the model that a command scores, identify its weights, and choose the folder of its results."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -11,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.cli.command_line import path_text
-from bimodal_cl.config.names import find_value
+from bimodal_cl.cli.arguments import natural_number, path_text, positive_integer
+from bimodal_cl.cli.parser import Parser
+from bimodal_cl.cli.synonyms import find_value
 from bimodal_cl.errors import UserError, did_you_mean, one_line
-from bimodal_cl.files.text_files import read_text
+from bimodal_cl.run_folder import RunFolder, read_state
 
 if TYPE_CHECKING:
     import torch
 
     from bimodal_cl.models import DualEncoder
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("float32", "bf16", "fp16")
 _DEVICES = ("cuda", "cpu", "mps", "auto")
 
 
@@ -29,9 +29,14 @@ _DEVICES = ("cuda", "cpu", "mps", "auto")
 class ScoredModel:
     """A model and where it comes from.
 
-    ``name`` and ``pretrained`` as in CLIP_benchmark's results: architecture and weights. ``checkpoint``: the folder
-    the weights were read from, None for a published tag or a file alone; ``sha256``: of its weights' file; ``step``:
-    optimizer steps, None where nobody wrote them down; ``run``: the folder of the run it belongs to.
+    Attributes:
+        encoder: the model, in evaluation mode.
+        name: the architecture, as in CLIP_benchmark's results.
+        pretrained: the weights, likewise.
+        checkpoint: the folder that the weights were read from; None for a published tag or a file alone.
+        sha256: of the file of weights.
+        step: optimizer steps; None where they are not recorded.
+        run: the folder of the run that the model belongs to.
     """
 
     encoder: DualEncoder
@@ -43,7 +48,7 @@ class ScoredModel:
     run: Path | None = None
 
     def provenance(self) -> dict[str, Any]:
-        """What the results say about the weights."""
+        """Return what the results record about the weights."""
         return {
             "checkpoint": str(self.checkpoint) if self.checkpoint else self.pretrained,
             "checkpoint_sha256": self.sha256,
@@ -51,8 +56,8 @@ class ScoredModel:
         }
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the models and the flags of every command that scores them."""
+def add_model_arguments(parser: Parser) -> None:
+    """Add the models, and the flags that all scoring commands share."""
     parser.add_argument(
         "models",
         metavar="MODEL",
@@ -66,8 +71,16 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=positive_integer, default=64, help="images decoded at once; no score depends on it"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="type of the products (autocast)")
-    parser.add_argument("--workers", type=natural_number, default=0, help="processes that decode; 0: this one")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, type=_precision, default="float32", help="type of the towers' products"
+    )
+    parser.add_argument(
+        "--num-workers",
+        aliases=("--workers",),
+        type=natural_number,
+        default=0,
+        help="processes that decode; 0: this one",
+    )
     parser.add_argument("--name", default=None, help="the data set's name in the results (default: its folder's)")
     parser.add_argument(
         "--to",
@@ -77,22 +90,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive_integer(text: str) -> int:
-    """An integer of at least 1, for argparse."""
-    if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
-    return int(text)
-
-
-def natural_number(text: str) -> int:
-    """An integer of at least 0, for argparse."""
-    if not re.fullmatch(r"\+?\d+", text):
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got '{text}'")
-    return int(text)
+def _precision(text: str) -> str:
+    """Return a precision by its name; ``fp32``, as open_clip writes it, is ``float32``."""
+    return "float32" if text == "fp32" else text
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device a flag names.
+    """Return the device that ``--device`` names.
 
     Raises:
         UserError: torch knows no such device, or this machine does not have it.
@@ -114,20 +118,20 @@ def resolve_device(name: str) -> torch.device:
 
 
 def autocast_type(precision: str) -> torch.dtype | None:
-    """What ``bimodal_cl.scoring.validation`` calls ``autocast``, from ``--precision``."""
+    """Return the type for autocast of a ``--precision``; None for float32, which needs none."""
     import torch
 
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def open_model(given: str, device: torch.device) -> ScoredModel:
-    """Load a model by any of its names, in evaluation mode, and establish which weights it has.
+    """Load a model by any of its names, in evaluation mode, and identify its weights.
 
     Raises:
         UserError: there is no such model, or it cannot be read.
     """
     from bimodal_cl.models.load import load_source
-    from bimodal_cl.models.names import locate_model
+    from bimodal_cl.models.locate.names import locate_model
 
     source = locate_model(given, "MODEL")
     return ScoredModel(
@@ -142,9 +146,9 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
 
 
 def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequence[str]) -> Path:
-    """Where a model's results go: ``--to`` (with a folder a model, where there are several), else beside the run."""
+    """Return the folder of a model's results: ``--to``, with a sub-folder each for several models; or the run's own."""
     if to is None and model.run is not None:
-        return model.run / "results"
+        return RunFolder(model.run).results
     if to is not None and len(models) == 1:
         return Path(to)
     folder = slug(given)
@@ -154,19 +158,19 @@ def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequen
 
 
 def slug(name: str) -> str:
-    """A name that every file system takes as one file's; ``:`` becomes ``=``, so that ``a:b`` and ``a/b`` differ."""
+    """Return a name that is a valid file name everywhere; ``:`` becomes ``=``, so that ``a:b`` and ``a/b`` differ."""
     return re.sub(r"[^\w.+=@-]+", "_", name.replace(":", "=").strip("/.")) or "unnamed"
 
 
 def _read_step(checkpoint: Path) -> int | None:
     try:
-        return int(json.loads(read_text(checkpoint / "state.json"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(read_state(checkpoint)["step"])
+    except (UserError, KeyError, TypeError, ValueError):
         return None
 
 
 def _hash_weights(path: Path) -> str:
-    """The hash of a file of weights; of an index of shards that of the shards, one after the other."""
+    """Return the SHA-256 of a file of weights, or of all the shards of an index in their order."""
     shards = [path]
     if path.name.endswith(".index.json"):
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()

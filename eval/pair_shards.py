@@ -1,4 +1,4 @@
-"""The image-text pairs that a command scores on: a folder of shards, one of its splits, or CLIP_benchmark's layout."""
+"""Open the image-text pairs that a command scores on: a folder of shards, a split of it, or CLIP_benchmark's layout."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _NUM_SHARDS = "nshards.txt"  # CLIP_benchmark writes it beside its shards
 def open_pairs(path: Path, split: str) -> Manifest:
     """Open shards of image-text pairs.
 
-    Taken, in this order: ``PATH`` with its ``manifest.json``; ``PATH/SPLIT`` with one, as ``bimodal-prep write`` makes
-    of a source with splits; ``PATH/SPLIT`` or ``PATH`` in the layout of CLIP_benchmark (``0.tar ...`` with
-    ``nshards.txt`` beside them, a caption a line), whose manifest is made in memory: nothing is written.
+    The first of these that exists is taken: ``PATH`` with its ``manifest.json``; ``PATH/SPLIT`` with one, as
+    ``bimodal-prep write`` makes of a source with splits; ``PATH/SPLIT`` or ``PATH`` in the layout of CLIP_benchmark
+    (``0.tar ...`` with ``nshards.txt`` beside them, a caption a line), whose manifest is made in memory only.
 
     Args:
         path: an existing folder.
         split: name of the part.
 
     Raises:
-        UserError: none of them is there, or manifest and shards do not fit.
+        UserError: none of them exists, or manifest and shards do not fit.
     """
     from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.manifest import MANIFEST_NAME

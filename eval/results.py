@@ -1,4 +1,4 @@
-"""Results as files: one JSON a task in CLIP_benchmark's schema with our own keys beside it, and a table for people."""
+"""Write results: one JSON file a task in CLIP_benchmark's schema with further keys, and a table on the terminal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.atomic import write_whole
 
 from .encode import ScoredModel, slug
-from .run_folder import write_whole
 
 _PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "webdataset", "numpy", "pillow")
 
@@ -28,16 +28,16 @@ def build_result(
     provenance: dict[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """A task's result.
+    """Return a task's result.
 
     Args:
         task: ``"zeroshot_classification"`` or ``"zeroshot_retrieval"``, as CLIP_benchmark calls them.
         dataset: the data set's name.
         model: what was scored.
         metrics: fractions in ``[0, 1]``; names that end in ``_rank`` hold ranks from 1.
-        data: the path that was read.
-        counts: what was scored and what was left out, ``num_...``.
-        provenance: what else one needs to repeat the evaluation.
+        data: path of the data.
+        counts: numbers of scored and skipped items, ``num_...``.
+        provenance: everything else that is needed to repeat the evaluation.
         more: further keys beside CLIP_benchmark's, such as ``per_class``.
     """
     return {
@@ -71,7 +71,7 @@ def write_result(folder: Path, result: dict[str, Any]) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for results, before the work whose outcome goes there.
+    """Make the folder for results; called before the model is scored, so that a mistake shows early.
 
     Raises:
         UserError: it cannot be made.
@@ -83,13 +83,13 @@ def make_folder(folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what the scores depend on."""
+    """Return the versions of the packages that scores depend on."""
     installed = {package: version(package) for package in _PACKAGES}
     return {"bimodal_cl": __version__, "python": platform.python_version(), **installed}
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text columns: the first to the left, the others to the right."""
+    """Return a table as text: the first column aligned left, the others right."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = []
     for row in [header, *rows]:
@@ -99,5 +99,5 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """A fraction as people read it; nothing where it is unknown."""
+    """Return a fraction in percent; an empty text for None."""
     return "" if fraction is None else f"{100 * fraction:.1f} %"

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bimodal_cl.cli.arguments import natural_number
+from bimodal_cl.cli.parser import Parser
+
 from .datasets import dataset_name, require_folder
 from .encode import (
     ScoredModel,
     add_model_arguments,
     autocast_type,
-    natural_number,
     open_model,
     resolve_device,
     result_folder,
@@ -27,13 +29,13 @@ from .results import build_result, format_table, make_folder, percent, write_res
 if TYPE_CHECKING:
     from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.faults import FaultCounts
-    from bimodal_cl.scoring.validation import PairFeatures
+    from bimodal_cl.scoring.retrieval import PairFeatures
 
 _TOP = 5  # images shown for a caption
 _AS_ONE = "; shards with a caption a sample are joined by `bimodal-prep write`"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add what ``bimodal-eval retrieval`` takes."""
     add_model_arguments(parser)
     parser.add_argument(
@@ -75,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def notes_on_repeats(pairs: PairFeatures) -> list[str]:
-    """Lines on images and captions that no model can tell from another one, and which therefore cost recall."""
+    """Return a line for duplicate images and one for duplicate captions, whose ties lower the recall of any model."""
     lines = []
     for what, features in (("images", pairs.image_features), ("captions", pairs.text_features)):
         distinct = len({row.tobytes() for row in features.cpu().numpy()})
@@ -90,22 +92,22 @@ def notes_on_repeats(pairs: PairFeatures) -> list[str]:
 def encode_shards(
     model: ScoredModel, data: Manifest, arguments: argparse.Namespace
 ) -> tuple[PairFeatures, FaultCounts]:
-    """Encode every image and caption of the shards, and count what could not be used.
+    """Encode every image and caption of the shards, and count the faulty samples.
 
     Args:
         model: whose features they are.
         data: the shards.
-        arguments: ``batch_size``, ``workers``, ``precision``.
+        arguments: ``batch_size``, ``num_workers``, ``precision``.
     """
     from bimodal_cl.cli.progress import progress
     from bimodal_cl.data import open_stream
-    from bimodal_cl.scoring.validation import encode_pairs
+    from bimodal_cl.scoring.retrieval import encode_pairs
 
     stream = open_stream(
         data,
         batch_size=arguments.batch_size,
         image_size=model.encoder.image_size,
-        num_workers=arguments.workers,
+        num_workers=arguments.num_workers,
         train=False,
         eval_transform=model.encoder.transform,
     )
@@ -117,16 +119,16 @@ def encode_shards(
 def score_pairs(
     model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """A model's result on encoded pairs, ready to be written.
+    """Return a model's result on encoded pairs, ready to be written.
 
     Args:
         model: what is scored.
         pairs: its features.
-        faults: what was left out.
-        folder: of the shards that were read.
+        faults: counts of the samples that were left out.
+        folder: the shards' folder.
         arguments: ``name``, ``precision``, ``examples``.
     """
-    from bimodal_cl.scoring.validation import ranks_of_pairs, score_retrieval
+    from bimodal_cl.scoring.retrieval import ranks_of_pairs, score_retrieval
 
     image_ranks, text_ranks = ranks_of_pairs(pairs)
     return build_result(
@@ -142,9 +144,9 @@ def score_pairs(
 
 
 def chance_level(pairs: PairFeatures) -> dict[str, float]:
-    """The recalls that a random order reaches on average, under the names of the metrics."""
+    """Return the mean recalls of a random order, by the names of the metrics."""
     from bimodal_cl.metrics import chance_recall
-    from bimodal_cl.scoring.validation import RETRIEVAL_KS
+    from bimodal_cl.scoring.retrieval import RETRIEVAL_KS
 
     captions_of_image = np.bincount(pairs.image_of_text.numpy())
     num_right = {"image": np.ones(1, dtype=np.int64), "text": captions_of_image[captions_of_image > 0]}
@@ -157,12 +159,12 @@ def chance_level(pairs: PairFeatures) -> dict[str, float]:
 
 
 def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """Captions with their nearest images: successes, near misses and failures, spread over the data.
+    """Return captions with their nearest images: successes, near misses and failures, spread over the data.
 
     Args:
         pairs: the encoded pairs.
         image_ranks: int64 ``[texts]``, from 1, of every caption's image.
-        count: how many at most, one caption an image.
+        count: maximum number of captions, one an image.
 
     Returns:
         ``caption``, ``text_id``, ``image_id`` (the right one), ``rank`` and ``top``: the nearest images' ids, best
@@ -189,15 +191,15 @@ def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -
 
 
 def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int) -> list[int]:
-    """Choose texts of different images: as many found first, found within ten, and found later, as there are of each.
+    """Choose texts of different images, in equal parts: those of rank 1, of ranks 2 to 10, and of higher ranks.
 
     Args:
         image_ranks: int64 ``[texts]``, from 1.
         image_of_text: int64 ``[texts]``.
-        count: how many at most.
+        count: maximum number of texts.
 
     Returns:
-        Rows of texts: successes first, each kind evenly spaced over the data. The same ones every time.
+        Rows of texts: successes first, each kind evenly spaced over the data. The choice is deterministic.
     """
     _, first_texts = np.unique(image_of_text, return_index=True)
     ranks = image_ranks[first_texts]
@@ -215,7 +217,7 @@ def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int
 
 
 def _rows(name: str, metrics: dict[str, float]) -> list[list[str]]:
-    """Two lines of the table; a chance level has no median rank."""
+    """Return the two rows of a model in the table; a chance level has no median rank."""
     rows = []
     for wanted, direction in (("image", "text -> image"), ("text", "image -> text")):
         median = metrics.get(f"{wanted}_retrieval_median_rank")

@@ -1,4 +1,4 @@
-"""``bimodal-eval temperatures``: the temperatures a run learned, one for each image and each text."""
+"""Show the temperatures that a run learned, one for each image and each text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.losses.keywords import read_settings
 
-from .run_folder import RunFolder, find_training_data, load_run, write_whole
+from .trained_run import TrainedRun, find_training_data, load_run
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
@@ -29,8 +32,11 @@ Kind = Literal["image", "text"]
 class LearnedTemperatures:
     """The temperatures of one modality's visited ids.
 
-    ``ids``: int64 ``[visited]``, ascending. ``tau``: float64 ``[visited]``, > 0. ``num_ids``: the table's size, so
-    that ``num_never_visited`` says how many ids are left out. ``tau_min``, ``tau_max``: the loss's bounds, if any.
+    Attributes:
+        ids: int64 ``[visited]``, ascending.
+        tau: float64 ``[visited]``, > 0.
+        num_ids: size of the table, never visited ids included.
+        tau_min, tau_max: the loss's bounds, if it has any.
     """
 
     ids: np.ndarray
@@ -41,76 +47,79 @@ class LearnedTemperatures:
 
     @property
     def num_never_visited(self) -> int:
-        """How many ids have no temperature of their own yet."""
+        """Number of ids without a temperature of their own yet."""
         return self.num_ids - len(self.ids)
 
     @property
     def num_at_min(self) -> int:
-        """How many ids sit on the lower bound."""
+        """Number of ids at the lower bound."""
         return 0 if self.tau_min is None else int((self.tau <= self.tau_min * (1 + 1e-4)).sum())
 
     @property
     def num_at_max(self) -> int:
-        """How many ids sit on the upper bound."""
+        """Number of ids at the upper bound."""
         return 0 if self.tau_max is None else int((self.tau >= self.tau_max * (1 - 1e-4)).sum())
 
     def quantiles(self) -> dict[float, float]:
-        """The values at ``QUANTILES``; empty when no id was visited."""
+        """Return the values at ``QUANTILES``; empty when no id was visited."""
         if not len(self.tau):
             return {}
         return dict(zip(QUANTILES, np.quantile(self.tau, QUANTILES).tolist(), strict=True))
 
     def largest(self, count: int) -> list[tuple[int, float]]:
-        """The ``count`` largest as ``(id, tau)``, largest first; equal ones by id."""
+        """Return the ``count`` largest as ``(id, tau)``, largest first; equal ones by id."""
         order = np.lexsort((self.ids, -self.tau))[:count]
         return list(zip(self.ids[order].tolist(), self.tau[order].tolist(), strict=True))
 
     def smallest(self, count: int) -> list[tuple[int, float]]:
-        """The ``count`` smallest as ``(id, tau)``, smallest first; equal ones by id."""
+        """Return the ``count`` smallest as ``(id, tau)``, smallest first; equal ones by id."""
         order = np.lexsort((self.ids, self.tau))[:count]
         return list(zip(self.ids[order].tolist(), self.tau[order].tolist(), strict=True))
 
     def by_id(self) -> np.ndarray:
-        """All temperatures by id, ``[num_ids]``, NaN where never visited."""
+        """Return all temperatures by id, ``[num_ids]``, NaN where never visited."""
         values = np.full(self.num_ids, np.nan)
         values[self.ids] = self.tau
         return values
 
 
-def learned_temperatures(run: RunFolder, kind: Kind) -> LearnedTemperatures | None:
+def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | None:
     """Return a modality's temperatures from the newest checkpoint, or ``None`` where the loss has none for each id.
 
-    With ``macl`` and ``alignment: anchor`` they follow from the alignment tables,
-    ``tau_i = tau_base * (1 + alpha * (a_i - alignment_base))``, with the texts' own hyperparameters where they are set.
+    The loss says how they follow from its tables: see
+    :meth:`~bimodal_cl.losses.rules.base.LossSettings.remembered_tau`.
+
+    Raises:
+        UserError: the loss of ``config.yaml`` is not one that this version knows.
     """
-    tau, log_u = run.tables.get(f"{kind}_anchors.tau"), run.tables.get(f"{kind}_anchors.log_u")
-    alignment = run.tables.get(f"{kind}_anchors.alignment")
-    if tau is None and alignment is not None:
-        base, alpha, center = (_macl_argument(run.loss, kind, name) for name in ("tau_base", "alpha", "alignment_base"))
-        tau = base * (1 + alpha * (alignment.astype(np.float64) - center))
+    prefix = f"{kind}_anchors."
+    columns = {
+        name.removeprefix(prefix): column.astype(np.float64)
+        for name, column in run.tables.items()
+        if name.startswith(prefix)
+    }
+    if not columns:
+        return None
+    try:
+        settings = read_settings(**run.loss)
+    except ValueError as error:
+        raise UserError(f"{run.path / 'config.yaml'}: loss: {error}") from None
+    tau = settings.remembered_tau(kind, columns)
     if tau is None or tau.ndim != 1:
         return None
     visited = np.isfinite(tau)
-    if log_u is not None:
-        visited &= ~np.isneginf(log_u)
+    if "log_u" in columns:
+        visited &= ~np.isneginf(columns["log_u"])
     return LearnedTemperatures(
         ids=np.flatnonzero(visited),
-        tau=tau[visited].astype(np.float64),
+        tau=tau[visited],
         num_ids=len(tau),
         tau_min=run.loss.get("tau_min"),
         tau_max=run.loss.get("tau_max"),
     )
 
 
-def _macl_argument(loss: dict[str, Any], kind: Kind, name: str) -> float:
-    own = loss.get(f"text_{name}") if kind == "text" else None
-    value = loss.get(name) if own is None else own
-    if value is None:
-        raise UserError(f"loss.{name} is missing in config.yaml, so the temperatures cannot be computed")
-    return float(value)
-
-
-def require_temperatures(run: RunFolder) -> tuple[LearnedTemperatures, LearnedTemperatures]:
+def require_temperatures(run: TrainedRun) -> tuple[LearnedTemperatures, LearnedTemperatures]:
     """Return ``(images', texts')`` temperatures.
 
     Raises:
@@ -129,17 +138,23 @@ def require_temperatures(run: RunFolder) -> tuple[LearnedTemperatures, LearnedTe
     return images, texts
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the sub-command's arguments."""
     parser.add_argument("run", metavar="RUN", type=path_text, help="the run's folder")
-    parser.add_argument("--top", metavar="K", type=int, default=10, help="how many captions to print at either end")
+    parser.add_argument(
+        "--top",
+        metavar="K",
+        type=int,
+        default=10,
+        help="number of captions to print with the largest and the smallest temperatures",
+    )
     parser.add_argument(
         "--to", metavar="FILE", type=path_text, help="also write every id's temperature to this .csv or .json file"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print quantiles and the captions at both ends; write every id's temperature where ``--to`` asks for it.
+    """Print quantiles and the captions of the extremes; write every id's temperature to ``--to``.
 
     Raises:
         UserError: no run, no temperatures in it, ``--top`` below 0, or a file name that ends in neither .csv nor .json.
@@ -170,8 +185,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n{target}: {len(rows_of_texts):,} texts")
 
 
-def describe(run: RunFolder, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
-    """Lines of a table of quantiles and counts, one row a modality."""
+def describe(run: TrainedRun, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
+    """Return the lines of a table of quantiles and counts, one row a modality."""
     heads = ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"]
     lines = [
         f"{run.path}: {run.loss['name']}, step {run.step:,}",
@@ -196,7 +211,7 @@ def _captions_of(data: Mixture | None, rows: list[tuple[int, float]]) -> dict[in
 
 
 def _rows(data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures) -> Iterator[dict[str, Any]]:
-    """One mapping a text, in the order of ids; temperatures of ids never visited are ``None``."""
+    """Yield one mapping a text, in the order of ids; temperatures of ids never visited are ``None``."""
     image_tau, text_tau = images.by_id(), texts.by_id()
     if data is None:
         for text_id, tau in enumerate(text_tau.tolist()):
@@ -227,7 +242,7 @@ def _as_csv(rows: list[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def _as_json(run: RunFolder, rows: list[dict[str, Any]], images: LearnedTemperatures) -> str:
+def _as_json(run: TrainedRun, rows: list[dict[str, Any]], images: LearnedTemperatures) -> str:
     taus = [{"image_id": image_id, "tau": _or_none(tau)} for image_id, tau in enumerate(images.by_id().tolist())]
     content = {"loss": run.loss["name"], "step": run.step, "texts": rows, "images": taus}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"

@@ -1,9 +1,9 @@
 """Classify labelled images by the nearest class prompt, without training on them.
 
-The prompts are --templates, else the data set's own, else a few captions' wordings. The data are a folder of class
-folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are numbers
-are class numbers. Classes whose prompts are the same count as one. Labels of several classes an image (.npy) are scored
-by mean average precision.
+The prompts are --templates, else the data set's own, else five common wordings of captions. The data are a folder of
+class folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are
+numbers are class numbers. Classes whose prompts are the same count as one. Labels of several classes an image (.npy)
+are scored by mean average precision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
 
 from .datasets import load_templates, prompt_names, require_classes, require_folder, require_split
 from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from bimodal_cl.data import LabelledImages
     from bimodal_cl.scoring.classifier import Classifier
-    from bimodal_cl.scoring.validation import LabelledFeatures
+    from bimodal_cl.scoring.zero_shot import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
 _COLUMNS = {
@@ -36,11 +37,11 @@ _COLUMNS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add what ``bimodal-eval zero-shot`` takes."""
     add_model_arguments(parser)
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="labelled images")
-    parser.add_argument("--split", default="test", help="which split of them")
+    parser.add_argument("--split", default="test", help="the split to score on")
     parser.add_argument(
         "--templates",
         metavar="FILE",
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     templates = load_templates(arguments.templates) if arguments.templates else None
 
     from bimodal_cl.data import open_labelled
-    from bimodal_cl.scoring.validation import DEFAULT_TEMPLATES
+    from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 
     labelled = open_labelled(arguments.data, split=arguments.split, classnames=arguments.classnames)
     require_classes(labelled.classnames, arguments.data)
@@ -94,21 +95,21 @@ def run(arguments: argparse.Namespace) -> None:
 def score_model(
     model: ScoredModel, labelled: LabelledImages, templates: list[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """A model's result on labelled images, ready to be written.
+    """Return a model's result on labelled images, ready to be written.
 
     Args:
-        model: what is scored.
+        model: the model.
         labelled: the images.
         templates: prompts with ``{c}``.
-        arguments: ``batch_size``, ``workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
+        arguments: ``batch_size``, ``num_workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
     """
     from bimodal_cl.scoring.classifier import build_classifier
-    from bimodal_cl.scoring.validation import encode_labelled
+    from bimodal_cl.scoring.zero_shot import encode_labelled
 
     autocast = autocast_type(arguments.precision)
     classifier = build_classifier(model.encoder, labelled.classnames, templates, autocast=autocast)
     encoded = encode_labelled(
-        model.encoder, labelled, arguments.batch_size, arguments.workers, autocast, show_progress=True
+        model.encoder, labelled, arguments.batch_size, arguments.num_workers, autocast, show_progress=True
     )
     score = _score_sets if encoded.targets.ndim == 2 else _score_classes
     metrics, chance, details = score(classifier, encoded, labelled.classnames)
@@ -145,7 +146,7 @@ def score_model(
 def _score_classes(
     classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
 ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-    """Metrics, their chance levels and details of images that show one class each."""
+    """Return metrics, their chance levels and details for images of one class each."""
     from bimodal_cl.scoring.classifier import classify, score_classification
 
     ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
@@ -162,7 +163,7 @@ def _score_classes(
 def _score_sets(
     classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
 ) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-    """The same of images that may show several classes."""
+    """Return metrics, their chance levels and details for images of several classes each."""
     from bimodal_cl.metrics import average_precision, chance_average_precision
     from bimodal_cl.scoring.classifier import class_similarities
 
@@ -178,10 +179,10 @@ def _score_sets(
 
 
 def recall_by_class(ranks: np.ndarray, targets: np.ndarray, classnames: list[str]) -> list[dict[str, Any]]:
-    """For every class that has images: its name, their number, and the share put first.
+    """Return for every class that has images its name, the number of images and the recall at 1.
 
     Args:
-        ranks: int64 ``[images]``, the place of each image's class, from 1.
+        ranks: int64 ``[images]``, the rank of each image's class, from 1.
         targets: int64 ``[images]``.
         classnames: one a class.
     """
@@ -193,15 +194,15 @@ def recall_by_class(ranks: np.ndarray, targets: np.ndarray, classnames: list[str
 
 
 def count_confusions(predictions: np.ndarray, targets: np.ndarray, classnames: list[str]) -> list[dict[str, Any]]:
-    """The pairs of classes taken for one another, the most frequent first.
+    """Return the pairs of a class and a wrong prediction with their counts, the most frequent first.
 
     Args:
-        predictions: int64 ``[images]``, the class taken for each: see ``bimodal_cl.scoring.classifier.classify``.
+        predictions: int64 ``[images]``, the predicted class of each: see ``bimodal_cl.scoring.classifier.classify``.
         targets: int64 ``[images]``.
         classnames: one a class.
     """
     wrong = predictions != targets
-    # By name, as classes of one name are one candidate, and the order of classes says nothing.
+    # By name: classes of the same name are one candidate.
     pairs = Counter(
         (classnames[target], classnames[prediction])
         for target, prediction in zip(targets[wrong].tolist(), predictions[wrong].tolist(), strict=True)

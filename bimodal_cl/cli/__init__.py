@@ -1,1 +1,1 @@
-"""What the command-line programs share."""
+"""The command layer that the three programs share: arguments, sub-commands, YAML, exit statuses, progress."""

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and remaining time on a terminal, plain lines elsewhere. All on stderr."""
+"""Show the progress of long work on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LINE_INTERVAL = 10.0  # seconds between two plain lines: enough for a log file, too few to fill it
+LINE_INTERVAL = 10.0  # seconds between two plain lines
 
 
 def progress(iterable: Iterable[T], total: int | None, unit: str, description: str) -> Iterator[T]:
-    """Pass the items of ``iterable`` on and show how far it is.
+    """Yield the items of an iterable and show how many are done, with rate and remaining time.
 
     Args:
-        iterable: what is worked through.
-        total: how many items it will give; None where nobody knows.
+        iterable: the items.
+        total: number of items; None where it is unknown.
         unit: plural name of an item, such as "images".
-        description: what is being done, at the front of the bar or line.
+        description: name of the work, at the front of the bar or line.
     """
     if sys.stderr.isatty():
-        from tqdm import tqdm  # a tenth of a second that `--help` should not pay
+        from tqdm import tqdm  # its import takes a tenth of a second, which `--help` does not need
 
         yield from tqdm(iterable, total=total, unit=f" {unit}", desc=description, dynamic_ncols=True, smoothing=0.1)
     else:
@@ -36,11 +36,17 @@ def note(message: str) -> None:
 
         tqdm.write(message, file=sys.stderr)
     else:
-        print(message, file=sys.stderr, flush=True)
+        print_line(message)
+
+
+def print_line(message: str) -> None:
+    """Print one line on stderr in a single write, so that the lines of several processes do not run together."""
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as people say them: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """Return a duration in words: ``42 s``, ``3 min 05 s``, ``2 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

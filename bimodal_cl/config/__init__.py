@@ -1,1 +1,1 @@
-"""The configuration of a training run: schema, sources, checks."""
+"""The configuration of a training run: its schema, YAML files and flags, error messages and checks."""

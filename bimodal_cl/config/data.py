@@ -1,4 +1,4 @@
-"""The section ``data``: what is trained on, and in which order."""
+"""The section ``data``: the training and validation data, and the order of the samples."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class TrainSet(Section):
     """One of several data sets that are trained on together."""
 
     folder: PathText = Field(description="folder of shards with manifest.json (see bimodal-prep)")
-    repeat: Positive | None = Field(None, description="how often an epoch draws its images; 0.5: every other epoch")
-    weight: Positive | None = Field(None, description="its share of an epoch as long as all sets, instead of repeat")
+    repeat: Positive | None = Field(None, description="how often an epoch uses each image; 0.5: every other epoch")
+    weight: Positive | None = Field(None, description="share of an epoch as long as all sets; instead of repeat")
 
 
 def _as_sets(value: Any) -> Any:
@@ -31,7 +31,7 @@ def _as_written(sets: tuple[TrainSet, ...]) -> Any:
 
 
 class Data(Section):
-    """What is trained on, and in which order."""
+    """Training and validation data, and the order of the samples."""
 
     train: Annotated[tuple[TrainSet, ...], BeforeValidator(_as_sets), PlainSerializer(_as_written)] = Field(
         description="folder of shards with manifest.json (see bimodal-prep), or a list of {folder, repeat | weight}"
@@ -45,8 +45,8 @@ class Data(Section):
     flip: bool = Field(False, description="mirror half of the images; wrong where captions say left or right")
     shuffle_window: Count = Field(8192, description="samples that the bounded shuffle mixes at a time, on each lane")
     max_bad_fraction: Fraction = Field(0.01, description="stop when a larger share of the samples is unusable")
-    cache_dir: PathText | None = Field(None, description="where shards from elsewhere are kept; null: the user's cache")
-    cache_gb: NotNegative = Field(16.0, description="GiB of shards kept there; 0: rows are fetched one by one")
+    cache_dir: PathText | None = Field(None, description="cache of remote shards; null: the user's cache folder")
+    cache_gb: NotNegative = Field(16.0, description="limit of that cache, GiB; 0: rows are fetched one by one")
     allow_pipe: bool = Field(False, description="run the commands of pipe: shards")
 
     @field_validator("crop_scale", mode="before")

@@ -62,7 +62,7 @@ class Model(Section):
     name: str | None = Field(None, description="an open_clip config such as ViT-B-32 or RN50")
     pretrained: PathText | None = Field(
         None,
-        description="weights for all of it: a tag of name, a file, a run, or any model by its name, alone",
+        description="weights of the whole model: a tag of name, a file, a run, or, as the only key, any model's name",
     )
     image_size: Count | None = Field(None, description="side of the square input in pixels; needed with towers")
     embed_dim: Count | None = Field(None, description="width of the shared space (with towers)")

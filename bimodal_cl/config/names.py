@@ -1,4 +1,4 @@
-"""What other programs and papers call our keys and values, and which of ours somebody means by a name we do not have.
+"""Names that other programs and papers use for our keys, so that an error about an unknown key can name the right one.
 
 The names are those of open_clip's trainer, of the papers' code (SogCLR, iSogCLR, FastCLIP, MACL) and of others.
 """
@@ -11,7 +11,7 @@ from bimodal_cl.errors import nearest
 
 # key: its other names, without section, in lower case with "_"
 _OTHER_NAMES = {
-    "output": "name logs log_dir out output_dir output_folder outdir out_dir save_dir run_dir run_name exp_name "
+    "output": "to name logs log_dir out output_dir output_folder outdir out_dir save_dir run_dir run_name exp_name "
     "checkpoint_dir ckpt_dir",
     "seed": "random_seed manual_seed",
     "data.train": "train_data train_file train_image_root train_shards train_dir train_path training_data dataset data "
@@ -88,62 +88,44 @@ _OTHER_NAMES = {
 }
 _IN_STEPS = ("optim.warmup_steps", "train.evaluate_every", "checkpoint.every", "train.log_every")
 
-# names without a key: why
+# names without a key, and the reason
 _NO_KEY = {
     "local_loss gather_with_grad": "the loss is always that of the global batch, with its whole gradient; leave it out",
     "accum_freq accum_steps gradient_accumulation_steps grad_accum accumulation_steps accumulate_grad_batches": "there "
     "is no accumulation of gradients: a step is one train.global_batch_size",
     "dataset_type dataset_resampled train_num_samples val_num_samples train_data_upsampling_factors train_frac": "the "
-    "manifest.json that bimodal-prep writes says format and size; parts and shares of data sets: data.train",
+    "manifest.json that bimodal-prep writes holds format and size; shares of several data sets: data.train",
     "csv_separator csv_img_key csv_caption_key": "bimodal-prep write csv makes shards of a table first",
     "world_size dist_url dist_backend distributed no_distributed local_rank rank num_processes num_gpus n_gpus gpus "
-    "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch starts them",
+    "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch "
+    "starts the processes",
     "opt optimizer optimizer_name optim_name": "the optimizer is AdamW: optim.beta1, optim.beta2, "
     "optim.eps, optim.weight_decay",
     "report_to wandb wandb_project_name wandb_notes wandb_project tensorboard debug copy_codebase log_local": "a run "
     "writes metrics.jsonl, and bimodal-eval report shows it",
     "checkpoint ckpt resume_from resume_from_checkpoint ckpt_path checkpoint_path auto_resume resume": "--resume "
     "latest, best or PATH continues a run, and model.pretrained starts from weights",
-    "learnable_temp personalized_tau temperature_scheme": "loss.name says it: sogclr has a fixed temperature, clip and "
-    "rgcl_g learn one, isogclr learns one for each image and text",
+    "learnable_temp personalized_tau temperature_scheme": "loss.name decides it: sogclr has a fixed temperature, clip "
+    "and rgcl_g learn one, isogclr learns one for each image and text",
     "evaluate eval eval_only zs_only": "bimodal-eval scores a run",
     "grad_checkpointing gradient_checkpointing activation_checkpointing torchcompile compile torch_compile torchscript "
-    "trace use_bnb_linear": "there is no such way to save memory or time; leave it out",
+    "trace use_bnb_linear": "this way to save memory or time is not supported; leave it out",
     "lock_image lock_image_unlocked_groups lock_image_freeze_bn_stats lock_text lock_text_unlocked_layers "
     "lock_text_freeze_layer_norm freeze freeze_vision freeze_text freeze_image": "both towers are always trained",
     "image_mean image_std image_interpolation image_resize_mode mean std interpolation": "the preprocessing comes with "
     "the model: model.pretrained",
-    "force_quick_gelu quick_gelu force_custom_text": "architecture and weights bring it: model.name, model.pretrained",
+    "force_quick_gelu quick_gelu force_custom_text": "it comes with the architecture and the weights: model.name, "
+    "model.pretrained",
     "epochs_cooldown lr_cooldown_power": "after the warm-up the learning rate is optim.schedule: cosine or constant",
     "use_bn_sync sync_bn sync_batchnorm": "batch norms see the images of their own process; leave it out",
     "ema model_ema use_ema label_smoothing distill_model distill_pretrained coca_caption_loss_weight "
-    "coca_contrastive_loss_weight loss_dist_impl dropout": "there is nothing like it here; leave it out",
+    "coca_contrastive_loss_weight loss_dist_impl dropout": "it is not supported; leave it out",
     "remote_sync remote_sync_frequency remote_sync_protocol": "a run stays in its folder, output; copy it from there",
-}
-
-# value: its other spellings
-_OTHER_VALUES = {
-    "float32": "fp32 f32 32 32_true full single no float tf32",
-    "fp32": "float32 f32 32 32_true full single no float tf32",
-    "bf16": "bfloat16 amp_bf16 amp_bfloat16 pure_bf16 bf16_mixed bf16_true fp_bf16",
-    "fp16": "float16 half f16 16 16_mixed amp amp_fp16 pure_fp16",
-    "auto": "cuda gpu mps xpu npu cuda:0 cuda:1 cuda:2 cuda:3 0",
-    "cuda": "gpu nvidia 0 cuda0 gpu:0",
-    "constant": "const none fixed flat",
-    "clip": "infonce info_nce nce ntxent nt_xent contrastive clip_loss softmax",
-    "siglip": "sigmoid siglip_loss",
-    "isogclr": "isogclr_new isogclr_new_v1 isogclr_new_v2 fastclip_v2 fastclipv2",
-    "sogclr": "fastclip_v1 fastclipv1 sogclr_dro gcl",
-    "rgcl_g": "fastclip_v3 fastclipv3 fastclip rgcl rgclg",
-    "momentum": "sgd",
-    "adam": "adamw",
-    "replicated": "replicate full",
-    "sharded": "shard fsdp",
 }
 
 
 def why_no_key(name: str) -> str | None:
-    """Return why we have no key of a name that others have, or None where nothing is known about it."""
+    """Return why there is no key for a name that other programs have, or None for an unfamiliar name."""
     return next((why for names, why in _NO_KEY.items() if _plain(name) in names.split()), None)
 
 
@@ -156,7 +138,7 @@ def is_known(name: str, keys: Iterable[str]) -> bool:
 
 
 def find_meant(given: str, keys: Sequence[str]) -> list[str]:
-    """Find the keys that somebody may mean by one that does not exist; none, one, or several that are alike.
+    """Return the keys that an unknown one may mean: none, one, or several that are alike.
 
     A near miss within its section comes first, then another name of a key (one in its section, if there is one), then
     the same name in another section, then what is only similar.
@@ -186,15 +168,6 @@ def find_meant(given: str, keys: Sequence[str]) -> list[str]:
         return find_meant(f"{section}.{near}" if section else near, keys)
     near = nearest(name, last_names.values(), similarity=0.8)
     return [key for key, last in last_names.items() if last == near]
-
-
-def find_value(given: str, choices: Iterable[str]) -> str | None:
-    """Find the choice that somebody means by a value that is none of them, or None."""
-    choices = list(choices)
-    plain = _plain(given)
-    named = [choice for choice in choices if plain in _OTHER_VALUES.get(choice, "").split()]
-    joined = [choice for choice in choices if choice.replace("_", "") == plain.replace("_", "")]
-    return next(iter(joined + named), None) or nearest(given, choices)
 
 
 def in_steps(given: str, key: str) -> str:

@@ -1,15 +1,21 @@
-"""Every knob of a training run: one frozen schema. Imports no torch, so that ``--help`` is fast."""
+"""Every setting of a training run: one frozen schema. It imports no torch, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, model_validator
 
 from bimodal_cl.config.data import Data
-from bimodal_cl.config.losses import Loss
 from bimodal_cl.config.model import Model
+from bimodal_cl.losses.family import LOSS_SETTINGS
+from bimodal_cl.losses.rules.base import LossSettings
 from bimodal_cl.settings import BelowOne, Count, CountOrZero, NotNegative, NotTruth, PathText, Positive, Section
+
+if TYPE_CHECKING:
+    Loss = LossSettings
+else:  # which keys the section has depends on its name
+    Loss = Annotated[Union[tuple(LOSS_SETTINGS.values())], Field(discriminator="name")]  # noqa: UP007 (help reads it)
 
 
 class Optim(Section):
@@ -22,7 +28,7 @@ class Optim(Section):
         None, description="constant one of the loss's learned temperature (FastCLIP-v3: 2e-4); null: like the weights"
     )
     warmup_steps: CountOrZero = Field(100, description="steps of linear warm-up")
-    weight_decay: NotNegative = Field(0.1, description="of matrices; norms, biases and temperatures have none")
+    weight_decay: NotNegative = Field(0.1, description="of matrices; norms, biases and temperatures are not decayed")
     beta1: BelowOne = Field(0.9, description="AdamW")
     beta2: BelowOne = Field(0.98, description="AdamW")
     eps: Positive = Field(1e-6, description="AdamW")
@@ -34,7 +40,7 @@ class Train(Section):
 
     num_epochs: Count | None = Field(None, description="length of the training; or give num_steps")
     num_steps: Count | None = Field(None, description="length of the training; or give num_epochs")
-    global_batch_size: Count = Field(256, description="pairs of a step over all ranks; stays when the ranks change")
+    global_batch_size: Count = Field(256, description="pairs of a step over all ranks, whatever their number")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers; losses use float32")
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
     log_every: Count = Field(10, description="steps between lines of metrics.jsonl")
@@ -48,7 +54,7 @@ class Train(Section):
 
 
 class Checkpoint(Section):
-    """When the run is saved and what is kept."""
+    """When checkpoints are written and which are kept."""
 
     every: Count | None = Field(None, description="steps between checkpoints; null: after every epoch")
     keep_last: Count = Field(2, description="how many of the newest are kept")
@@ -78,5 +84,5 @@ class Config(Section):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, without what is None by default and was left so, as ``config.yaml`` holds them."""
+        """Return plain values as ``config.yaml`` holds them, without unset keys whose default is None."""
         return self.model_dump(mode="json")

@@ -1,6 +1,6 @@
-"""Shards of image-caption pairs: the manifest, the order of samples, the stream of batches.
+"""Read image-caption pairs and labelled images: the manifest of shards, the stream of batches, images with classes.
 
-Names are loaded when they are first used, so that ``Manifest`` and the index of shards need no torch.
+Names are imported on first use, so that ``Manifest`` and ``index_shard`` do not import torch.
 """
 
 from __future__ import annotations
@@ -9,49 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.images.transforms import EvalTransform, TrainTransform
     from bimodal_cl.data.labelled import LabelledImages, open_labelled
-    from bimodal_cl.data.order.plan import EpochPlan
-    from bimodal_cl.data.pairs import Pair, image_ids_of_texts, read_pairs
     from bimodal_cl.data.pipeline.stream import Batch, Stream, open_stream
-    from bimodal_cl.data.shards.index import ShardIndex, index_shard, split_captions
+    from bimodal_cl.data.shards.index import index_shard
     from bimodal_cl.data.shards.manifest import Manifest, Shard
-    from bimodal_cl.data.shards.members import IMAGE_EXTENSIONS
 
-_MODULES = {
-    "labelled": ("LabelledImages", "open_labelled"),
-    "shards.manifest": ("Manifest", "Shard"),
-    "pairs": ("Pair", "image_ids_of_texts", "read_pairs"),
-    "order.plan": ("EpochPlan",),
-    "shards.members": ("IMAGE_EXTENSIONS",),
-    "shards.index": ("ShardIndex", "index_shard", "split_captions"),
-    "pipeline.stream": ("Batch", "Stream", "open_stream"),
-    "images.transforms": ("EvalTransform", "TrainTransform"),
+_MODULE_OF = {
+    "Batch": "pipeline.stream",
+    "LabelledImages": "labelled",
+    "Manifest": "shards.manifest",
+    "Shard": "shards.manifest",
+    "Stream": "pipeline.stream",
+    "index_shard": "shards.index",
+    "open_labelled": "labelled",
+    "open_stream": "pipeline.stream",
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [  # noqa: RUF022  (by module, as above)
+__all__ = [
+    "Batch",
     "LabelledImages",
-    "open_labelled",
     "Manifest",
     "Shard",
-    "Pair",
-    "image_ids_of_texts",
-    "read_pairs",
-    "EpochPlan",
-    "IMAGE_EXTENSIONS",
-    "ShardIndex",
-    "index_shard",
-    "split_captions",
-    "Batch",
     "Stream",
+    "index_shard",
+    "open_labelled",
     "open_stream",
-    "EvalTransform",
-    "TrainTransform",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

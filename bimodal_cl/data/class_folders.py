@@ -1,4 +1,4 @@
-"""Which folders of a data set are its classes, and what their names say: public data sets number and nest them."""
+"""Find the class folders of a data set, and class names in their names, as public data sets number and nest them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _NUMBERED = re.compile(r"([0-9]+|n[0-9]{8})[._ -]+(.*[^\W\d_].*)")
 
 
 def find_class_folders(root: Path) -> tuple[list[str], list[str]]:
-    """Find the class folders below a folder, and say what is remarkable about them.
+    """Find the class folders below a folder.
 
-    They are its sub-folders, as for torchvision's ``ImageFolder``, with all images below each. Where every one of
-    these is a letter with sub-folders, as in SUN397 (``a/abbey``, ``c/church/indoor``), the folders that hold the
-    images are the classes.
+    They are its sub-folders, as for torchvision's ``ImageFolder``, with all images below each. If the name of every
+    sub-folder is a letter, as in SUN397 (``a/abbey``, ``c/church/indoor``), the folders that hold images are the
+    classes.
 
     Returns:
-        The folders, relative to ``root`` with ``/``, and lines for people.
+        The folders, relative to ``root`` with ``/``, and notes to show to the user.
     """
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and ending_of(entry.name) != HIDDEN)
     if not folders or any(_holds_images(root / folder) for folder in folders):
@@ -44,12 +44,13 @@ def find_class_folders(root: Path) -> tuple[list[str], list[str]]:
 
 
 def spoken_names(folders: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Class names from folder names: underscores and folders within letters as spaces, numbers in front left out.
+    """Make class names of folder names.
 
-    Numbers and WordNet ids are left out where all folders have one, each another, and a name behind it.
+    Underscores and slashes become spaces. Leading numbers and WordNet ids are removed if every folder has one, all
+    different, in front of a name.
 
     Returns:
-        The names in the order of the folders, and a line for people where numbers were left out.
+        The names in the order of the folders, and a note to show to the user if numbers were removed.
     """
     names = [re.sub(r"^\w/", "", folder) for folder in folders]
     matches = [_NUMBERED.fullmatch(name) for name in names]
@@ -59,7 +60,7 @@ def spoken_names(folders: Sequence[str]) -> tuple[list[str], list[str]]:
         shown = ", ".join(
             f"{folder} = '{_spaced(name)}'" for folder, name in list(zip(folders, names, strict=True))[:3]
         )
-        notes = [f"folder names begin with numbers, which are no part of the class names: {shown}, ..."]
+        notes = [f"folder names begin with numbers, which are not part of the class names: {shown}, ..."]
     return [_spaced(name) for name in names], notes
 
 

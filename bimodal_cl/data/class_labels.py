@@ -1,4 +1,4 @@
-"""The label of one image in CLIP_benchmark's layout: a class, or 0 or 1 for every class."""
+"""Parse the label of an image in CLIP_benchmark's layout: a class, or 0 or 1 for every class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import NotText, decode_text
 
-# CLIP_benchmark takes a sample's .npy, where it has both.
+# If a sample has both, CLIP_benchmark uses the .npy.
 LABEL_EXTENSIONS = (".npy", ".cls")
 
 _NPY_MARK = b"\x93NUMPY"
@@ -21,7 +21,7 @@ Label: TypeAlias = int | np.ndarray
 
 
 def parse_label(where: str, extension: str, content: bytes, classnames: Sequence[str]) -> Label:
-    """Read a label.
+    """Parse a label.
 
     Args:
         where: shard and key, for messages.
@@ -34,7 +34,7 @@ def parse_label(where: str, extension: str, content: bytes, classnames: Sequence
         The class index, or uint8 ``[classes]``.
 
     Raises:
-        UserError: it is none of these, or does not fit the classes.
+        UserError: the content is none of these, or does not match the classes.
     """
     return _parse_npy(where, content, classnames) if extension == ".npy" else _parse_cls(where, content, classnames)
 

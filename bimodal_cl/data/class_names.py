@@ -1,10 +1,10 @@
-"""The names of classes, and which folder is which class.
+"""Name classes, and match class folders with a file of names.
 
-Where **all** class folders are named by whole numbers, the number is the class: folder ``10`` is the eleventh line of a
-names file, whichever folders are missing. They count from 1 only where they are exactly ``1`` to ``N`` and the file has
-``N`` lines. Other folders are paired with a names file by name, where all of them (underscores and hyphens as spaces,
-in any case and Unicode form) stand in it once; else in natural order (``class2`` before ``class10``), which needs as
-many names as folders. Whatever the rule, ``notes`` shows the pairing.
+If the names of **all** class folders are whole numbers, the number is the class: folder ``10`` is the eleventh line of
+a names file, even if other folders are missing. The numbers count from 1 only if they are exactly ``1`` to ``N`` and
+the file has ``N`` lines. Other folders are matched with the lines by name if each of them (with underscores and hyphens
+as spaces, in any case and Unicode form) is in the file exactly once. Otherwise they are matched in natural sort order
+(``class2`` before ``class10``), which needs as many names as folders. ``notes`` always shows the result.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 
 from bimodal_cl.data.class_folders import spoken_names
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import NotText, read_text
 
 _WORDNET_ID = re.compile(r"n[0-9]{8}")
 _SHOWN = 12
-# What lines of a names file may begin or end with where they hold more than a name.
+# What a line of a names file may begin or end with if it holds more than a name.
 _NUMBER_FIRST = re.compile(r"([0-9]{1,9})(\s*[:.,;)|=\t]\s*|\s+)\S.*")
 _NUMBER_LAST = re.compile(r".*\S\s*[\t,;]\s*([0-9]{1,9})")
 _ID_FIRST = re.compile(rf"{_WORDNET_ID.pattern}[\s:,].*")
@@ -31,7 +31,13 @@ _ID_FIRST = re.compile(rf"{_WORDNET_ID.pattern}[\s:,].*")
 
 @dataclass(frozen=True)
 class ClassNames:
-    """``names`` by class index, the class index of every folder, and lines that say how one came to the other."""
+    """The names of classes, and the classes of folders.
+
+    Args:
+        names: by class index.
+        label_of_folder: the class index of every folder.
+        notes: lines that tell the user how folders and names were matched.
+    """
 
     names: list[str]
     label_of_folder: dict[str, int]
@@ -39,10 +45,11 @@ class ClassNames:
 
 
 def read_names(path: Path) -> list[str]:
-    """Read names, one a line, of class 0, 1, ...
+    """Read the names of class 0, 1, ..., one per line.
 
     Raises:
-        UserError: the file cannot be read, holds no name, or an empty line between names, which would shift all others.
+        UserError: the file cannot be read, holds no name, or has an empty line between names, which would shift the
+            names after it.
     """
     lines = read_lines(path)
     while lines and not lines[-1]:
@@ -56,7 +63,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def _refuse_more_than_names(path: Path, lines: Sequence[str]) -> None:
-    """Refuse a file whose lines would go into prompts with numbers, ids or marks that are no part of a name."""
+    """Refuse a file whose lines hold numbers, ids or marks beside the names, which would go into prompts."""
     if lines[0][0] in "[{" and lines[-1][-1] in "]}":
         raise UserError(f"{path}: looks like JSON; it must hold the names themselves, one a line")
     comment = next((number for number, line in enumerate(lines, 1) if line.startswith("# ")), None)
@@ -79,13 +86,13 @@ def _refuse_more_than_names(path: Path, lines: Sequence[str]) -> None:
 
 
 def _is_count(numbers: Sequence[re.Match[str] | None]) -> bool:
-    """Whether the lines' numbers are 0, 1, ... or 1, 2, ...; one line alone counts nothing."""
+    """Return whether the numbers of at least two lines are 0, 1, ... or 1, 2, ..."""
     found = [int(number[1]) for number in numbers if number is not None]
     return len(numbers) > 1 and found in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read lines, stripped, the empty ones too.
+    """Read the lines of a file, stripped, including empty ones.
 
     Raises:
         UserError: there is no such file, or it cannot be read.
@@ -100,19 +107,19 @@ def read_lines(path: Path) -> list[str]:
 
 
 def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None, origin: str) -> ClassNames:
-    """Say which class each folder is, and what the classes are called.
+    """Match folders with classes, and name the classes.
 
     Args:
-        root: where the folders are, for messages.
-        folders: the class folders' names.
-        names: of the classes; None: the folders' own are used, as :func:`~bimodal_cl.data.class_folders.spoken_names`
-            reads them, and ImageNet's where they are WordNet ids of its classes.
-        origin: where the names are from, for messages.
+        root: of the folders, for messages.
+        folders: names of the class folders.
+        names: of the classes; None: ImageNet's names if the folders are WordNet ids of ImageNet's classes, or else
+            those of :func:`~bimodal_cl.data.class_folders.spoken_names`.
+        origin: of the names, for messages.
 
     Raises:
-        UserError: the folders do not fit the names, or two of them are one number.
+        UserError: the folders do not match the names, or two of them are the same number.
     """
-    ordered = sorted(folders, key=natural_order)
+    ordered = sorted(folders, key=natural_sort_key)
     numbers = _numbers(root, ordered)
     if names is None:
         return _own_names(ordered, numbers)
@@ -128,7 +135,7 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
 
 
 def name_warnings(names: Sequence[str]) -> list[str]:
-    """Lines that tell which names stand for several classes, and that names begin with numbers."""
+    """Return warnings about names of several classes, and about names that begin with numbers."""
     warnings = repeated_names(names)
     if _is_count([_NUMBER_FIRST.fullmatch(name) for name in names]):
         warnings.append(f"warning: the names begin with numbers, which go into the prompts: '{names[0]}', '{names[1]}'")
@@ -136,7 +143,7 @@ def name_warnings(names: Sequence[str]) -> list[str]:
 
 
 def repeated_names(names: Sequence[str]) -> list[str]:
-    """A line that tells which names stand for several classes; none where no name does."""
+    """Return a warning, or none, about the names that belong to several classes."""
     places: dict[str, list[str]] = {}
     for index, name in enumerate(names):
         places.setdefault(name, []).append(str(index))
@@ -150,7 +157,7 @@ def repeated_names(names: Sequence[str]) -> list[str]:
 
 
 def pairing_lines(name_of_folder: dict[str, str]) -> list[str]:
-    """A line for each folder and its name; of many the first and the last ones, and how many are between."""
+    """Return a line for each folder and its name; of many, the first and last lines and the count of those between."""
     lines = [f"folder {folder} = '{name}'" for folder, name in name_of_folder.items()]
     if len(lines) <= _SHOWN:
         return lines
@@ -159,7 +166,7 @@ def pairing_lines(name_of_folder: dict[str, str]) -> list[str]:
 
 
 def _numbers(root: Path, folders: Sequence[str]) -> dict[str, int]:
-    """The number that each folder is, ascending; empty where one of them is none."""
+    """Return the number of each folder, in ascending order; empty if the name of a folder is not a number."""
     if not all(re.fullmatch(r"[0-9]+", folder) for folder in folders):
         return {}
     numbers = {folder: int(folder) for folder in sorted(folders, key=lambda folder: (int(folder), folder))}
@@ -181,7 +188,7 @@ def _labels_by_number(
         if number >= num_names:
             raise UserError(
                 f"{root}: folder '{folder}' is class {number}, but {origin} has {num_names} names, of class 0 to "
-                f"{num_names - 1} (folders count from 1 only where all of 1 to {num_names} are there and no other)"
+                f"{num_names - 1} (folders count from 1 only if they are exactly 1 to {num_names})"
             )
     return dict(numbers), [f"folders are class numbers, from 0: their names are lines 1, 2, ... of {origin}"]
 
@@ -189,7 +196,7 @@ def _labels_by_number(
 def _labels_by_name(
     root: Path, folders: Sequence[str], names: Sequence[str], origin: str
 ) -> tuple[dict[str, int], list[str]]:
-    """Pair folders and names by what they are called, else by their order."""
+    """Match folders and names by name, or else by their order."""
     counts = Counter(_plain(name) for name in names)
     place = {_plain(name): index for index, name in enumerate(names) if counts[_plain(name)] == 1}
     found = {folder: place[_plain(folder)] for folder in folders if _plain(folder) in place}
@@ -233,7 +240,7 @@ def _imagenet_notes(name_of_folder: dict[str, str], names: Sequence[str]) -> lis
 
 
 def _imagenet_names(folders: Sequence[str]) -> list[str] | None:
-    """open_clip's names of ImageNet's classes by WordNet id; None where an id is not one of its 1,000."""
+    """Return open_clip's names of ImageNet's classes by WordNet id; None if an id is not one of ImageNet's 1,000."""
     from open_clip import IMAGENET_CLASSNAMES
     from timm.data import ImageNetInfo
 

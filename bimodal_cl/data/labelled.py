@@ -1,4 +1,4 @@
-"""Images with class labels: a folder of class folders, or the ``wds_`` layout of CLIP_benchmark."""
+"""Open images with class labels: a folder of class folders, or the ``wds_`` layout of CLIP_benchmark."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bimodal_cl.data.class_folders import find_class_folders
 from bimodal_cl.data.class_labels import LABEL_EXTENSIONS, Label, parse_label
 from bimodal_cl.data.class_names import name_classes, name_warnings, read_lines, read_names
 from bimodal_cl.data.images.decode import BadImage, decode_image
-from bimodal_cl.data.shards.samples import open_samples
-from bimodal_cl.data.storage.locations import count_other_shards, is_tar, list_tars
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
+from bimodal_cl.data.tar.samples import open_samples
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.image_files import HIDDEN, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
+from bimodal_cl.files.tar_files import count_other_shards, is_tar, list_tars
 from bimodal_cl.files.text_files import read_text
 
 logger = logging.getLogger(__name__)
@@ -31,15 +31,15 @@ NUM_SHARDS = "nshards.txt"
 
 
 class LabelledImages(ABC):
-    """A sequence of (RGB image, class index), or of (RGB image, 0 or 1 for every class) where it may show several.
+    """A sequence of (RGB image, class index), or of (RGB image, 0 or 1 for every class) if an image may have several.
 
     Attributes:
         name: of the data set.
-        classnames: what to write into a prompt, by class index.
-        templates: prompts with ``{c}`` where the class name goes; ``None`` where the data set brings none.
-        labels: of every image its class index, or a uint8 array ``[classes]``.
-        class_of_folder: the class index of every class folder; empty where there are none.
-        notes: lines for people on how the classes were found, warnings among them.
+        classnames: for prompts, by class index.
+        templates: prompts with ``{c}`` in place of the class name; ``None`` if the data set has none.
+        labels: the class index of every image, or a uint8 array ``[classes]``.
+        class_of_folder: the class index of every class folder; empty without class folders.
+        notes: lines, some of them warnings, that tell the user how the classes were found.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LabelledImages(ABC):
 
         Raises:
             IndexError: ``index`` is outside ``[0, len)``.
-            UserError: it cannot be read or decoded; the message names it.
+            UserError: the image cannot be read or decoded; the message names it.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} is outside [0, {len(self)})")
@@ -130,23 +130,22 @@ def open_labelled(path: str | Path, split: str = "test", classnames: str | Path 
 
     Layouts, tried in this order:
 
-    - ``wds_``: ``PATH/SPLIT/0.tar, 1.tar, ...`` (as many as ``PATH/SPLIT/nshards.txt`` says, where it exists) of images
-      and ``.cls`` (the class index or name) or ``.npy`` (the class index, or 0 or 1 for every class), and
-      ``PATH/classnames.txt``, a name a line;
-    - ``PATH/SPLIT/CLASS/...`` or ``PATH/CLASS/...``: folders are the classes. Their names, underscores as spaces, go
-      into prompts, unless a ``classnames.txt`` stands beside them: see ``bimodal_cl.data.class_names``.
+    - ``wds_``: ``PATH/SPLIT/0.tar, 1.tar, ...`` (as many as ``PATH/SPLIT/nshards.txt`` says, if it exists) of images
+      with ``.cls`` (the class index or name) or ``.npy`` (the class index, or 0 or 1 for every class), and
+      ``PATH/classnames.txt`` with a name per line;
+    - ``PATH/SPLIT/CLASS/...`` or ``PATH/CLASS/...``: folders are the classes. Their names, with underscores as spaces,
+      go into prompts, unless there is a ``classnames.txt``: see :mod:`bimodal_cl.data.class_names`.
 
-    Images are those of ``IMAGE_EXTENSIONS``; what else is there is counted by ending in a warning.
-
-    Either may bring ``zeroshot_classification_templates.txt``, a prompt a line with ``{c}`` for the class name.
+    Images are the files with ``IMAGE_EXTENSIONS``; a warning counts all others by extension. Either layout may have a
+    ``zeroshot_classification_templates.txt`` with a prompt per line, in which ``{c}`` stands for the class name.
 
     Args:
         path: folder of the data set.
         split: name of the part.
-        classnames: a file of names, one a line, in place of ``classnames.txt``.
+        classnames: a file of names, one per line, in place of ``classnames.txt``.
 
     Raises:
-        UserError: none of the layouts is there, or a file of it is missing, unreadable or does not fit.
+        UserError: the folder has neither layout, or a file is missing, unreadable or contradicts the others.
     """
     path = Path(path)
     if not path.is_dir():
@@ -224,7 +223,7 @@ def _open_shards(path: Path, part: Path, name: str, given: Path | None) -> Label
 
 
 def _replace_names(file: Path, classnames: list[str], given: Path | None) -> list[str]:
-    """The names of a file that was given, in place of those that labels may be written by."""
+    """Return the names of a given file in place of those in ``classnames.txt``, by which labels may be written."""
     names = classnames if given is None else read_names(given)
     if len(names) != len(classnames):
         raise UserError(f"{given}: {len(names)} names for the {len(classnames)} classes of {file}")
@@ -232,16 +231,16 @@ def _replace_names(file: Path, classnames: list[str], given: Path | None) -> lis
 
 
 def _warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
-    """Name what is no image, by ending; what systems leave behind is not worth a line of its own."""
+    """Warn of files that are not images, by extension, unless all of them are hidden."""
     if set(left_out) - {HIDDEN}:
         logger.warning("%s: left out, as no images: %s", folder, describe_endings(left_out))
 
 
 def list_numbered_shards(part: Path) -> list[Path]:
-    """List the shards of a folder in CLIP_benchmark's layout: ``0.tar``, ... as ``nshards.txt`` counts; else all tars.
+    """List the shards of CLIP_benchmark's layout: ``0.tar``, ... up to the count in ``nshards.txt``, or else all tars.
 
     Raises:
-        UserError: one of them is missing, the count is no number of at least 1, or there is no tar.
+        UserError: a shard is missing, the count is not a number >= 1, or there is no tar.
     """
     count = part / NUM_SHARDS
     if not count.exists():
@@ -281,5 +280,5 @@ def _read_templates(folders: list[Path]) -> list[str] | None:
 
 
 def _find(folders: list[Path], name: str) -> Path | None:
-    """The first of the folders' files of a name."""
+    """Return the first file of a name in some folders, or None."""
     return next((folder / name for folder in folders if (folder / name).exists()), None)

@@ -1,4 +1,4 @@
-"""Single pairs by id, for reports: the picture and captions behind an ``image_id`` or a ``text_id``."""
+"""Read single pairs by ``image_id``, and find the image of a ``text_id``, for reports."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import numpy as np
 from PIL import Image
 
 from bimodal_cl.data.images.decode import BadImage, decode_image
-from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.mixture import Folders, open_mixture
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
 from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError
 
@@ -34,12 +32,12 @@ class Pair:
 
 
 def read_pairs(folder: Folders, image_ids: Iterable[int] | np.ndarray) -> dict[int, Pair]:
-    """Read the pairs of some image ids, whatever their order, each once.
+    """Read the pairs of some image ids, in any order, each once.
 
     Raises:
-        UserError: an id is outside the data set, an image cannot be decoded, or the manifest or a shard does not fit.
+        UserError: an id is outside the data, an image cannot be decoded, or the manifest does not fit a shard.
     """
-    reader = MixtureReader(open_mixture(folder))
+    reader = RowReader(open_mixture(folder))
     wanted = sorted({int(n) for n in image_ids})
     pairs: dict[int, Pair] = {}
     try:
@@ -62,32 +60,22 @@ def image_ids_of_texts(folder: Folders, text_ids: Iterable[int] | np.ndarray) ->
     """Return the ``image_id`` to which each ``text_id`` belongs, int64 ``[texts]``.
 
     Raises:
-        UserError: an id is outside the data set, or the manifest or a shard does not fit.
+        UserError: an id is outside the data, or the manifest does not fit a shard.
     """
     mixture = open_mixture(folder)
     wanted = np.asarray(text_ids if isinstance(text_ids, np.ndarray) else list(text_ids), dtype=np.int64)
     outside = (wanted < 0) | (wanted >= mixture.num_texts)
     if outside.any():
         raise UserError(f"{mixture}: text_id {wanted[outside][0]} is outside [0, {mixture.num_texts})")
-    sets = np.searchsorted(mixture.text_offsets, wanted, side="right") - 1
+    shards = np.searchsorted(mixture.shard_text_offsets, wanted, side="right") - 1
     image_ids = np.empty_like(wanted)
-    for number in np.unique(sets).tolist():
-        here = sets == number
-        inside = _image_ids_of_texts(mixture.manifests[number], wanted[here] - mixture.text_offsets[number])
-        image_ids[here] = inside + mixture.image_offsets[number]
-    return image_ids
-
-
-def _image_ids_of_texts(manifest: Manifest, text_ids: np.ndarray) -> np.ndarray:
-    shards, _ = manifest.locate_texts(text_ids)
-    image_ids = np.empty_like(text_ids)
-    reader = RowReader(manifest)
+    reader = RowReader(mixture)
     try:
         for shard in np.unique(shards).tolist():
             here = shards == shard
-            # The last row that begins at or before the text: rows without captions share their follower's first id.
-            rows = np.searchsorted(reader.first_text_ids(shard), text_ids[here], side="right") - 1
-            image_ids[here] = manifest.image_offsets[shard] + rows
+            # The last row that begins at or before the text: a row without captions has the first id of the next one.
+            rows = np.searchsorted(reader.first_text_ids(shard), wanted[here], side="right") - 1
+            image_ids[here] = mixture.shard_image_offsets[shard] + rows
     finally:
         reader.close()
     return image_ids

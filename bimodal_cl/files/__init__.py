@@ -1,1 +1,1 @@
-"""Files that people and other programs wrote: paths, text, image names, image modes."""
+"""Read what people and other programs wrote: paths, text files, and the names, formats and modes of images."""

@@ -1,4 +1,4 @@
-"""Which files are images and captions by their names, and what is left out, counted by ending."""
+"""List the images of a folder by their names, and count all other files by extension."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 
 HIDDEN, NO_ENDING = "hidden", "without an ending"
-# What systems leave in folders, beside what begins with a dot.
+# Files that operating systems create, besides those whose names begin with a dot.
 _SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx"}
 _MAX_ENDINGS = 12
 _IMAGE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF")
 
 
 def ending_of(name: str) -> str:
-    """The ending by which a file is counted: lower case with its dot, ``HIDDEN`` or ``NO_ENDING``."""
+    """Return the ending by which a file is counted: lower case with its dot, ``HIDDEN`` or ``NO_ENDING``."""
     path = PurePosixPath(name)
     if any(part.startswith(".") or part.lower() in _SYSTEM_NAMES for part in path.parts):
         return HIDDEN
@@ -26,7 +26,7 @@ def ending_of(name: str) -> str:
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List the files of a folder and its sub-folders, linked ones too: the images by their names, and all others.
+    """List the files of a folder and its sub-folders, linked ones included: images by their names, and all others.
 
     Raises:
         UserError: a folder cannot be read.
@@ -49,7 +49,7 @@ def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def count_endings(paths: Collection[Path], folder: Path) -> Counter[str]:
-    """Count files of a folder by ending; unknown ones of images say so: ``.jpg_large (images)``."""
+    """Count files of a folder by ending; unknown endings of images are marked, as in ``.jpg_large (images)``."""
     counts: Counter[str] = Counter()
     for path in paths:
         ending = ending_of(path.relative_to(folder).as_posix())
@@ -59,7 +59,7 @@ def count_endings(paths: Collection[Path], folder: Path) -> Counter[str]:
 
 
 def describe_endings(counts: Mapping[str, int]) -> str:
-    """Say how many there are of each ending, the most frequent first: ``3 .heic, 1 without an ending, 2 hidden``."""
+    """Return a text of counts, the most frequent first: ``3 .heic, 1 without an ending, 2 hidden``."""
     listed = sorted(counts.items(), key=lambda item: (item[0] == HIDDEN, -item[1], item[0]))
     shown = [f"{count:,} {ending}" for ending, count in listed[:_MAX_ENDINGS] if count]
     rest = sum(count for _, count in listed[_MAX_ENDINGS:])

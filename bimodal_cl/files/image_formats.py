@@ -1,15 +1,15 @@
-"""What is read, by extension: captions, and images of the plain raster formats that Pillow decodes by itself.
+"""The file formats that are read, by extension: captions, and the raster formats that Pillow decodes by itself.
 
-Left out of Pillow's list are formats that start other programs (EPS), that are drawings, videos or containers for which
-it has no decoder (WMF, MPEG, IPTC, GRIB, BUFR, HDF5), measurements without a defined brightness (FITS), PCD, whose
-extension is that of point clouds today, and three whose files have no extension (MCIDAS, SPIDER, XVTHUMB).
+Of Pillow's formats these are left out: EPS, which starts another program; drawings, videos and containers without a
+decoder in Pillow (WMF, MPEG, IPTC, GRIB, BUFR, HDF5); FITS, whose measurements have no defined brightness; PCD, whose
+extension now belongs to point clouds; and three formats without an extension (MCIDAS, SPIDER, XVTHUMB).
 """
 
 from __future__ import annotations
 
-# By Pillow's name, in the order in which content is tried; TGA has no mark of its own, so it comes last. The first
-# extension of a format is the usual one. A row table stores an extension by its place in IMAGE_EXTENSIONS, so new
-# formats go to the end of _LATER.
+# By Pillow's name, in the order in which the content is tried. TGA has no magic number, so it comes last. The first
+# extension of a format is the usual one. A row table stores the place of an extension in IMAGE_EXTENSIONS, so new
+# formats must be added at the end of _LATER.
 _TGA = {"TGA": (".tga", ".icb", ".vda", ".vst")}
 _LATER: dict[str, tuple[str, ...]] = {
     "BLP": (".blp",),
@@ -55,11 +55,11 @@ IMAGE_EXTENSIONS = (
     *(each for name in _NUMBERED for each in EXTENSIONS_OF_FORMAT[name] if each not in _FIRST),
 )
 
-# The names of a caption beside an image; where a sample has several, the first of these is read.
+# Extensions of the caption of an image; if a sample has several, the first of these is read.
 TEXT_EXTENSIONS = (".txt", ".caption", ".text")
-TEXT_EXTENSION = TEXT_EXTENSIONS[0]  # which is written
+TEXT_EXTENSION = TEXT_EXTENSIONS[0]  # of the shards that we write
 
-# What else stands where images should, by how it begins: to say so beats "not an image".
+# Magic numbers of other content that is found in place of images, to name it in messages.
 _OTHER_CONTENT = {
     b"II*\0": "a TIFF that Pillow cannot read",
     b"MM\0*": "a TIFF that Pillow cannot read",
@@ -81,7 +81,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def name_other_content(data: bytes) -> str:
-    """Say what bytes that are no image of ``IMAGE_FORMATS`` are, as far as their beginning tells; else ``""``."""
+    """Name the format of bytes that are not of ``IMAGE_FORMATS`` by their magic number; ``""`` if it is unknown."""
     if data[4:8] == b"ftyp":
         brand = data[8:12]
         return "HEIC" if brand in _HEIF_BRANDS else "a damaged AVIF" if brand in _AVIF_BRANDS else "a video (MP4)"

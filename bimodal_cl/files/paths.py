@@ -1,7 +1,7 @@
-"""Paths as people write them: ``~``, ``~user``, ``$NAME`` and ``${NAME}`` stand for what a shell takes them for.
+"""Expand ``~``, ``~user``, ``$NAME`` and ``${NAME}`` in paths, as a shell does.
 
-A shell replaces them only where they are unquoted and not in a YAML file, so every path of a config and of a command
-goes through here; none of them makes a folder called ``~``.
+A shell expands them only if they are unquoted, and never in a YAML file, so every path of a config and of a command is
+expanded here, and none creates a folder called ``~``.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import re
 from bimodal_cl.errors import UserError
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
-_COMMAND = "pipe:"  # a shell of its own runs what follows
-_LOCAL_FOLDER = "local-dir:"  # what open_clip writes before a folder with a model
+_COMMAND = "pipe:"  # a shell will expand and run what follows
+_LOCAL_FOLDER = "local-dir:"  # open_clip's prefix of a folder with a model
 
 
 def expand_path(text: str) -> str:
-    """Replace ``~`` at the beginning and variables anywhere by what they stand for.
+    """Expand ``~`` at the beginning and variables anywhere.
 
-    A ``pipe:`` location stays as it is, and so does a path with a ``$`` that exists under just that name.
+    A ``pipe:`` location is not changed, and neither is a path with a ``$`` that exists under exactly that name.
 
     Args:
         text: a path, a URL, or a name that is neither.
 
     Raises:
-        UserError: no path at all, as from ``"$NAME"`` with nothing in it (a ``Path`` would make the current folder of
-            it); a variable that is not set, or a user who does not exist; named in the message.
+        UserError: the path is empty (``Path`` would take it for the current folder), or a variable is not set, or a
+            user does not exist.
     """
     if not text.strip():
         raise UserError("the path is empty")

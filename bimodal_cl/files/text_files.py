@@ -1,11 +1,11 @@
-"""Text that people and other programs wrote: byte order marks and line ends of every kind are understood."""
+"""Read text files with any byte order mark and any line ends."""
 
 from __future__ import annotations
 
 import codecs
 from pathlib import Path
 
-# UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
+# UTF-32's little-endian mark begins with UTF-16's, so it is tested first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -16,11 +16,11 @@ _MARKS = (
 
 
 class NotText(ValueError):
-    """Bytes that are no text; the message says in one line where they stop to be, without naming the file."""
+    """Bytes are not text; the message is one line that names the place but not the file."""
 
 
 def read_text(path: Path) -> str:
-    """Read a text file as UTF-8, or as its byte order mark says; the mark is taken off, line ends become ``\\n``.
+    """Read a text file as UTF-8, or as its byte order mark says; the mark is removed, and line ends become ``\\n``.
 
     Raises:
         OSError: the file cannot be read.
@@ -30,14 +30,14 @@ def read_text(path: Path) -> str:
 
 
 def decode_text(data: bytes, errors: str = "strict") -> str:
-    """Decode text as :func:`read_text` does, line ends as they are.
+    """Decode text as :func:`read_text` does, but keep the line ends.
 
     Args:
-        data: the whole of a text.
-        errors: ``"strict"``, or ``"replace"`` to make U+FFFD of what cannot be decoded.
+        data: the whole text.
+        errors: ``"strict"``, or ``"replace"`` to turn what cannot be decoded into U+FFFD.
 
     Raises:
-        NotText: the bytes are not text of that encoding, or hold a NUL, as UTF-16 without a mark does.
+        NotText: the bytes are not text of that encoding, or contain a NUL, as UTF-16 without a mark does.
     """
     mark, encoding = next((each for each in _MARKS if data.startswith(each[0])), (b"", "utf-8"))
     try:

@@ -1,4 +1,4 @@
-"""What would spoil a step is refused on all ranks alike, before any state moves, whichever rank it is on."""
+"""Check the inputs of a step before any state changes; every rank raises the error that one rank has found."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bimodal_cl.distributed import gather_rows, world_size
 
-# What may be wrong with the tensors themselves; a rank tells the others the number.
+# Flaws of the tensors themselves; the ranks exchange the index.
 _FLAWS = (
     "",
     "features must be matrices [batch, dim] of one width, of floating point",
@@ -25,7 +25,7 @@ def require_sound_batch(
     num_images: int | None,
     num_texts: int | None,
 ) -> None:
-    """Look at this rank's batch and, by one small all-gather, at all others' (one synchronization).
+    """Check this rank's batch and, by one small all-gather, those of all other ranks (one synchronization).
 
     Args:
         image_features, text_features, image_ids, text_ids: of this rank, of any shape and type.
@@ -79,7 +79,7 @@ def _find_flaw(image_features: Tensor, text_features: Tensor, image_ids: Tensor,
 
 
 def _count_bad_rows(features: Tensor) -> Tensor:
-    """Count the rows with a value that is not finite, as one pass over them shows: in their sum."""
+    """Count the rows that hold a value that is not finite; one pass finds them by their sums."""
     precision = torch.promote_types(features.dtype, torch.float32)
     return (~features.detach().sum(dim=1, dtype=precision).isfinite()).sum()
 

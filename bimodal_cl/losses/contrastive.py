@@ -1,29 +1,33 @@
-"""What all losses share: checks, the mean over the global batch, the metrics; and the two directions of most of them.
+"""The module that runs every loss: checks, per-anchor tables, learned numbers, the mean over the global batch, metrics.
 
-A loss on the primitive is a temperature rule (:meth:`MarginLoss.temperature`) and a weight rule
-(:meth:`MarginLoss.anchor_losses`); one file of this folder each.
+What differs between losses is in their settings, one file each in ``losses/family``: a temperature rule and a weight
+rule over the margins, or a loss of the features.
 """
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-import math
-import numbers
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bimodal_cl.distributed import reduce_sum, world_size
+from bimodal_cl.distributed import reduce_sum, replicated_parameter, world_size
 from bimodal_cl.losses.batch_checks import require_sound_batch
-from bimodal_cl.losses.margin import Margins, Negatives, compute_alignment, compute_margins
+from bimodal_cl.losses.margin import Negatives, compute_alignment, compute_margins
 from bimodal_cl.losses.margin.kernels import Kernel
-from bimodal_cl.losses.margin.products import Products
-from bimodal_cl.losses.margin.tiles import TileSize
+from bimodal_cl.losses.rules.base import (
+    Anchors,
+    AnchorStep,
+    Direction,
+    LossSettings,
+    MarginSettings,
+    Modality,
+    TableSettings,
+)
 from bimodal_cl.losses.tables.anchors import AnchorTable, widen_exactly_
 from bimodal_cl.losses.tables.occurrences import Occurrences
 
@@ -36,87 +40,61 @@ class LossOutput:
         loss: scalar, the mean over the anchors of the global batch and over both directions, equal on every rank.
             Its gradient on a rank is such that data-parallel averaging gives the gradient of this value.
         metrics: 0-d tensors without gradient, equal on every rank: ``tau_image``, ``tau_text`` (means over the batch),
-            ``alignment`` (mean cosine of the positives), ``anchors_without_negatives`` (count).
+            ``alignment`` (mean cosine of the positives), ``anchors_without_negatives`` (count), and the loss's own.
     """
 
     loss: Tensor
     metrics: dict[str, Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
-class Anchors:
-    """This process's anchors of one modality: what a temperature rule reads.
-
-    Attributes:
-        modality: ``"image"`` or ``"text"``.
-        ids: the anchors' ids.
-        alignment: cosine of each with its positive, without gradient.
-        has_negatives: an anchor without any contributes nothing and keeps its state.
-        occurrences: those with negatives of the global batch, grouped by id, and the rows of their table.
-    """
-
-    modality: str
-    ids: Int[Tensor, " anchors"]
-    alignment: Float[Tensor, "anchors 1"]
-    has_negatives: Bool[Tensor, "anchors 1"]
-    occurrences: Occurrences
-
-
-@dataclasses.dataclass(frozen=True)
-class Direction(Anchors):
-    """One direction of a step, anchors to candidates: what a weight rule reads besides.
-
-    Attributes:
-        tau: the anchors' temperatures in this step.
-        margins: see :class:`Margins`.
-    """
-
-    tau: Float[Tensor, "anchors 1"]
-    margins: Margins
-
-
-class ContrastiveLoss(nn.Module, abc.ABC):
-    """Base of all losses: call it with unit-norm features and ids, get a :class:`LossOutput`.
+class ContrastiveLoss(nn.Module):
+    """A contrastive loss: call it with unit-norm features and ids, get a :class:`LossOutput`.
 
     Works in any training loop: with ``torch.distributed`` initialised it contrasts over all ranks, otherwise over the
-    batch. Per-anchor state moves in ``train()`` mode only.
+    batch. Per-anchor state moves in ``train()`` mode only. :func:`~bimodal_cl.losses.build_loss` makes one from plain
+    keyword arguments.
 
     Args:
+        settings: the loss's hyperparameters and rules.
         num_images: number of images of the data set; None where the loss keeps nothing per anchor.
-        num_texts: number of texts of the data set; None likewise.
-        tile_size: rows and columns of similarities held at a time; ``"auto"`` chooses from the batch and the free
-            memory, None holds all of them; see :func:`~bimodal_cl.losses.margin.tiles.choose_tiling`.
-        mask_repeats: other captions of the same image and repeats of the same caption are not negatives.
+        num_texts: number of texts of the data set, or None.
+
+    Attributes:
+        image_anchors: the images' state, None where the loss keeps none; so is ``text_anchors`` of the texts.
+        kernel: which code computes the margins, to be set where the choice made by
+            :func:`~bimodal_cl.losses.margin.kernels.choose_kernel` is not wanted.
+        progress: see :meth:`set_progress`; None until it is called.
 
     Raises:
-        ValueError: a hyperparameter is out of range; the message gives its value.
+        ValueError: a table of no rows.
     """
 
-    def __init__(self, num_images: int | None, num_texts: int | None, tile_size: TileSize, mask_repeats: bool) -> None:
+    def __init__(self, settings: LossSettings, num_images: int | None, num_texts: int | None) -> None:
         super().__init__()
-        if tile_size is not None and tile_size != "auto" and (not isinstance(tile_size, int) or tile_size < 1):
-            raise ValueError(f"tile_size={tile_size!r} must be at least 1, 'auto', or None for one tile")
-        self.num_images, self.num_texts = num_images, num_texts
-        self.tile_size, self.mask_repeats = tile_size, mask_repeats
+        self.settings, self.num_images, self.num_texts = settings, num_images, num_texts
+        self.kernel: Kernel = "auto"
         self.progress: float | None = None
         self.image_anchors: AnchorTable | None = None
         self.text_anchors: AnchorTable | None = None
-        self._learned: dict[str, float] = {}
+        columns = settings.table_columns()
+        if columns:
+            assert isinstance(settings, TableSettings) and num_images is not None and num_texts is not None
+            self.image_anchors = AnchorTable(num_images, settings.tables, settings.table_device, **columns)
+            self.text_anchors = AnchorTable(num_texts, settings.tables, settings.table_device, **columns)
+        self._learned = settings.learned()
+        for name, learned in self._learned.items():
+            self.register_parameter(name, nn.Parameter(torch.tensor(learned.initial)))
+        self._seen_a_batch = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
-        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` move nothing below float32
+        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` lower no precision
             moved = fn(tensor)
             return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
 
         super()._apply(keep_precision, recurse)
-        for name, initial in self._learned.items():
-            widen_exactly_(self.get_parameter(name).data, initial)
+        for name, learned in self._learned.items():
+            widen_exactly_(self.get_parameter(name).data, learned.initial)
         return self
-
-    def learn(self, name: str, initial: float) -> None:
-        """Add a number that the optimizer learns, as the parameter ``name``."""
-        self._learned[name] = initial
-        self.register_parameter(name, nn.Parameter(torch.tensor(initial)))
 
     def set_progress(self, progress: float) -> None:
         """Tell a scheduled hyperparameter how much of the training is done.
@@ -131,13 +109,6 @@ class ContrastiveLoss(nn.Module, abc.ABC):
             raise ValueError(f"progress={progress} must be between 0 and 1")
         self.progress = progress
 
-    def scheduled_progress(self, what: str) -> float:
-        """Return the progress for a schedule; warn and return 0 where nobody has set it."""
-        if self.progress is None:
-            warnings.warn(f"{what} is scheduled, but set_progress was never called: taken as 0", stacklevel=3)
-            self.progress = 0.0
-        return self.progress
-
     def forward(
         self,
         image_features: Float[Tensor, "batch dim"],
@@ -148,48 +119,103 @@ class ContrastiveLoss(nn.Module, abc.ABC):
         """Compute the loss of this process's pairs within the global batch, and update the per-anchor state.
 
         Args:
-            image_features: unit-norm; low-precision features are taken to float32 here.
+            image_features: unit-norm; low-precision features are converted to float32 here.
             text_features: unit-norm; row ``i`` belongs to row ``i`` of ``image_features``.
             image_ids: 0 .. num_images - 1, stable over the whole training.
-            text_ids: 0 .. num_texts - 1, likewise.
+            text_ids: 0 .. num_texts - 1, stable, too.
 
         Raises:
-            ValueError: what :func:`~bimodal_cl.losses.batch_checks.require_sound_batch` refuses, on every rank, before
-                any state moves.
+            ValueError: what :func:`~bimodal_cl.losses.batch_checks.require_sound_batch` or the temperature rule
+                refuses, on every rank, before any state moves.
         """
         require_sound_batch(image_features, text_features, image_ids, text_ids, self.num_images, self.num_texts)
-        image_ids, text_ids = image_ids.long(), text_ids.long()
+        settings = self.settings
         with torch.autocast(image_features.device.type, enabled=False):
             dtype = torch.promote_types(torch.promote_types(image_features.dtype, text_features.dtype), torch.float32)
-            image_features, text_features = image_features.to(dtype), text_features.to(dtype)
-            alignment = compute_alignment(image_features, text_features)
-            negatives = Negatives.gather(image_ids, text_ids, self.mask_repeats)
-            has_negatives = negatives.of_own_anchors > 0
-            of_images = Occurrences(image_ids, has_negatives, self.image_anchors)
-            of_texts = Occurrences(text_ids, has_negatives, self.text_anchors)
-            image = Anchors("image", image_ids, alignment, has_negatives, of_images)
-            text = Anchors("text", text_ids, alignment, has_negatives, of_texts)
-            local, tau_image, tau_text = self.local_loss(image_features, text_features, image, text, negatives)
-            alone = (~has_negatives).sum().to(local.dtype)
-            means = torch.stack([local, tau_image.mean(), tau_text.mean(), alignment.mean(), alone * world_size()])
-            means = reduce_sum(means) / world_size()
-        loss = _ReportedValue.apply(local, means[0])
-        names = ("tau_image", "tau_text", "alignment", "anchors_without_negatives")
-        return LossOutput(loss, dict(zip(names, means[1:].unbind(), strict=True)))
+            images, texts = image_features.to(dtype), text_features.to(dtype)
+            negatives = Negatives.gather(image_ids.long(), text_ids.long(), settings.mask_repeats)
+            self._warn_once(negatives)
+            self._hold_to_bounds_()
+            alignment = compute_alignment(images, texts)
+            image = self._make_anchors("image", image_ids.long(), alignment, negatives)
+            text = self._make_anchors("text", text_ids.long(), alignment, negatives)
+            tau_image, tau_text = settings.temperature(image), settings.temperature(text)
+            local, images, texts = settings.feature_loss(images, texts, image, negatives)
+            steps: dict[str, AnchorStep] = {}
+            if isinstance(settings, MarginSettings):
+                margins_image, margins_text = compute_margins(
+                    images,
+                    texts,
+                    tau_image,
+                    tau_text,
+                    negatives,
+                    settings.tile_size,
+                    products=settings.products,
+                    kernel=self.kernel,
+                )
+                steps["image"] = settings.anchor_losses(Direction(**vars(image), tau=tau_image, margins=margins_image))
+                steps["text"] = settings.anchor_losses(Direction(**vars(text), tau=tau_text, margins=margins_text))
+                means = [torch.where(image.has_negatives, step.losses, 0.0).mean() for step in steps.values()]
+                of_margins = (means[0] + means[1]) / 2
+                local = of_margins if local is None else of_margins + local
+            assert local is not None, "a loss has a rule for anchors or one for features"
+            metrics = {"tau_image": tau_image.mean(), "tau_text": tau_text.mean(), "alignment": alignment.mean()}
+            metrics["anchors_without_negatives"] = (~image.has_negatives).sum().to(dtype) * world_size()
+            for modality, step in steps.items():
+                metrics |= {f"{name}_{modality}": values.mean().to(dtype) for name, values in step.metrics.items()}
+            totals = reduce_sum(torch.stack([local, *metrics.values()])) / world_size()
+        if self.training:  # nothing can be refused any more
+            self._write_(image, steps)
+            self._write_(text, steps)
+        return LossOutput(_ReportedValue.apply(local, totals[0]), dict(zip(metrics, totals[1:].unbind(), strict=True)))
 
-    @abc.abstractmethod
-    def local_loss(
-        self,
-        image_features: Float[Tensor, "batch dim"],
-        text_features: Float[Tensor, "batch dim"],
-        image: Anchors,
-        text: Anchors,
-        negatives: Negatives,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-        """Return this process's loss, whose mean over the ranks is the loss, and its anchors' temperatures.
+    def _warn_once(self, negatives: Negatives) -> None:
+        """Warn of settings that the first batch shows not to fit, and of a schedule whose progress was never set."""
+        concerns: list[str] = []
+        if not self._seen_a_batch:
+            self._seen_a_batch = True
+            concerns += self.settings.concerns_of_batch(int(negatives.of_own_anchors.max()))
+        scheduled = self.settings.scheduled()
+        if scheduled and self.progress is None:
+            self.progress = 0.0
+            verb = "is" if len(scheduled) == 1 else "are"
+            concerns.append(
+                f"{' and '.join(scheduled)} {verb} scheduled, but set_progress was never called: taken as 0"
+            )
+        for concern in concerns:
+            warnings.warn(concern, stacklevel=4)
 
-        The loss's gradient on a rank is that of the sum of all ranks' losses.
-        """
+    def _hold_to_bounds_(self) -> None:
+        for name, learned in self._learned.items():
+            if learned.largest is not None:
+                with torch.no_grad():
+                    getattr(self, name).clamp_(max=learned.largest)
+
+    def _make_anchors(self, modality: Modality, ids: Tensor, alignment: Tensor, negatives: Negatives) -> Anchors:
+        """Group one modality's anchors by id and collect what its rules read."""
+        table = self._table_of(modality)
+        has_negatives = negatives.of_own_anchors > 0
+        occurrences = Occurrences(ids, has_negatives, table)
+        return Anchors(
+            modality,
+            ids,
+            alignment,
+            has_negatives,
+            occurrences,
+            columns={} if table is None else {name: occurrences.look_up(name) for name in table.columns},
+            # The gradient is averaged over ranks, so that the parameters stay equal in any training loop.
+            learned={name: replicated_parameter(getattr(self, name)) for name in self._learned},
+            progress=self.progress or 0.0,
+        )
+
+    def _write_(self, anchors: Anchors, steps: dict[str, AnchorStep]) -> None:
+        table = self._table_of(anchors.modality)
+        if table is not None:
+            columns = {name: values.detach() for name, values in steps[anchors.modality].columns.items()}
+            table.update_(anchors.occurrences.ids, **columns)
+
+    def _table_of(self, modality: Modality) -> AnchorTable | None:
+        return self.image_anchors if modality == "image" else self.text_anchors
 
 
 class _ReportedValue(torch.autograd.Function):
@@ -202,109 +228,3 @@ class _ReportedValue(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient, None
-
-
-class MarginLoss(ContrastiveLoss):
-    """Base of the losses on the primitive: ``(L_image + L_text) / 2``, each a mean over the anchors of one modality.
-
-    Args:
-        num_images: see :class:`ContrastiveLoss`; so are ``num_texts``, ``tile_size`` and ``mask_repeats``.
-        products: ``"float32"``, or ``"bf16"`` for matrix products of features and weights rounded to bf16; all else
-            stays float32. See :mod:`~bimodal_cl.losses.margin.products`. float64 features stay float64.
-
-    Attributes:
-        kernel: which code computes the margins, to be set where the choice made by
-            :func:`~bimodal_cl.losses.margin.kernels.choose_kernel` is not wanted.
-    """
-
-    def __init__(
-        self,
-        num_images: int | None,
-        num_texts: int | None,
-        tile_size: TileSize,
-        mask_repeats: bool,
-        products: Products,
-    ) -> None:
-        super().__init__(num_images, num_texts, tile_size, mask_repeats)
-        require_choice("products", products, ("float32", "bf16"))
-        self.products: Products = products
-        self.kernel: Kernel = "auto"
-
-    @abc.abstractmethod
-    def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
-        """Temperature rule: the temperature of each anchor of one modality. Moves no state."""
-
-    @abc.abstractmethod
-    def anchor_losses(self, direction: Direction) -> Float[Tensor, "anchors 1"]:
-        """Weight rule: the loss of each anchor of one direction, whose gradient in the margin is the weight.
-
-        Called once for each direction; updates the state of the direction's anchors in ``train()`` mode. Values of
-        anchors without negatives are not used.
-        """
-
-    def local_loss(
-        self,
-        image_features: Float[Tensor, "batch dim"],
-        text_features: Float[Tensor, "batch dim"],
-        image: Anchors,
-        text: Anchors,
-        negatives: Negatives,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch 1"], Float[Tensor, "batch 1"]]:
-        """Compute both directions' margins and the mean of the anchors' losses."""
-        tau_image, tau_text = self.temperature(image), self.temperature(text)
-        margins_image, margins_text = compute_margins(
-            image_features,
-            text_features,
-            tau_image,
-            tau_text,
-            negatives,
-            self.tile_size,
-            products=self.products,
-            kernel=self.kernel,
-        )
-        direction_image = Direction(**vars(image), tau=tau_image, margins=margins_image)
-        direction_text = Direction(**vars(text), tau=tau_text, margins=margins_text)
-        local = (self._mean_loss(direction_image) + self._mean_loss(direction_text)) / 2
-        return local, tau_image, tau_text
-
-    def _mean_loss(self, direction: Direction) -> Tensor:
-        losses = self.anchor_losses(direction)
-        return torch.where(direction.has_negatives, losses, 0.0).mean()
-
-
-def require_between(name: str, value: float, low: float, high: float, *, low_open: bool = False) -> None:
-    """Refuse a hyperparameter that is not finite or outside ``[low, high]`` (``(low, high]`` where ``low_open``).
-
-    Raises:
-        ValueError: with the name, the value and the range.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ValueError(f"{name}={value!r} must be a number")
-    if not math.isfinite(value) or not (low < value if low_open else low <= value) or not value <= high:
-        left = "(" if low_open else "["
-        raise ValueError(f"{name}={value} must be in {left}{low}, {high}]")
-
-
-def require_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse a value that is none of the choices.
-
-    Raises:
-        ValueError: with the name, the value and the choices.
-    """
-    if value not in choices:
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(repr(choice) for choice in choices)}")
-
-
-def refuse_unused(because: str, **values: tuple[object, object]) -> None:
-    """Refuse hyperparameters that were set though another one leaves them without effect.
-
-    Args:
-        because: what makes them useless, such as ``"eta_schedule='constant'"``.
-        values: by name, the value given and the default.
-
-    Raises:
-        ValueError: one of them is not at its default.
-    """
-    for name, (value, default) in values.items():
-        if value != default:
-            raise ValueError(f"{name}={value!r} has no effect with {because}: leave it out")

@@ -1,6 +1,6 @@
-"""Dual encoders: an image tower and a text tower whose unit-norm features share a space.
+"""Dual encoders: an image tower and a text tower with unit-norm features in a shared space.
 
-Names are loaded when they are first used: open_clip, timm and transformers are imported by whatever needs them.
+Public names are imported on first use, so that importing this package imports neither open_clip nor transformers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The dual encoder: pixels and texts in, unit-norm features out."""
+"""The dual encoder: encode pixels and texts as unit-norm features of one space."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,13 +15,8 @@ from torch import Tensor, nn
 
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
-from bimodal_cl.models.weights.tensors import (
-    ARCHITECTURE_FILE,
-    TOKENIZER_FOLDER,
-    WEIGHTS_FILE,
-    load_weights,
-    save_weights,
-)
+from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE
+from bimodal_cl.models.weights.state_dict import load_weights, save_weights
 from bimodal_cl.preprocess import EvalTransform, normalize
 
 Pixels = UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
@@ -31,17 +27,18 @@ _INIT_TAU = 0.07
 
 
 class DualEncoder(nn.Module):
-    """An image tower and a text tower into one space, with their tokenizer and preprocessing.
+    """An image tower and a text tower with a shared feature space, their tokenizer and their preprocessing.
 
-    Its tensors have the names of open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``), inside
-    towers that come from Hugging Face (``visual.transformer.*``, ``text.transformer.*``) theirs. ``logit_scale`` and
-    ``logit_bias`` only travel with the weights: the loss owns the temperature, so they are never trained here.
+    Tensors are named as in open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``), and within
+    Hugging Face towers (``visual.transformer.*``, ``text.transformer.*``) as in transformers. ``logit_scale`` and
+    ``logit_bias`` are saved with the weights but never trained here: the loss owns the temperature, and
+    :meth:`set_temperature` copies the loss's values before a checkpoint is written.
 
     Args:
         visual: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, dim]``.
         text: tokens ``[batch, context_length]`` to ``[batch, dim]``.
         tokenizer: texts to tokens.
-        architecture: what the towers were built from.
+        architecture: the description that the towers were built from.
     """
 
     image_mean: Tensor
@@ -72,25 +69,25 @@ class DualEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.logit_scale.device
 
     def forward(self, pixels: Pixels, tokens: Tokens) -> tuple[Features, Features]:
-        """Encode both sides of a batch of pairs; what a data-parallel wrapper calls."""
+        """Encode both sides of a batch of pairs, as one call that a data-parallel wrapper can intercept."""
         return self.encode_image(pixels), self.encode_text(tokens)
 
     def encode_image(self, pixels: Pixels) -> Features:
         """Encode images.
 
         Args:
-            pixels: ``[batch, 3, image_size, image_size]``, on any device; uint8 in [0, 255], or floats already
-                normalised as :meth:`preprocess` does.
+            pixels: ``[batch, 3, image_size, image_size]``, on any device; uint8 in [0, 255], or floats normalised as
+                by :meth:`preprocess`.
 
         Returns:
             Unit-norm float32 features, also under autocast.
 
         Raises:
-            ValueError: another shape.
+            ValueError: the pixels have another shape.
         """
         wanted = (3, self.image_size, self.image_size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
@@ -101,7 +98,7 @@ class DualEncoder(nn.Module):
         return F.normalize(self.visual(pixels).float(), dim=-1)
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Features:
-        """Encode texts, or tokens as :meth:`tokenize` gives them, in one pass.
+        """Encode texts, or tokens from :meth:`tokenize`, in one pass.
 
         Returns:
             Unit-norm float32 features, also under autocast.
@@ -110,30 +107,33 @@ class DualEncoder(nn.Module):
         return F.normalize(self.text(tokens.to(self.device, non_blocking=True)).float(), dim=-1)
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Turn texts into tokens ``[batch, context_length]`` on the CPU; longer texts are cut.
+        """Convert texts to tokens ``[batch, context_length]`` on the CPU; longer texts are truncated.
 
         Raises:
-            ValueError: a single string, which would be read as a list of characters.
+            ValueError: a single string is given, which would be read as a list of characters.
         """
         if isinstance(texts, str):
             raise ValueError(f"texts must be a list of strings, got the string {texts[:40]!r}")
         return self.tokenizer(list(texts))
 
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Turn a PIL image of any size and mode into normalised pixels ``[3, image_size, image_size]`` on the CPU."""
+        """Convert a PIL image of any size and mode to normalised pixels ``[3, image_size, image_size]`` on the CPU."""
         return normalize(self.transform(image), self._statistic("mean"), self._statistic("std"))
 
     @property
     def transform(self) -> EvalTransform:
-        """What turns a PIL image into the uint8 pixels that :meth:`encode_image` takes."""
+        """The transform from a PIL image to the uint8 pixels that :meth:`encode_image` takes."""
         return self.architecture.transform()
 
     def _statistic(self, name: str) -> Tensor:
-        """``mean`` or ``std`` of the pixels, float32 ``[3, 1, 1]`` on the CPU, also where the model is not."""
+        """Return ``mean`` or ``std`` of the pixels, float32 ``[3, 1, 1]``, always on the CPU."""
         return torch.tensor(self.architecture.preprocess[name], dtype=torch.float32).view(3, 1, 1)
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, architecture and tokenizer into a folder; :meth:`load` needs nothing else, not even a hub."""
+        """Write weights, architecture and tokenizer into a folder.
+
+        :func:`bimodal_cl.models.load_model` needs nothing but this folder, not even a network.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self, folder / WEIGHTS_FILE)
@@ -142,21 +142,26 @@ class DualEncoder(nn.Module):
             self.tokenizer.save_pretrained(str(folder / TOKENIZER_FOLDER))  # type: ignore[attr-defined]
 
     def load_weights(self, path: str | Path) -> None:
-        """Load the weights of a checkpoint folder, or its weights file, into this model, exactly.
+        """Load the weights of a checkpoint folder, or of its weights file, into this model, without any conversion.
 
         Raises:
-            UserError: no such file, or a tensor is missing, unexpected or of another shape.
+            UserError: the file does not exist, or a tensor is missing, unexpected or of another shape.
         """
         path = Path(path)
         load_weights(self, path / WEIGHTS_FILE if path.is_dir() else path)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> DualEncoder:
-        """Return the model that :meth:`save` wrote, in evaluation mode, on the CPU.
+    @torch.no_grad()
+    def set_temperature(self, logit_scale: Tensor, logit_bias: Tensor | None = None) -> None:
+        """Copy the temperature that the loss has learned, so that it is saved with the weights.
 
-        Raises:
-            UserError: a file is missing or damaged, or the weights are not this architecture's.
+        Args:
+            logit_scale: 0-d, ``log(1 / tau)``.
+            logit_bias: 0-d, of a model trained with SigLIP's loss; None leaves the model as it is.
         """
-        from bimodal_cl.models.build import build_from_folder
-
-        return build_from_folder(Path(folder))
+        self.logit_scale.copy_(logit_scale)
+        if logit_bias is None:
+            return
+        if self.logit_bias is None:
+            self.logit_bias = nn.Parameter(torch.zeros_like(self.logit_scale), requires_grad=False)
+            self.architecture = replace(self.architecture, init_logit_bias=0.0)
+        self.logit_bias.copy_(logit_bias)

@@ -1,4 +1,4 @@
-"""One door for every trained model: whatever it is called and whoever wrote it, it becomes a dual encoder."""
+"""Load any trained model as a dual encoder: by path, by open_clip name, or from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -6,59 +6,79 @@ from pathlib import Path
 
 import torch
 
-from bimodal_cl.errors import UserError
-from bimodal_cl.models.agreement import agree
-from bimodal_cl.models.architecture import (
-    Architecture,
-    architecture_from_open_clip,
-    named_architecture,
-    nearest,
-    read_json,
-)
-from bimodal_cl.models.build import assemble, build_from_folder
+from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.models.architecture import Architecture
+from bimodal_cl.models.assemble import assemble, build_encoder, try_towers
+from bimodal_cl.models.compatibility import match_architectures
 from bimodal_cl.models.dual_encoder import DualEncoder
-from bimodal_cl.models.hub import OPEN_CLIP_CONFIG, TOKENIZER_FILES
 from bimodal_cl.models.huggingface.folder import load_huggingface
-from bimodal_cl.models.names import (
-    ModelSource,
-    canonical_architecture,
-    expand_name,
-    locate_model,
-    locate_tag,
-    near_path,
+from bimodal_cl.models.json_files import read_json
+from bimodal_cl.models.locate.names import locate_model
+from bimodal_cl.models.locate.open_clip_names import canonical_architecture, locate_tag
+from bimodal_cl.models.locate.paths import expand_name, near_name, near_path
+from bimodal_cl.models.locate.source import ModelSource
+from bimodal_cl.models.open_clip_config import architecture_from_open_clip, named_architecture
+from bimodal_cl.models.weights.file_names import (
+    ARCHITECTURE_FILE,
+    NUMPY_SUFFIXES,
+    OPEN_CLIP_CONFIG,
+    TOKENIZER_FILES,
+    TOKENIZER_FOLDER,
+    WEIGHT_SUFFIXES,
+    WEIGHTS_FILE,
 )
-from bimodal_cl.models.weights.files import read_weight_file
-from bimodal_cl.models.weights.folders import WEIGHT_ENDINGS
-from bimodal_cl.models.weights.shapes import infer_architecture, quick_gelu_of, refuse_other_layouts
-from bimodal_cl.models.weights.tensors import ARCHITECTURE_FILE, NUMPY_ENDINGS, TOKENIZER_FOLDER, Pretrained
+from bimodal_cl.models.weights.infer import infer_architecture, quick_gelu_of, refuse_other_layouts
+from bimodal_cl.models.weights.state_dict import Pretrained
+from bimodal_cl.models.weights.weight_file import read_weight_file
 
 
 def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
     """Load a trained model, in evaluation mode.
 
     Args:
-        path_or_tag: a folder: a run (its latest checkpoint), a checkpoint, an export in open_clip's form, or a Hugging
-            Face CLIP model; a file of weights that tells its architecture, such as OpenAI's TorchScript archives, or
-            ``NAME:FILE``; open_clip's ``NAME/TAG``, such as ``ViT-B-32/laion2b_s34b_b79k``, ``local-dir:FOLDER`` and
-            ``hf-hub:ORGANISATION/NAME``; OpenAI's ``ViT-B/32``; or a repository of the hub.
-        device: where its weights go.
+        path_or_tag: one of
+
+            - a folder: a run (its latest checkpoint), a checkpoint, an export in open_clip's format, or a Hugging Face
+              CLIP or SigLIP model;
+            - a weights file from which the architecture can be inferred, such as OpenAI's TorchScript archives, or
+              ``NAME:FILE`` with an open_clip architecture;
+            - open_clip's ``NAME/TAG``, such as ``ViT-B-32/laion2b_s34b_b79k``, ``local-dir:FOLDER`` or
+              ``hf-hub:ORGANISATION/NAME``; or OpenAI's ``ViT-B/32``;
+            - a repository of the Hugging Face hub.
+        device: the device to move the weights to.
 
     Raises:
-        UserError: there is no such model, it is of another kind, or its files are damaged.
+        UserError: no such model exists, it is not a dual encoder, or its files are damaged.
     """
     return load_source(locate_model(path_or_tag)).to(device).eval()
 
 
+def load_saved(folder: Path) -> DualEncoder:
+    """Load the folder that :meth:`DualEncoder.save` wrote, in evaluation mode, on the CPU.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights do not match the architecture.
+    """
+    for file in (ARCHITECTURE_FILE, WEIGHTS_FILE):
+        if not (folder / file).is_file():
+            raise UserError(f"{folder}: not a saved model: '{file}' is missing")
+    architecture = Architecture.read(folder / ARCHITECTURE_FILE).without_tower_weights()
+    encoder = build_encoder(architecture, folder / TOKENIZER_FOLDER)
+    encoder.load_weights(folder)
+    try_towers(encoder)
+    return encoder.eval()
+
+
 def load_configured(pretrained: str, wanted: Architecture | None, image_size: int | None) -> DualEncoder:
-    """Load ``model.pretrained`` of a config into the architecture that stands beside it, or into its own.
+    """Load ``model.pretrained`` of a config into the architecture of that config, or else into its own.
 
     Args:
         pretrained: a tag of the open_clip config that `wanted` was made from, or any name of a model.
-        wanted: what ``model.name`` or the towers say; None where nothing is said.
-        image_size: side of the images in pixels; None: as `wanted` says, else as the weights do.
+        wanted: the architecture of ``model.name`` or of the config's towers; None where neither is given.
+        image_size: side of the images in pixels; None: that of `wanted`, else that of the weights.
 
     Raises:
-        UserError: there are no such weights, or they are of another architecture.
+        UserError: no such weights exist, or they have another architecture.
     """
     import open_clip
 
@@ -67,31 +87,31 @@ def load_configured(pretrained: str, wanted: Architecture | None, image_size: in
     if name is not None and open_clip.is_pretrained_cfg(name, pretrained):
         return load_source(locate_tag(name, pretrained), wanted, image_size)
     path = Path(expand_name(pretrained))
-    is_word = len(path.parts) == 1 and ":" not in pretrained and path.suffix not in WEIGHT_ENDINGS
+    is_word = len(path.parts) == 1 and ":" not in pretrained and path.suffix not in WEIGHT_SUFFIXES
     if is_word and not path.exists() and canonical_architecture(pretrained) is None:
         if name is None:
             raise UserError(f"{what}: no such file, and tags are known only for a model.name{near_path(path)}")
         tags = open_clip.list_pretrained_tags_by_model(name)
-        near = nearest(pretrained, tags, only_near=True) or near_path(path) or nearest(pretrained, tags)
+        near = near_name(pretrained, tags) or near_path(path) or did_you_mean(pretrained, tags)
         near = near or "; it has none"
-        raise UserError(f"{what} is no file and no tag of '{name}'{near}")
+        raise UserError(f"{what} is neither a file nor a tag of '{name}'{near}")
     source = locate_model(pretrained, "model.pretrained")
     if wanted is not None and source.architecture not in (None, name):
         own = f"model.name '{name}'" if name else "the towers of the config"
-        raise UserError(f"{what} is of '{source.architecture}', another architecture than {own}: leave one of them out")
+        raise UserError(f"{what} has the architecture '{source.architecture}', not that of {own}: leave one out")
     return load_source(source, wanted, image_size)
 
 
 def load_source(source: ModelSource, wanted: Architecture | None = None, image_size: int | None = None) -> DualEncoder:
-    """Load a model that was found.
+    """Load a model that :func:`locate_model` found.
 
     Args:
-        source: from :func:`bimodal_cl.models.names.locate_model`.
-        wanted: the architecture it has to have; None: its own.
-        image_size: side of the images in pixels; None: as `wanted` says, else as the weights do.
+        source: from :func:`bimodal_cl.models.locate.names.locate_model`.
+        wanted: the architecture that it must have; None: its own.
+        image_size: side of the images in pixels; None: that of `wanted`, else that of the weights.
 
     Raises:
-        UserError: damaged files, or another architecture than `wanted`.
+        UserError: the files are damaged, or the architecture is not `wanted`.
     """
     if image_size is None and wanted is not None:
         image_size = wanted.image_size
@@ -103,7 +123,7 @@ def load_source(source: ModelSource, wanted: Architecture | None = None, image_s
     if source.kind == "checkpoint":
         found = Architecture.read(source.folder / ARCHITECTURE_FILE)
         if wanted is None and image_size in (None, found.image_size):
-            return build_from_folder(source.folder)
+            return load_saved(source.folder)
         tokenizer_folder = source.folder / TOKENIZER_FOLDER
     else:
         found = _read_open_clip_config(source.folder / OPEN_CLIP_CONFIG)
@@ -112,7 +132,7 @@ def load_source(source: ModelSource, wanted: Architecture | None = None, image_s
     file = read_weight_file(source.weights)
     refuse_other_layouts(file)
     weights = Pretrained(source.weights, file.tensors, found.image_size)
-    architecture = found if wanted is None else agree(wanted, found, *_both(source, wanted))
+    architecture = found if wanted is None else match_architectures(wanted, found, *_names_of(source, wanted))
     return assemble(architecture, weights, image_size, tokenizer_folder if has_tokenizer else None)
 
 
@@ -121,9 +141,9 @@ def _load_file(source: ModelSource, wanted: Architecture | None, image_size: int
     tag_gelu = bool(source.tag.get("quick_gelu", False)) if source.tag else None
     if wanted is None and source.architecture is not None:
         wanted = named_architecture(source.architecture)
-    if source.weights.suffix in NUMPY_ENDINGS:
+    if source.weights.suffix in NUMPY_SUFFIXES:
         if wanted is None:
-            raise UserError(f"{source.weights}: does not say its architecture: give 'NAME:{source.weights}'")
+            raise UserError(f"{source.weights}: does not state its architecture: give 'NAME:{source.weights}'")
         return assemble(wanted, Pretrained(source.weights, None, preprocess=preprocess), image_size)
     file = read_weight_file(source.weights)
     if wanted is None:
@@ -139,9 +159,9 @@ def _load_file(source: ModelSource, wanted: Architecture | None, image_size: int
 def _resized(
     encoder: DualEncoder, source: ModelSource, wanted: Architecture | None, image_size: int | None
 ) -> DualEncoder:
-    """Return the model with the image size and training knobs that are wanted, where it has others."""
+    """Return the model with the image size and training options of `wanted`, reassembled only where they differ."""
     found = encoder.architecture
-    architecture = found if wanted is None else agree(wanted, found, *_both(source, wanted))
+    architecture = found if wanted is None else match_architectures(wanted, found, *_names_of(source, wanted))
     if architecture == found and image_size in (None, found.image_size):
         return encoder
     return assemble(architecture, Pretrained(source.weights, dict(encoder.state_dict()), found.image_size), image_size)
@@ -154,6 +174,6 @@ def _read_open_clip_config(path: Path) -> Architecture:
     return architecture_from_open_clip(config["model_cfg"], None, config.get("preprocess_cfg"), f"{path}: ")
 
 
-def _both(source: ModelSource, wanted: Architecture) -> tuple[str, str]:
+def _names_of(source: ModelSource, wanted: Architecture) -> tuple[str, str]:
     named = f"model.name '{wanted.name}'" if wanted.name else "the towers in model"
     return f"'{source.pretrained}'", named

@@ -1,4 +1,4 @@
-"""Text to tokens: open_clip's BPE, which needs no download, or a Hugging Face tokenizer."""
+"""Build tokenizers: open_clip's BPE, which needs no download, or a Hugging Face tokenizer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bimodal_cl.errors import UserError, one_line
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Texts to int64 ``[batch, tokens]``, padded or cut to the context length."""
+    """Convert texts to int64 tokens ``[batch, context_length]``, padded or truncated."""
 
     def __call__(self, texts: list[str]) -> Tensor: ...
 
 
 def tokenizer_name(text: Mapping[str, Any]) -> str | None:
-    """Return the Hugging Face tokenizer a text tower wants, its own model's by default; None for open_clip's BPE."""
+    """Return the name of a text tower's Hugging Face tokenizer, by default that of its model; None: open_clip's BPE."""
     name: str | None = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     return name
 
@@ -28,12 +28,12 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
     """Build a text tower's tokenizer.
 
     Args:
-        text: keys of open_clip's ``CLIPTextCfg``. In ``tokenizer_kwargs``, ``clean: none`` gives the text to a Hugging
-            Face tokenizer as it is, which open_clip cleans before; ``padding_side`` is right where it does not say.
-        folder: read a Hugging Face tokenizer's files from here rather than from where `text` says.
+        text: keys of open_clip's ``CLIPTextCfg``. In ``tokenizer_kwargs``, ``clean: none`` skips open_clip's cleaning
+            of texts before a Hugging Face tokenizer; ``padding_side`` is right by default.
+        folder: folder with a Hugging Face tokenizer's files, to override the name in `text`.
 
     Raises:
-        UserError: the tokenizer cannot be read, or has no padding.
+        UserError: the tokenizer cannot be read, or has no padding token.
     """
     from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 
@@ -43,7 +43,7 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
     if name is None:
         try:
             simple = SimpleTokenizer(context_length=text["context_length"], **options)
-            simple(["a"])  # some kinds of shortening need more packages, and say so only now
+            simple(["a"])  # some truncation modes import optional packages only when called
         except Exception as error:
             raise UserError(f"model.text.tokenizer_kwargs {options}: no such tokenizer ({one_line(error)})") from error
         return simple
@@ -54,8 +54,8 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
         )
     except Exception as error:
         raise UserError(
-            f"model.text.hf_tokenizer_name '{source}': no such folder with a tokenizer's files, and the hub does not "
-            f"give it ({one_line(error)})"
+            f"model.text.hf_tokenizer_name '{source}': no such folder with tokenizer files, and it cannot "
+            f"be loaded from the hub ({one_line(error)})"
         ) from error
     inner = tokenizer.tokenizer
     inner.padding_side = side
@@ -73,10 +73,10 @@ def _leave(text: str) -> str:
 
 
 def is_hugging_face(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer has files of its own that must travel with a checkpoint."""
+    """Return whether the tokenizer has files of its own, which a checkpoint must include."""
     return hasattr(tokenizer, "save_pretrained")
 
 
 def vocabulary_size(tokenizer: Any) -> int:
-    """Return the number of tokens, added ones included: every id is below it."""
+    """Return the number of tokens, including added ones; every id is below it."""
     return len(tokenizer.tokenizer) if is_hugging_face(tokenizer) else int(tokenizer.vocab_size)

@@ -1,10 +1,9 @@
-"""Class prompts as a classifier, and the ranks that images give to their classes.
+"""Build a zero-shot classifier from class prompts, and rank the classes of images.
 
-Classes whose prompts are the same to the text tower (``missile`` and ``sunglasses`` each name two of ImageNet's
-classes) cannot be told apart by any model. They are **one candidate**: an image counts as right where the candidate
-that its class belongs to comes first, ranks count candidates, and a random answer is right in one of as many cases as
-there are candidates. Between candidates the rule of ``bimodal_cl.metrics`` holds: a wrong one that ties with the right
-one stands before it.
+Classes whose prompts have the same tokens (``missile`` and ``sunglasses`` each name two of ImageNet's classes) cannot
+be distinguished by any model. They form **one candidate**: an image is classified correctly if the candidate of its
+class comes first, ranks count candidates, and the chance level is one over the number of candidates. Ties between
+candidates follow the rule of ``bimodal_cl.metrics``: a wrong one is ranked before the right one.
 """
 
 from __future__ import annotations
@@ -21,17 +20,19 @@ from bimodal_cl.metrics import class_ranks, mean_per_class_recall
 from bimodal_cl.metrics.similarities import multiply_rows, scale_rows
 from bimodal_cl.scoring.encode_once import Encoder, distinct_texts, evaluation_mode, text_items
 
-# Prompts whose features are held at once, and similarities.
+# The largest number of prompts whose features are in memory at once, and of similarities.
 _PROMPTS_AT_ONCE = 4096
 _BLOCK_ELEMENTS = 2**24
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """Text features that stand for classes.
+    """The text features of classes.
 
-    ``features``: float32 ``[candidates, dim]``, unit norm, in the order of their class names; ``candidate_of_class``:
-    int64 ``[classes]``, the row of each class; ``class_of_candidate``: int64 ``[candidates]``, the first class of each.
+    Args:
+        features: float32 ``[candidates, dim]``, unit norm, in the order of their class names.
+        candidate_of_class: int64 ``[classes]``, the row in ``features`` of each class.
+        class_of_candidate: int64 ``[candidates]``, the first class of each candidate.
     """
 
     features: Tensor
@@ -42,18 +43,18 @@ class Classifier:
 def build_classifier(
     model: Encoder, classnames: Sequence[str], templates: Sequence[str], autocast: torch.dtype | None = None
 ) -> Classifier:
-    """Encode class prompts: of each class the mean of its prompts' features, brought back to unit norm.
+    """Encode class prompts: a class's feature is the mean of its prompts' features, normalised again.
 
     Source: Radford et al. 2021, section 3.1.4 (prompt ensembling in the embedding space).
 
     Args:
         model: a dual encoder.
-        classnames: one name a class.
-        templates: prompts with ``{c}`` where the name goes.
+        classnames: one name per class.
+        templates: prompts with ``{c}`` in place of the name.
         autocast: as :func:`bimodal_cl.scoring.encode_once.evaluation_mode`.
 
     Raises:
-        UserError: no class, no template, or a template without ``{c}``.
+        UserError: there is no class or no template, or a template has no ``{c}``.
     """
     if not classnames or not templates:
         raise UserError(f"{len(classnames)} class names and {len(templates)} templates: at least one of each is needed")
@@ -89,14 +90,14 @@ def classify(classifier: Classifier, image_features: Tensor, targets: Tensor) ->
     """Rank the candidates of every image.
 
     Args:
-        classifier: of ``classes``.
+        classifier: from :func:`build_classifier`.
         image_features: float32 ``[images, dim]``.
         targets: int64 ``[images]``, the class of each.
 
     Returns:
-        ``(ranks, predictions)``, int64 ``[images]``: the place of the image's class from 1, and the class taken for it:
-        its own where the rank is 1, else the first class of the best wrong candidate (of several that tie, of the
-        first by name).
+        ``(ranks, predictions)``, int64 ``[images]``: the rank from 1 of the image's class, and the predicted class. The
+        prediction is the image's own class at rank 1, else the first class of the best wrong candidate (among ties,
+        the first by name).
     """
     wanted = classifier.candidate_of_class[targets]
     candidates = scale_rows(classifier.features)
@@ -106,7 +107,7 @@ def classify(classifier: Classifier, image_features: Tensor, targets: Tensor) ->
         sims = multiply_rows(scale_rows(image_features[start : start + block]), candidates).cpu()
         ranks.append(class_ranks(sims, wanted[start : start + block]))
         sims.scatter_(1, wanted[start : start + block, None], -torch.inf)
-        wrong.append(sims.numpy().argmax(axis=1))  # numpy takes the first of several, torch any
+        wrong.append(sims.numpy().argmax(axis=1))  # numpy returns the first maximum, torch any of them
     placed = np.concatenate(ranks)
     others = classifier.class_of_candidate.numpy()[np.concatenate(wrong)]
     return placed, np.where(placed == 1, targets.numpy(), others)
@@ -115,17 +116,27 @@ def classify(classifier: Classifier, image_features: Tensor, targets: Tensor) ->
 def score_classification(
     classifier: Classifier, ranks: np.ndarray, predictions: np.ndarray, targets: Tensor
 ) -> dict[str, float]:
-    """``acc1``, ``acc5`` (of at least 5 candidates) and ``mean_per_class_recall`` from what :func:`classify` gives."""
+    """Compute ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall`` after :func:`classify`.
+
+    Args:
+        classifier: from :func:`build_classifier`.
+        ranks: int64 ``[images]``, from 1.
+        predictions: int64 ``[images]``, the predicted classes.
+        targets: int64 ``[images]``, the true classes.
+
+    Returns:
+        Fractions in ``[0, 1]``.
+    """
     shares = {f"acc{k}": int((ranks <= k).sum()) / len(ranks) for k in (1, 5) if k <= len(classifier.features)}
     return {**shares, "mean_per_class_recall": mean_per_class_recall(predictions, targets)}
 
 
 def class_similarities(classifier: Classifier, image_features: Tensor) -> Tensor:
-    """Exact similarities float64 ``[images, classes]``, on the CPU, for labels of several classes."""
+    """Return exact similarities, float64 ``[images, classes]`` on the CPU, to score multi-label images."""
     sims = multiply_rows(scale_rows(image_features), scale_rows(classifier.features)).cpu()
     return sims[:, classifier.candidate_of_class]
 
 
 def _mean_direction(features: Tensor) -> Tensor:
-    """The direction of a sum of unit-norm rows ``[prompts, dim]``; whole numbers, whose sum knows no order."""
+    """Return the normalised sum of unit-norm rows ``[prompts, dim]``; as integers, their order does not matter."""
     return nn.functional.normalize((features.double() * 2.0**26).round().sum(dim=0), dim=0).float()

@@ -1,21 +1,21 @@
-"""Features that depend on nothing but the model and the input: each distinct input once, in batches of one shape.
+"""Encode each distinct input once, in batches of one shape, so that features depend on model and input alone.
 
-A tower's last bits depend on the shape of its batch, because the libraries underneath choose another kernel or another
-blocking for another shape. So the towers run on batches of ``IMAGES_AT_ONCE`` images or ``TEXTS_AT_ONCE`` texts (four
-times as many on a GPU, which small batches would leave idle) and no others, the last one filled up with repeats,
-whatever the caller's batch size. What follows:
+The last bits of a tower's output depend on the batch shape, because libraries choose kernels and blocking by shape. So
+the towers always run on batches of ``IMAGES_AT_ONCE`` images or ``TEXTS_AT_ONCE`` texts (four times as many on a GPU,
+which small batches would underuse), whatever the caller's batch size; the last batch is padded with repeats. Hence:
 
-- Equal images (pixel by pixel) and texts that are equal to the text tower (token by token) are encoded once, so they
-  have equal features. This holds by construction.
-- The features of an input depend neither on the batch size asked for, nor on how many processes decode, nor on the
-  order of the data. This holds where a row's result does not depend on its place in a batch of one shape, nor on the
-  other rows: no library promises it, and it was measured to hold to the last bit with torch's CPU kernels, in float32
-  for vision transformers, ResNets, other convolutional towers and text transformers, in bfloat16 for transformers.
-- The same was measured for 1 to 4 threads at this batch size (at 8 images, a ResNet-50 did depend on it).
-- Convolutions choose their kernels by the layout of pixels and weights too. Both are channels last here, as they are in
-  training, so a checkpoint has the features that it had when it was written.
+- Equal images (pixel by pixel) and texts of equal tokens are encoded once, so they have equal features. This holds by
+  construction.
+- The features of an input depend neither on the caller's batch size, nor on the number of decoding processes, nor on
+  the order of the data. This requires that a row's result does not depend on its position in a batch of one shape, nor
+  on the other rows. No library guarantees it; it was measured to hold to the last bit with torch's CPU kernels, in
+  float32 for vision transformers, ResNets, other convolutional towers and text transformers, and in bfloat16 for
+  transformers.
+- The same was measured for 1 to 4 threads at this batch size (at 8 images, a ResNet-50 did depend on the threads).
+- Convolution kernels also depend on the memory layout of pixels and weights. Both are channels last here, as in
+  training, so a checkpoint keeps the features that it had when it was written.
 
-Another kind of processor, another version of a library or another type of the products may change last bits.
+Another processor, library version or precision may change the last bits.
 """
 
 from __future__ import annotations
@@ -35,27 +35,36 @@ _TIMES_ON_A_GPU = 4
 
 
 class Encoder(Protocol):
-    """What of a ``bimodal_cl.models.DualEncoder`` the evaluation uses; features are unit-norm ``[batch, dim]``.
+    """The part of ``bimodal_cl.models.DualEncoder`` that evaluation uses; features are unit-norm ``[batch, dim]``.
 
-    An encoder that has ``tokenize``, as that one, is given tokens; any other the texts themselves.
+    An encoder with a method ``tokenize`` gets tokens, any other encoder the texts themselves.
     """
 
-    def encode_image(self, pixels: Tensor) -> Tensor: ...
-    def encode_text(self, texts: Any) -> Tensor: ...
-    def preprocess(self, image: Image.Image) -> Tensor: ...
-    def parameters(self) -> Iterator[nn.Parameter]: ...
-    def modules(self) -> Iterator[nn.Module]: ...
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Encode pixels ``[batch, 3, height, width]`` from :meth:`preprocess` or a stream."""
+
+    def encode_text(self, texts: Any) -> Tensor:
+        """Encode texts, or tokens ``[batch, tokens]``."""
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Convert an image to pixels ``[3, height, width]``."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Iterate over parameters, whose device is the model's."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Iterate over all modules, as ``torch.nn.Module`` does."""
 
 
 @contextmanager
 def evaluation_mode(model: Encoder, autocast: torch.dtype | None = None) -> Iterator[torch.device]:
-    """Put every module into evaluation mode, without gradients, and back afterwards; yields the model's device.
+    """Disable gradients and put every module into evaluation mode, then restore its mode; yields the model's device.
 
-    The weights of convolutions are laid out channels last, and stay so: no value changes.
+    The weights of convolutions become channels last and stay so; no value changes.
 
     Args:
         model: a dual encoder.
-        autocast: the type products are computed in (``torch.bfloat16``, ``torch.float16``); None: the weights' own.
+        autocast: the dtype of autocast (``torch.bfloat16``, ``torch.float16``); None: no autocast.
     """
     was_training = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
@@ -72,12 +81,12 @@ def evaluation_mode(model: Encoder, autocast: torch.dtype | None = None) -> Iter
 
 
 class DistinctInputs:
-    """Inputs of a tower in the order they come, and their features; see the module's docstring.
+    """Encode the inputs of one tower, each distinct one once; see the module's docstring.
 
     Args:
-        encode: inputs to features ``[inputs, dim]``; called with ``batch_size`` inputs every time.
-        batch_size: as above.
-        keep_on: where the features are kept.
+        encode: maps a list of ``batch_size`` inputs to features ``[batch_size, dim]``.
+        batch_size: the number of inputs in every call of ``encode``.
+        keep_on: the device on which the features are kept.
     """
 
     def __init__(self, encode: Callable[[list[Any]], Tensor], batch_size: int, keep_on: torch.device) -> None:
@@ -91,7 +100,7 @@ class DistinctInputs:
         return len(self._rows)
 
     def add(self, key: Hashable, item: Any) -> None:
-        """Take one more input; ``key`` is equal for equal ones."""
+        """Add an input; equal inputs have equal keys."""
         if key not in self._row_of_key:
             self._row_of_key[key] = len(self._row_of_key)
             self._waiting.append(item)
@@ -100,7 +109,7 @@ class DistinctInputs:
         self._rows.append(self._row_of_key[key])
 
     def features(self) -> Tensor:
-        """Return float32 ``[inputs, dim]``, a row for every call of :meth:`add`, of which there was at least one."""
+        """Return float32 ``[inputs, dim]``, one row per call of :meth:`add`; there must have been at least one."""
         if self._waiting:
             self._flush()
         return torch.cat(self._features)[torch.tensor(self._rows, device=self._keep_on)]
@@ -113,7 +122,7 @@ class DistinctInputs:
 
 
 def distinct_images(model: Encoder, device: torch.device, keep_on: torch.device | None = None) -> DistinctInputs:
-    """Return what encodes pixels ``[3, H, W]``, whose key is :func:`pixel_key`."""
+    """Return an encoder of pixels ``[3, H, W]`` with :func:`pixel_key` as their key."""
 
     def encode(pixels: list[Tensor]) -> Tensor:
         batch = torch.stack(pixels).contiguous(memory_format=torch.channels_last)
@@ -123,7 +132,7 @@ def distinct_images(model: Encoder, device: torch.device, keep_on: torch.device 
 
 
 def distinct_texts(model: Encoder, device: torch.device, keep_on: torch.device | None = None) -> DistinctInputs:
-    """Return what encodes the items of :func:`text_items`."""
+    """Return an encoder of the items of :func:`text_items`."""
 
     def encode(items: list[Any]) -> Tensor:
         return model.encode_text(torch.stack(items) if isinstance(items[0], Tensor) else items)
@@ -132,12 +141,12 @@ def distinct_texts(model: Encoder, device: torch.device, keep_on: torch.device |
 
 
 def pixel_key(pixels: Tensor) -> bytes:
-    """A digest that equal pixels share."""
+    """Return a hash of the pixels."""
     return hashlib.sha256(pixels.contiguous().cpu().numpy().data).digest()
 
 
 def text_items(model: Encoder, texts: Sequence[str]) -> list[tuple[Hashable, Any]]:
-    """What of each text goes to the text tower, behind a key that texts share which are equal to it."""
+    """Return ``(key, input)`` of the text tower for each text; texts with equal tokens have equal keys."""
     tokenize = getattr(model, "tokenize", None)
     if tokenize is None or not texts:
         return [(text, text) for text in texts]

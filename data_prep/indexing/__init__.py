@@ -1,1 +1,1 @@
-"""A manifest for shards that somebody else wrote."""
+"""Write a manifest for existing shards."""

@@ -1,4 +1,4 @@
-"""A manifest for shards that somebody else wrote, from their headers; no shard is rewritten."""
+"""Write a manifest and row tables for existing shards, from their tar headers; no shard is rewritten."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from bimodal_cl.data.shards.faults import REPLACED_KINDS, SHARD_KINDS
 from bimodal_cl.data.shards.index import NAME_KINDS, index_shard
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, DamagedRule, Manifest, Shard
 from bimodal_cl.data.shards.row_table import ROWS_FOLDER, row_table_path
-from bimodal_cl.data.shards.samples import count_members
-from bimodal_cl.data.storage.locations import expand_locations, is_pipe, is_remote, name_of
+from bimodal_cl.data.storage.locations import is_pipe, is_remote, redact
+from bimodal_cl.data.tar.samples import count_members
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 from bimodal_cl.files.image_formats import TEXT_EXTENSIONS
 from bimodal_cl.files.text_files import read_text
 
-from ..ordered_work import map_shards, require_num_proc
+from ..input_paths import note_other_shards
+from ..ordered_work import map_shards, require_num_workers
 from ..staging import locked
-from ..verification.expected_shards import note_other_shards
 from .layouts import Layout, recognise_layout
+from .patterns import expand_locations
 from .shard_description import Description, NamedShard, describe_shard, writing_to
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.storage.sources import Storage
+    from bimodal_cl.data.storage.storage import Storage
 
-_WITHOUT_CAPTION = ("not_adjacent", "empty_caption")  # why texts that are there are not used
-PRELOADED = ("data_prep.indexing.shard_description", "bimodal_cl.data.storage.sources")  # where shards are elsewhere
+_WITHOUT_CAPTION = ("not_adjacent", "empty_caption")  # why existing texts are not used
+PRELOADED = ("data_prep.indexing.shard_description", "bimodal_cl.data.storage.storage")  # for remote shards
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ class IndexReport:
     """What an index found.
 
     Args:
-        manifest: as it is in its folder now.
-        is_new: False: the one that was there says the same and stays.
-        layout: of the first shard; None where it has no name.
+        manifest: the manifest in its folder.
+        is_new: whether the manifest was written; an equal one stays as it is.
+        layout: layout of the first shard; None if unknown.
         num_reused: shards that an earlier index had read and that have not changed since.
-        counts: what the headers tell, by kind.
-        left_out: members that belong to no sample with an image, by ending.
+        counts: findings in the headers, by kind.
+        left_out: members of no sample with an image, by ending.
     """
 
     manifest: Manifest
@@ -58,7 +59,7 @@ class IndexReport:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def lines(self) -> Iterator[str]:
-        """The summary, for people."""
+        """Yield the lines of the printed summary."""
         manifest = self.manifest
         yield (
             f"{manifest.folder / MANIFEST_NAME}: {manifest.num_images:,} images, {manifest.num_texts:,} captions "
@@ -80,39 +81,39 @@ def index_shards(
     patterns: Sequence[str],
     to: Path | None = None,
     captions: CaptionsMode | None = None,
-    workers: int | None = None,
+    num_workers: int | None = None,
     overwrite: bool = False,
     damaged: DamagedRule = "refuse",
     storage: Storage | None = None,
 ) -> IndexReport:
-    """Write the manifest of some shards, in natural order of their names, and their row tables.
+    """Write the manifest of shards, in natural order of their names, and their row tables.
 
-    What is killed is taken up again by the next one: it reads the shards that have no row table yet, or have changed.
+    After an interruption, the next index continues: it only reads shards without a row table, or changed ones.
 
     Args:
         patterns: see :func:`expand_locations`.
-        to: folder of the manifest; None: the folder of the shards, if all are in one on this machine.
-        captions: "lines" or "whole". None: as the manifest that is there says, else as their layout does, else
-            "whole", since the shards of others hold one caption a text, sometimes with line breaks in it.
-        workers: processes; None for one a core.
-        overwrite: replace a manifest that says something else. Ids come from it, so tables of a run made with the
-            old one would not fit.
-        damaged: "refuse" a shard that is truncated or holds garbage, or "keep" the whole samples before that.
-        storage: reaches remote shards; None where there are none.
+        to: folder of the manifest; None for the folder of the shards, if all are in one local folder.
+        captions: "lines" or "whole". None: as an existing manifest says, else as the layout says, else "whole", since
+            most shards hold one caption per text, sometimes with line breaks.
+        num_workers: number of processes; None for one per core.
+        overwrite: replace a manifest that differs. Ids come from the manifest, so runs made with the old one do not
+            fit the new one.
+        damaged: "refuse" a shard that is truncated or holds garbage, or "keep" the intact samples before that.
+        storage: reads remote shards; None if there are none.
 
     Raises:
-        UserError: nothing is found, a shard is damaged and not to be kept, or there is another manifest and not
-            ``overwrite``.
+        UserError: nothing is found, a shard is damaged and ``damaged`` is "refuse", or a manifest differs and
+            ``overwrite`` is False.
         OSError: a disk or a server failed.
     """
-    require_num_proc(workers, "--workers")
+    require_num_workers(num_workers)
     locations = expand_locations(patterns, storage is not None and storage.allow_pipe)
     for pattern in patterns:
         if not is_remote(pattern) and Path(pattern).is_dir():
             note_other_shards(Path(pattern))
     folder = _folder_of(locations, patterns) if to is None else to
     first = _first_shard(locations[0], storage)
-    layout = None if first is None else recognise_layout(first, locations[0], _beside(locations[0], storage))
+    layout = None if first is None else recognise_layout(first, locations[0], _find_neighbours(locations[0], storage))
     old_mode = _old_captions(folder)
     mode = captions or old_mode or (layout.captions if layout else None) or "whole"
     if old_mode is not None and old_mode != mode and not overwrite:
@@ -124,10 +125,10 @@ def index_shards(
         (folder / ROWS_FOLDER).mkdir(exist_ok=True)
     with locked(folder):
         _remove_temporary_files(folder)
-        found = _describe_all(locations, folder, mode, workers, damaged, storage)
+        found = _describe_all(locations, folder, mode, num_workers, damaged, storage)
         _require_samples(found, layout, folder, storage)
         for description in found:
-            shard, name = description.shard, name_of(description.shard.name)
+            shard, name = description.shard, redact(description.shard.name)
             if description.damage:
                 note(f"{name}: {description.damage}; {shard.num_images:,} samples kept")
             elif not shard.num_images:
@@ -144,23 +145,22 @@ def _describe_all(
     locations: Sequence[str],
     folder: Path,
     mode: CaptionsMode,
-    workers: int | None,
+    num_workers: int | None,
     damaged: DamagedRule,
     storage: Storage | None,
 ) -> list[Description]:
     jobs = [NamedShard(_name(location, folder), location) for location in locations]
     describe = partial(describe_shard, folder=folder, captions=mode, damaged=damaged, storage=storage)
-    with closing(map_shards(describe, jobs, workers, PRELOADED, forked=storage is None)) as described:
+    with closing(map_shards(describe, jobs, num_workers, PRELOADED, forked=storage is None)) as described:
         return list(progress(described, len(jobs), "shards", "index"))
 
 
 def _require_samples(
     found: Sequence[Description], layout: Layout | None, folder: Path, storage: Storage | None
 ) -> None:
-    """Refuse shards of which not one sample can be used, and say what they hold.
+    """Raise ``UserError``, with what the shards hold, if no sample is usable.
 
-    Raises:
-        UserError: there is no image, or no caption and no layout that tells why.
+    Shards without captions are accepted if their layout explains it.
     """
     has_image = any(description.shard.num_images for description in found)
     explained = layout is not None and not layout.has_captions
@@ -172,18 +172,20 @@ def _require_samples(
             endings += count_members(storage.local_copy(name) if storage and is_remote(name) else folder / name)
         if not (folder / MANIFEST_NAME).exists():
             row_table_path(folder, name).unlink(missing_ok=True)
-    with suppress(OSError):  # it holds the tables of an older index
+    with suppress(OSError):  # it is not empty: it holds tables of an older index
         (folder / ROWS_FOLDER).rmdir()
     first = found[0].shard.name
     counts = sum((Counter(description.counts) for description in found), Counter())
     why = next((f": {REPLACED_KINDS[kind]}" for kind in _WITHOUT_CAPTION if has_image and counts[kind]), "")
     damage = next((description.damage for description in found if description.damage), "")
+    place = f"{redact(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}"
+    shards = "1 shard" if len(found) == 1 else f"{len(found):,} shards"
+    holds = describe_endings(endings) or "nothing"
+    texts = f"{', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]}"
     raise UserError(
-        f"{name_of(first) if is_remote(first) else folder / first}{', ...' if len(found) > 1 else ''}: no "
-        f"{'captions' if has_image else 'images'} in {len(found):,} shard{'s' if len(found) > 1 else ''}; they hold "
-        f"{describe_endings(endings) or 'nothing'}{f' ({damage})' if damage else ''}; a sample is an image "
-        f"(.jpg, .png, .webp, .tif, ...) and a {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]} beside it"
-        f"{why}"
+        f"{place}: no {'captions' if has_image else 'images'} in {shards}; they hold "
+        f"{holds}{f' ({damage})' if damage else ''}; a sample is an image (.jpg, .png, .webp, .tif, ...) and a {texts} "
+        f"of the same name{why}"
     )
 
 
@@ -193,55 +195,55 @@ def _folder_of(locations: Sequence[str], patterns: Sequence[str]) -> Path:
     folders = {"" if is_remote(location) else os.path.dirname(location) for location in locations}  # noqa: PTH120
     if len(folders) > 1 or is_remote(locations[0]):
         where = "not on this machine" if is_remote(locations[0]) else "in several folders"
-        raise UserError(f"--to DIR is needed for manifest.json: the shards are {where} ({name_of(locations[0])}, ...)")
+        raise UserError(f"--to DIR is needed for manifest.json: the shards are {where} ({redact(locations[0])}, ...)")
     return Path(locations[0]).parent
 
 
 def _name(location: str, folder: Path) -> str:
-    """What the manifest calls a shard: a path below its folder if it is there, else where it is."""
+    """Return a shard's name in the manifest: the path relative to the folder if it is below, else the location."""
     if is_remote(location):
         return location
     try:
         location.encode()
     except UnicodeEncodeError:
         raise UserError(f"{location.encode(errors='backslashreplace').decode()}: its name is not UTF-8") from None
-    path, base = Path(os.path.abspath(location)), Path(os.path.abspath(folder))  # noqa: PTH100  (links stay links)
+    path, base = Path(os.path.abspath(location)), Path(os.path.abspath(folder))  # noqa: PTH100  (`resolve` would follow links)
     if path.is_relative_to(base) and not is_remote(path.relative_to(base).as_posix()):
         return path.relative_to(base).as_posix()
     return path.as_posix()
 
 
 def _first_shard(location: str, storage: Storage | None) -> Path | None:
-    """A file to tell the layout from; None where a command would have to run once more for it."""
+    """Return the file of the first shard, for its layout; None for a command, which would have to run twice."""
     if storage is None:
         return Path(location)
     return None if is_pipe(location) else storage.local_copy(location)
 
 
-def _beside(location: str, storage: Storage | None) -> Callable[[str], bool]:
-    """A function that tells whether a file of some name stands beside a shard."""
+def _find_neighbours(location: str, storage: Storage | None) -> Callable[[str], bool]:
+    """Return a function that tells whether the folder of a shard has a file of some name."""
 
-    def has_beside(name: str) -> bool:
+    def has_neighbour(name: str) -> bool:
         if storage is None or not is_remote(location):
             return Path(location).with_name(name).exists()
-        with suppress(UserError):  # there is none, or it is refused to us; a server that fails is neither
+        with suppress(UserError):  # missing or forbidden; an error of the server is raised
             storage.ask(f"{location.partition('?')[0].rpartition('/')[0]}/{name}")
             return True
         return False
 
-    return has_beside
+    return has_neighbour
 
 
 def _save(
     folder: Path, captions: CaptionsMode, found: Sequence[Description], faults: dict[str, int], overwrite: bool
 ) -> tuple[Manifest, bool]:
-    """Write the manifest if it is another one than that which is there; True where it was written."""
+    """Write the manifest if it differs from the existing one; return it, and whether it was written."""
     shards = tuple(description.shard for description in found)
     old = _old_manifest(folder)
     if old and old.captions == captions and [_without_hash(shard) for shard in old.shards] == list(shards):
         if old.faults == faults:
             return old, False
-        shards = old.shards  # the ids stay
+        shards = old.shards  # the same rows and ids, with their hashes
     elif (folder / MANIFEST_NAME).exists() and not overwrite:
         raise _says_something_else(folder)
     manifest = Manifest(folder, captions, shards, faults)
@@ -251,7 +253,9 @@ def _save(
 
 
 def _says_something_else(folder: Path) -> UserError:
-    return UserError(f"{folder / MANIFEST_NAME} says something else; give --overwrite to replace it (ids change)")
+    return UserError(
+        f"{folder / MANIFEST_NAME} does not match these shards; give --overwrite to replace it (ids change)"
+    )
 
 
 def _remove_stale_tables(manifest: Manifest) -> None:
@@ -263,7 +267,7 @@ def _remove_stale_tables(manifest: Manifest) -> None:
 
 
 def _remove_temporary_files(folder: Path) -> None:
-    """Remove what killed ones left; the folder is locked, so nobody writes these now."""
+    """Remove temporary files of killed runs; the folder is locked, so no other run is writing them."""
     for path in (*(folder / ROWS_FOLDER).glob(".*.rows.*.tmp"), *folder.glob(f".{MANIFEST_NAME}.*.tmp")):
         path.unlink(missing_ok=True)
 
@@ -276,12 +280,12 @@ def _old_manifest(folder: Path) -> Manifest | None:
 
 
 def _old_captions(folder: Path) -> CaptionsMode | None:
-    """How an earlier manifest splits texts; it is right about that even where its shards have changed since."""
+    """Return how an existing manifest splits texts, even if its shards have changed since; None without one."""
     try:
-        said = json.loads(read_text(folder / MANIFEST_NAME))["captions"]
+        found = json.loads(read_text(folder / MANIFEST_NAME))["captions"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return next((mode for mode in CAPTIONS_MODES if mode == said), None)
+    return next((mode for mode in CAPTIONS_MODES if mode == found), None)
 
 
 def _without_hash(shard: Shard) -> Shard:
@@ -289,8 +293,8 @@ def _without_hash(shard: Shard) -> Shard:
 
 
 def _hint_at_lines(path: Path, location: str) -> None:
-    counts: Iterable[int] = index_shard(path, "lines", "keep", name_of(location)).caption_count.tolist()
+    counts: Iterable[int] = index_shard(path, "lines", "keep", redact(location)).caption_count.tolist()
     several = sum(count > 1 for count in counts)
     if several:
-        name = name_of(location).rpartition("/")[2]
-        note(f"{name}: {several:,} texts have several lines; if each is a caption of its own, give --captions lines")
+        name = redact(location).rpartition("/")[2]
+        note(f"{name}: {several:,} texts have several lines; if each line is a caption, give --captions lines")

@@ -1,4 +1,4 @@
-"""Who wrote some shards, told from the first samples of one; what follows for their captions."""
+"""Recognise the program or data set that shards come from, by the first samples, and how it stores captions."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from bimodal_cl.data.shards.manifest import CaptionsMode
 from bimodal_cl.data.storage.locations import is_pipe
 from bimodal_cl.files.image_formats import TEXT_EXTENSIONS
 
-NUM_SHARDS = "nshards.txt"  # CLIP_benchmark writes it beside its shards
-_MEMBERS = 16  # members that are looked at
+NUM_SHARDS = "nshards.txt"  # a file that CLIP_benchmark puts in the folder of its shards
+_MEMBERS = 16  # members that are examined
 _MAX_JSON = 2**20
 _CAPTION_KEYS = ("caption", "TEXT", "text", "captions")
 _LAION_KEYS = {"similarity", "punsafe", "pwatermark", "NSFW", "LICENSE", "AESTHETIC_SCORE", "aesthetic", "SAMPLE_ID"}
@@ -22,13 +22,13 @@ _LAION_KEYS = {"similarity", "punsafe", "pwatermark", "NSFW", "LICENSE", "AESTHE
 
 @dataclass(frozen=True)
 class Layout:
-    """What a shard looks like.
+    """The layout of a shard.
 
     Args:
-        name: whose layout it is.
-        captions: how its texts are split; None where it does not tell.
-        meaning: what follows, for people.
-        has_captions: whether its images have texts beside them.
+        name: the program or data set.
+        captions: how texts are split; None if the layout does not determine it.
+        meaning: what it means for captions, for the summary.
+        has_captions: whether images have texts.
     """
 
     name: str
@@ -39,20 +39,20 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Beginning:
-    """The first members of a shard: extensions in order, the keys of the first JSON, and whether we wrote it."""
+    """The first members of a shard: extensions in order, keys of the first JSON, and whether bimodal-prep wrote it."""
 
     extensions: list[str]
     json_keys: frozenset[str]
     is_ours: bool
 
 
-def recognise_layout(path: Path, location: str, has_beside: Callable[[str], bool]) -> Layout | None:
-    """Tell the layout of a shard; None where it is none that has a name.
+def recognise_layout(path: Path, location: str, has_neighbour: Callable[[str], bool]) -> Layout | None:
+    """Return the layout of a shard; None if it is unknown.
 
     Args:
-        path: the shard, a file.
-        location: where it is, by which some are known.
-        has_beside: whether a file of some name stands beside the shard.
+        path: the shard, a local file.
+        location: the shard's path or URL, whose name identifies some data sets.
+        has_neighbour: tells whether the shard's folder has a file of some name.
     """
     begin = _look(path)
     if begin is None:
@@ -62,21 +62,21 @@ def recognise_layout(path: Path, location: str, has_beside: Callable[[str], bool
         return Layout(
             "CLIP_benchmark classification",
             None,
-            "it has labels and no captions; `bimodal-eval zero-shot` scores it",
+            "it has labels and no captions; `bimodal-eval zero-shot` evaluates on it",
             has_captions=False,
         )
     if not has_text:
         return _without_text(begin)
-    if ".json" not in begin.extensions and has_beside(NUM_SHARDS):
-        return Layout("CLIP_benchmark retrieval", "lines", "a .txt holds a caption a line")
+    if ".json" not in begin.extensions and has_neighbour(NUM_SHARDS):
+        return Layout("CLIP_benchmark retrieval", "lines", "each line of a .txt is a caption")
     name = _name_writer(begin, location)
     if name == "bimodal-prep":
-        return Layout(name, None, "it writes a caption a line, so that --captions lines is right without its manifest")
-    return None if name is None else Layout(name, "whole", "a .txt is one caption")
+        return Layout(name, None, "each line of a .txt is a caption: without its manifest, give --captions lines")
+    return None if name is None else Layout(name, "whole", "the whole text is one caption")
 
 
 def _name_writer(begin: _Beginning, location: str) -> str | None:
-    """Whose shards of images with texts these are."""
+    """Return the program or data set that shards of images with texts come from; None if unknown."""
     keys = begin.json_keys
     file = "" if is_pipe(location) else location.partition("?")[0].rpartition("/")[2]
     if file.startswith(("cc3m-", "cc12m-")):
@@ -97,8 +97,8 @@ def _without_text(begin: _Beginning) -> Layout | None:
     return Layout(
         "captions in .json only",
         None,
-        f"its captions ('{key}') are not read, only those of a .txt, .caption or .text beside the image; "
-        "`bimodal-prep write img2dataset` writes shards that have one",
+        f"captions in .json ('{key}') are not read, only those in .txt, .caption or .text; "
+        "`bimodal-prep write img2dataset` writes shards with .txt",
         has_captions=False,
     )
 
@@ -121,12 +121,12 @@ def _look(path: Path) -> _Beginning | None:
                     content = json.loads(file.read()) if file is not None else None
                     json_keys = frozenset(content) if isinstance(content, dict) else frozenset()
     except (tarfile.TarError, EOFError, OSError, ValueError):
-        pass  # a damaged shard is the index's affair; what stands before tells enough
+        pass  # the index reports damage; the members before it are enough
     return _Beginning(extensions, json_keys, is_ours) if extensions else None
 
 
 def _is_plain(path: Path, info: tarfile.TarInfo) -> bool:
-    """Whether a member's header is of ustar's format and names no time and no owner, as those that we write."""
+    """Return whether a member's header is in ustar format without time and owner, as bimodal-prep writes it."""
     with path.open("rb") as file:
         file.seek(info.offset + 257)
         magic = file.read(8)

@@ -1,4 +1,4 @@
-"""What the manifest says of one shard, found from its headers or taken from the row table of an earlier index."""
+"""Describe one shard for the manifest, from its tar headers or from the row table of an earlier index."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING
 from bimodal_cl.data.shards.index import index_shard
 from bimodal_cl.data.shards.manifest import CaptionsMode, DamagedRule, Shard
 from bimodal_cl.data.shards.row_table import RULES, load_table_header, save_row_table
-from bimodal_cl.data.storage.locations import is_remote, name_of
+from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
 
-if TYPE_CHECKING:  # it imports fsspec, a tenth of the time that a thousand local samples take
-    from bimodal_cl.data.storage.remote import SourceInfo
-    from bimodal_cl.data.storage.sources import Storage
+if TYPE_CHECKING:  # importing fsspec takes a tenth of the time that a thousand local samples take
+    from bimodal_cl.data.storage.source import SourceInfo
+    from bimodal_cl.data.storage.storage import Storage
 
 _DAMAGE = {"truncated", "garbage"}
 
 
 @dataclass(frozen=True)
 class NamedShard:
-    """A shard that is to be described.
+    """A shard to describe.
 
     Args:
-        name: in the manifest.
-        location: a path or a URL.
+        name: its name in the manifest.
+        location: its path or URL.
     """
 
     name: str
@@ -38,13 +38,13 @@ class NamedShard:
 
 @dataclass(frozen=True)
 class Description:
-    """One shard of the manifest.
+    """One described shard.
 
     Args:
-        shard: its entry.
-        counts: what the headers tell, by kind.
-        left_out: members that belong to no sample, by ending.
-        damage: why not all of it is used, for people; "" where it is whole.
+        shard: its entry in the manifest.
+        counts: findings in the headers, by kind.
+        left_out: members of no sample, by ending.
+        damage: why a part of it is not used, for messages; "" if it is intact.
         reused: whether an earlier index had read it.
     """
 
@@ -58,20 +58,20 @@ class Description:
 def describe_shard(
     named: NamedShard, folder: Path, captions: CaptionsMode, damaged: DamagedRule, storage: Storage | None
 ) -> Description:
-    """Count a shard's rows and captions from its headers, and keep where they lie in a row table.
+    """Count a shard's rows and captions from its headers, and save their positions in a row table.
 
-    A remote shard is downloaded, into the storage's cache.
+    A remote shard is downloaded into the storage's cache.
 
     Args:
         named: the shard.
-        folder: of the manifest, which gets the row table.
+        folder: folder of the manifest, for the row table.
         captions: how texts are split.
         damaged: "refuse" or "keep" a shard that is truncated or holds garbage.
-        storage: reaches remote shards; None where there are none.
+        storage: reads remote shards; None if there are none.
 
     Raises:
-        UserError: it cannot be read, or is damaged and not to be kept, or changes meanwhile; or the folder cannot be
-            written to.
+        UserError: the shard cannot be read, is damaged and ``damaged`` is "refuse", or changes while it is read; or the
+            folder cannot be written.
         OSError: the disk or the server failed.
     """
     info = storage.ask(named.location) if storage is not None and is_remote(named.location) else None
@@ -82,15 +82,15 @@ def describe_shard(
     if storage is not None and info is not None:
         path, version = storage.local_version(named.location, info)
     before = _stat(path, named)
-    index = index_shard(path, captions, "keep", name_of(named.location))
+    index = index_shard(path, captions, "keep", redact(named.location))
     if index.damage and damaged == "refuse":
         raise UserError(
-            f"shard {name_of(named.location)}: {index.damage}; --damaged keep takes the whole samples that stand before"
+            f"shard {redact(named.location)}: {index.damage}; --damaged keep uses the intact samples before it"
         )
     shard = Shard(named.name, len(index), int(index.caption_count.sum()), before.st_size)
     with writing_to(folder):
         table = save_row_table(folder, shard, index, version)
-        # Only now: the table has the time that the shard had when it was written.
+        # The table stores the shard's time at this moment, so the check comes after it.
         if not is_remote(named.location) and _identity(_stat(path, named)) != _identity(before):
             if table is not None:
                 table.unlink()
@@ -102,17 +102,17 @@ def _stat(path: Path, named: NamedShard) -> os.stat_result:
     try:
         return path.stat()
     except OSError as error:
-        raise UserError(f"shard {name_of(named.location)}: cannot be opened: {error.strerror}") from None
+        raise UserError(f"shard {redact(named.location)}: cannot be opened: {error.strerror}") from None
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int, int]:
-    """What another content has not."""
+    """Return what changes when the content of a file is replaced."""
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Say in a line that a folder cannot be written to."""
+    """Turn errors of missing permission into ``UserError``."""
     try:
         yield
     except OSError as error:
@@ -124,7 +124,10 @@ def writing_to(folder: Path) -> Iterator[None]:
 def _reuse(
     name: str, folder: Path, captions: CaptionsMode, damaged: DamagedRule, info: SourceInfo | None
 ) -> Description | None:
-    """What the row table of an earlier index tells, if the shard, of which ``info`` is said now, is still the same."""
+    """Return the description in the row table of an earlier index; None if there is none or the shard has changed.
+
+    ``info`` is what the server says of a remote shard now; None for a local shard.
+    """
     header = load_table_header(folder, name)
     if header is None or header.captions != captions or header.rules != RULES:
         return None
@@ -135,6 +138,6 @@ def _reuse(
         return None
     broken = _DAMAGE & set(header.counts)
     if broken and damaged == "refuse":
-        return None  # reading it again says where it is broken
-    damage = "only what stands before the damage" if broken else ""
+        return None  # reading it again tells where the damage is
+    damage = "only the samples before the damage are used" if broken else ""
     return Description(header.shard, header.counts, header.left_out, damage, True)

@@ -1,37 +1,39 @@
-"""The table of sources. To add one: a file with ``SUMMARY``, ``add_arguments`` and ``read``, and a line here."""
+"""List the sources of ``bimodal-prep write``. A new source is a module like ``Source``, added to ``SOURCES``."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
+
+from bimodal_cl.cli.parser import Parser
 
 from ..items import SourcePlan
 from ..synthetic import source as synthetic
 from . import coco, csv_file, folder, hf, img2dataset, karpathy
 
 
-@dataclass(frozen=True)
-class Source:
-    """A place that items come from.
+class Source(Protocol):
+    """What a source module defines.
 
-    Args:
-        summary: one line for ``--help``.
-        add_arguments: adds the source's own flags.
-        read: turns parsed flags into a plan; raises ``UserError`` for what cannot be read at all.
+    Attributes:
+        SUMMARY: one line for ``--help``.
     """
 
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    read: Callable[[argparse.Namespace], SourcePlan]
+    SUMMARY: str
+
+    def add_arguments(self, parser: Parser) -> None:
+        """Add the source's own flags."""
+
+    def read(self, args: argparse.Namespace) -> SourcePlan:
+        """Plan the splits to write from the parsed flags; raise ``UserError`` if the input cannot be read at all."""
 
 
 SOURCES: dict[str, Source] = {
-    "synthetic": Source(synthetic.SUMMARY, synthetic.add_arguments, synthetic.read),
-    "karpathy": Source(karpathy.SUMMARY, karpathy.add_arguments, karpathy.read),
-    "coco": Source(coco.SUMMARY, coco.add_arguments, coco.read),
-    "csv": Source(csv_file.SUMMARY, csv_file.add_arguments, csv_file.read),
-    "folder": Source(folder.SUMMARY, folder.add_arguments, folder.read),
-    "hf": Source(hf.SUMMARY, hf.add_arguments, hf.read),
-    "img2dataset": Source(img2dataset.SUMMARY, img2dataset.add_arguments, img2dataset.read),
+    "synthetic": synthetic,
+    "karpathy": karpathy,
+    "coco": coco,
+    "csv": csv_file,
+    "folder": folder,
+    "hf": hf,
+    "img2dataset": img2dataset,
 }

@@ -1,29 +1,31 @@
-"""JSON files of annotations: which of COCO's kinds or Karpathy's one is, and the source that reads it."""
+"""Load COCO's and Karpathy's JSON, tell the two formats apart, and locate the images that they name."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import name_other_content
 from bimodal_cl.files.text_files import decode_text
 
+from ..file_names import FileFinder
 from ..input_paths import require_file
 
-CAPTIONS, KARPATHY = "coco", "karpathy"  # the sources
+CAPTIONS, KARPATHY = "coco", "karpathy"  # names of the sources
 
 
 def load_annotations(path: Path, source: str) -> dict[str, Any]:
-    """Return the content of a file that ``source`` reads.
+    """Load a JSON file for the source ``source``.
 
     Args:
         path: the file.
         source: ``CAPTIONS`` (COCO's ``captions_*.json``) or ``KARPATHY`` (``dataset_*.json``).
 
     Raises:
-        UserError: it is missing, not JSON, without a list ``images``, or of the other kind: names the right source.
+        UserError: the file is missing, is not JSON, has no list ``images``, or belongs to another source, which the
+            message names.
     """
     require_file(path, "--json")
     content = _load_json(path)
@@ -50,6 +52,18 @@ def load_annotations(path: Path, source: str) -> dict[str, Any]:
     return content
 
 
+def locate_image(files: FileFinder, name: str) -> Path:
+    """Return the file of an image, also where the first folders of its name do not exist.
+
+    Karpathy's JSON puts ``val2014/`` before COCO's file names; some users keep that folder, others put all images
+    in one.
+    """
+    parts = PureWindowsPath(name).parts
+    shorter = ("/".join(parts[dropped:]) for dropped in range(1, len(parts)))
+    found = next((path for path in map(files.find, (name, *shorter)) if path is not None), None)
+    return found or files.root / parts[-1]
+
+
 def _load_json(path: Path) -> Any:
     try:
         data = path.read_bytes()
@@ -67,7 +81,7 @@ def _load_json(path: Path) -> Any:
 
 
 def _require_captions(path: Path, content: dict[str, Any]) -> None:
-    """Refuse COCO's files that hold other things than captions."""
+    """Raise ``UserError`` unless COCO's file holds captions."""
     hint = "captions are in captions_train2017.json and the like, which 'bimodal-prep write coco' reads"
     annotations = content.get("annotations")
     if annotations is None:

@@ -1,19 +1,18 @@
-"""COCO's own ``captions_*.json`` with an image folder: images in their order, captions in that of the annotations."""
+"""Read COCO's own ``captions_*.json`` and its image folder, in the order of ``images`` and ``annotations``."""
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_folder
-from ..items import BadItem, Item, SourcePlan, Split
-from ..writing.repeated_images import join_files
-from .annotation_file import CAPTIONS, load_annotations
+from ..items import BadItem, Item, SourcePlan
+from .annotation_file import CAPTIONS, load_annotations, locate_image
+from .repeated_images import make_split
 
 SUMMARY = "COCO's own captions_*.json and the folder of its images: shards in TO itself"
 
@@ -35,9 +34,8 @@ def read(args: argparse.Namespace) -> SourcePlan:
     images, bad = _list_images(content["images"], args.json.name)
     captions: dict[str, list[str]] = {image_id: [] for image_id in images}
     bad += _collect_captions(content["annotations"], captions, args.json.name)
-    joined: Counter[str] = Counter()
-    items = join_files(chain(bad, _items(args.json.name, files, images, captions)), joined)
-    return SourcePlan([Split("", items, len(bad) + len(images), joined=joined)])
+    items: Iterator[Item | BadItem] = chain(bad, _items(args.json.name, files, images, captions))
+    return SourcePlan([make_split("", items, len(bad) + len(images))])
 
 
 def _items(file: str, files: FileFinder, images: dict[str, str], captions: dict[str, list[str]]) -> Iterator[Item]:
@@ -47,19 +45,8 @@ def _items(file: str, files: FileFinder, images: dict[str, str], captions: dict[
         yield Item(name_without_ending(files.root, path), path, tuple(captions[image_id]), where=where)
 
 
-def locate_image(files: FileFinder, name: str) -> Path:
-    """Return the file of an image whose name may begin with folders that people leave out.
-
-    COCO and Karpathy name val2014 before the file; people keep that folder or have all images in one.
-    """
-    parts = PureWindowsPath(name).parts
-    shorter = ("/".join(parts[dropped:]) for dropped in range(1, len(parts)))
-    found = next((path for path in map(files.find, (name, *shorter)) if path is not None), None)
-    return found or files.root / parts[-1]
-
-
 def _list_images(records: list[Any], file: str) -> tuple[dict[str, str], list[BadItem]]:
-    """File names by id, and the records that give none."""
+    """Return file names by image id, and the records without a usable one."""
     images: dict[str, str] = {}
     bad = []
     for position, record in enumerate(records):
@@ -68,30 +55,30 @@ def _list_images(records: list[Any], file: str) -> tuple[dict[str, str], list[Ba
         elif record.get("id") is None:
             bad.append(BadItem(f"{file}: images[{position}] ({record['file_name']})", "no 'id'"))
         elif str(record["id"]) in images:
-            bad.append(BadItem(f"{file}: images[{position}]", f"id {record['id']} is that of an image before it"))
+            bad.append(BadItem(f"{file}: images[{position}]", f"id {record['id']} is already used by an earlier image"))
         else:
             images[str(record["id"])] = record["file_name"]
     return images, bad
 
 
 def _collect_captions(annotations: list[Any], captions: dict[str, list[str]], file: str) -> list[BadItem]:
-    """Add each annotation's caption to its image; return those that have none, or no image, or were there before."""
+    """Add each annotation's caption to its image; return the unusable and repeated annotations."""
     bad = []
     seen: set[tuple[str, str, str]] = set()
     for position, record in enumerate(annotations):
         where = f"{file}: annotations[{position}]"
         caption = record.get("caption") if isinstance(record, dict) else None
         if not isinstance(caption, str):
-            bad.append(BadItem(where, "'caption' is no text" if isinstance(record, dict) else "not an object"))
+            bad.append(BadItem(where, "'caption' is not text" if isinstance(record, dict) else "not an object"))
             continue
         image_id = str(record.get("image_id"))
         if image_id not in captions:
-            bad.append(BadItem(where, f"no image of id {image_id} in 'images'"))
+            bad.append(BadItem(where, f"'images' has no image of id {image_id}"))
             continue
         if record.get("id") is not None:
             once = (str(record["id"]), image_id, caption)
             if once in seen:
-                bad.append(BadItem(where, f"annotation {record['id']} a second time"))
+                bad.append(BadItem(where, f"annotation {record['id']} occurs a second time"))
                 continue
             seen.add(once)
         captions[image_id].append(caption)

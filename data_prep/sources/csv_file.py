@@ -1,10 +1,8 @@
-"""A CSV or TSV file with a column of image paths and one of captions; rows of one image become its captions."""
+"""Read a CSV or TSV file with image paths and captions; all rows of one image become its captions."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -12,44 +10,44 @@ from bimodal_cl.cli.progress import note
 
 from ..file_names import FileFinder, name_without_ending
 from ..input_paths import require_file, require_folder
-from ..items import BadItem, Item, SourcePlan, Split
+from ..items import BadItem, SourcePlan, Split
 from ..tables.columns import SEPARATORS, TableOptions
-from ..tables.rows import Table
-from .split_column import SPLIT_COLUMN, rows_of_splits
+from ..tables.pairs import Pair, make_item, read_pairs
+from ..tables.split_column import SPLIT_COLUMN, rows_of_splits
 
 SUMMARY = "CSV or TSV with a column of image paths and one of captions: shards in TO itself"
 RULES = r"""
-A cell is text as it stands: NA, null and 007 are captions. A row with another number of columns than the header,
-without an image path or with a quotation mark inside a quoted field is skipped and named by its line; commas in an
-unquoted last column are part of the caption where spaces show them to be punctuation. A quotation mark that swallows
-rows ends the run (--quoting none). A line 'sep=;' before the header is read. Where there is no such file, backslashes
-in a path are folders, C:\...\ stands for --root, and accented letters may be one code point or two; one image under
-several spellings is one image with the captions of all of them."""
+Cells are never converted: NA, null and 007 are captions. A row is skipped, and reported by its line, if its number of
+columns differs from the header's, if it has no image path, or if a quoted field has a quotation mark inside. Commas in
+an unquoted last column belong to the caption if they are followed by spaces, as punctuation is. A quotation mark that
+swallows rows ends the run (see --quoting none). Excel's line 'sep=;' before the header is understood. If a path does
+not exist, backslashes separate folders, C:\...\ stands for --root, and accented letters match in composed and
+decomposed form (NFC, NFD). Spellings that lead to the same file are one image, with the captions of all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the source's own flags."""
     parser.epilog = RULES
     parser.add_argument(
-        "--csv", type=Path, required=True, metavar="FILE", help="the table; its first row names columns"
+        "--csv", type=Path, required=True, metavar="FILE", help="the table; its first row names the columns"
     )
     parser.add_argument(
         "--image-column",
         default=None,
         metavar="NAME",
-        help="column with the image's path; None: image, else the only one of file_name, filepath, path, ...",
+        help="column of image paths; None: 'image', else the only one of file_name, filepath, path, ...",
     )
     parser.add_argument(
         "--caption-column",
         default=None,
         metavar="NAME[,NAME...]",
-        help="columns with captions; None: caption, else the only one of text, title, ..., else caption_0, ...",
+        help="columns of captions; None: 'caption', else the only one of text, title, ..., else caption_0, ...",
     )
     parser.add_argument(
         "--separator",
         choices=("detect", *SEPARATORS),
         default="detect",
-        help="detect: as a line 'sep=' says, else the one that makes the first row hold both columns",
+        help="detect: from a line 'sep=', else the separator with which the first row holds both columns",
     )
     parser.add_argument(
         "--quoting",
@@ -61,26 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--columns",
         default=None,
         metavar="NAME,NAME...",
-        help="names of all columns of a file whose first row is not a header, such as caption,image",
+        help="names of all columns, such as caption,image, of a file without a header",
     )
-    parser.add_argument("--encoding", default="utf-8-sig", help="of the file")
-    parser.add_argument("--root", type=Path, default=None, help="folder that paths start from; None: the file's own")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A row: where it stands, its image's file, its captions, and what a column ``split`` says, None without one."""
-
-    where: str
-    path: Path
-    captions: list[str]
-    split: str | None = None
+    parser.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
+    parser.add_argument(
+        "--root", type=Path, default=None, help="folder that relative paths start from; None: the file's folder"
+    )
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
-    """Plan the one split: images in their order of first appearance, each with the captions of all its rows.
+    """Plan one split: the images in order of first appearance, each with the captions of all its rows.
 
-    The table is read at once, since rows of one image need not stand together.
+    The whole table is read first, since rows of one image need not be adjacent.
 
     Raises:
         UserError: missing file or column, a quotation mark that swallows rows, or an unknown encoding.
@@ -105,51 +95,8 @@ def read(args: argparse.Namespace) -> SourcePlan:
     parts = rows_of_splits(splits)
     if len(parts) > 1:
         note(
-            f"{args.csv.name}: rows of {', '.join(parts)} by column '{SPLIT_COLUMN}' go into one set: "
-            "'bimodal-prep write hf' makes a folder of each"
+            f"{args.csv.name}: all splits in column '{SPLIT_COLUMN}' ({', '.join(parts)}) are written to one folder; "
+            "'bimodal-prep write hf' writes a folder for each"
         )
     items = (make_item(name_without_ending(files.root, path), row) for path, row in images.items())
     return SourcePlan([Split("", chain(bad, items), len(bad) + len(images))])
-
-
-def read_pairs(path: Path, options: TableOptions, files: FileFinder, split: str = "") -> Iterator[Pair | BadItem]:
-    """Give the rows of a table; say on the way what was taken for what, and which captions are empty.
-
-    Args:
-        path: the table.
-        options: how it is written, and which columns are wanted.
-        files: finds the images.
-        split: stands before a row's place in messages.
-
-    Raises:
-        UserError: the table cannot be read, or a quotation mark swallows rows.
-    """
-    table = Table(path, options, files)
-    if table.choice.guessed:
-        note(f"{path.name}: {table.choice.guessed}")
-    split_column = table.columns.index(SPLIT_COLUMN) if table.columns.count(SPLIT_COLUMN) == 1 else None
-    for row in table.rows():
-        where = f"{split} {path.name}, line {row.line}".strip()
-        name = "" if row.fault else row.cells[table.choice.image].strip()
-        fault = row.fault or _fault_of_path(name)
-        if fault:
-            yield BadItem(where, fault)
-            continue
-        captions = [row.cells[column] for column in table.choice.captions]
-        if not all(caption.strip() for caption in captions):
-            note(f"{where}: empty caption")
-        yield Pair(where, files.locate(name), captions, None if split_column is None else row.cells[split_column])
-    if table.joined:
-        note(table.joined_note())
-
-
-def make_item(name: str, row: Pair) -> Item:
-    """Return a row as an item; its messages name the line."""
-    return Item(name, row.path, tuple(row.captions), where=f"{row.where}: {row.path}")
-
-
-def _fault_of_path(name: str) -> str:
-    """Why a cell cannot be the path of an image, or ""."""
-    if not name:
-        return "no image path"
-    return f"{name} is a URL, not a file; img2dataset downloads images" if "://" in name else ""

@@ -1,16 +1,16 @@
-"""A data set that Hugging Face's ``datasets`` can load: a name on the hub, a local folder, or a parquet file."""
+"""Read what Hugging Face's ``datasets`` can load: a data set on the hub, a local folder, or a file."""
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.progress import note
 from bimodal_cl.data.images.decode import BadImage
 from bimodal_cl.errors import RunStopped, UserError, did_you_mean
@@ -19,9 +19,9 @@ from ..file_names import FileFinder
 from ..input_paths import require_file, require_folder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import URLS, names_urls
-from ..writing.repeated_images import join_rows
+from ..tables.split_column import SPLIT_COLUMN, group_by_split, has_split_column
 from .hf_tables import find_tables, pick_rows, plan_tables, require_named_splits, text_options
-from .split_column import SPLIT_COLUMN, has_split_column, tell_splits
+from .repeated_images import join_rows, make_split
 
 SUMMARY = "Hugging Face data set, folder or parquet file: TO/SPLIT; with --split or for a file, TO itself"
 BUILDER_OF = {
@@ -37,7 +37,7 @@ IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "img")
 CAPTION_COLUMNS = ("caption", "captions", "text", "txt")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the source's own flags."""
     parser.add_argument(
         "--dataset",
@@ -46,29 +46,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|FOLDER|FILE",
         help=f"a name on the hub (owner/name), a local folder, or a file ({', '.join(BUILDER_OF)})",
     )
-    parser.add_argument("--config", default=None, metavar="NAME", help="of the data set's configurations")
+    parser.add_argument(
+        "--config-name", aliases=("--config",), metavar="NAME", help="one of the data set's configurations"
+    )
     parser.add_argument("--split", default=None, help="one split, or a slice of it (train[:1000]); None: all")
     parser.add_argument("--revision", default=None, help="branch, tag or commit of a data set on the hub")
     parser.add_argument(
-        "--image-column", default=None, metavar="NAME", help="None: the one column of images, or one called 'image'"
+        "--image-column",
+        default=None,
+        metavar="NAME",
+        help="column of images; None: the only one of type Image, else image, jpg, ...",
     )
     parser.add_argument(
         "--caption-column",
         default=None,
         metavar="NAME[,NAME...]",
-        help="columns with captions or lists of them, in order; None: the first there is of caption, captions, text, "
-        "txt, else caption_0, caption_1, ...",
+        help="columns of captions or lists of captions, in order; None: the first of caption, captions, text, txt that "
+        "exists, else caption_0, caption_1, ...",
     )
     parser.add_argument(
-        "--streaming", action="store_true", help="read rows as they come, without a copy in the cache of datasets"
+        "--streaming", action="store_true", help="read rows as they arrive, without a copy in the cache of datasets"
     )
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
-    """Plan the splits of the data set, or the one asked for. Images are taken as they are stored, never decoded.
+    """Plan all splits of the data set, or the one that ``--split`` asks for. Images keep their stored bytes.
 
     Raises:
-        UserError: no such data set, configuration, split or column; names those there are.
+        UserError: no such data set, configuration, split or column; the message names those that exist.
     """
     from datasets import disable_progress_bars  # half a second that `--help` should not pay
     from datasets.utils.logging import set_verbosity_error
@@ -89,48 +94,49 @@ def read(args: argparse.Namespace) -> SourcePlan:
 
 
 def _load(args: argparse.Namespace) -> tuple[Any, Path]:
-    """The data set (one split, a dict of all, or the plan of tables) and the folder that relative paths start from."""
+    """Return the data set and the folder that relative paths start from.
+
+    The data set is one split, a dict of all splits, or, for tables, the finished plan.
+    """
     from datasets import load_dataset, load_from_disk
 
     path = Path(args.dataset)
     if path.exists() and args.revision is not None:
-        raise UserError(f"--revision is for data sets on the hub; {path} is here")
+        raise UserError(f"--revision only applies to data sets on the hub; {path} is a local path")
     try:
         if path.is_dir():
             if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
                 return _pick_split(args, load_from_disk(str(path))), path
-            tables = find_tables(str(path), args.config)
+            tables = find_tables(str(path), args.config_name)
             if tables:
                 return plan_tables(args, tables), path
-            return load_dataset(str(path), args.config, split=args.split, streaming=args.streaming), path
+            return load_dataset(str(path), args.config_name, split=args.split, streaming=args.streaming), path
         if path.is_file():
-            if args.config is not None:
-                raise UserError(f"--config: a file has no configurations, and {path} is one")
+            if args.config_name is not None:
+                raise UserError(f"--config-name: {path} is a file, and a file has no configurations")
             builder = BUILDER_OF.get(path.suffix.lower())
             if builder is None:
-                raise UserError(f"--dataset {path}: files of '{path.suffix}' are not read{_known_files(path)}")
+                raise UserError(
+                    f"--dataset {path}: '{path.suffix}' files are not supported{did_you_mean(path.suffix, BUILDER_OF)}"
+                )
             if builder == "csv":
                 return plan_tables(args, {"train": [path]}, single=True), path.parent
             found = load_dataset(builder, data_files=str(path), split=args.split, streaming=args.streaming)
             return found, path.parent
         _refuse_missing_path(args.dataset)
-        cells = text_options(args.dataset, args.config, args.revision)
+        cells = text_options(args.dataset, args.config_name, args.revision)
         loaded = load_dataset(
-            args.dataset, args.config, split=args.split, revision=args.revision, streaming=args.streaming, **cells
+            args.dataset, args.config_name, split=args.split, revision=args.revision, streaming=args.streaming, **cells
         )
         return loaded, Path()
     except UserError:
         raise
-    except Exception as error:  # whatever its readers and the network met; all of it is about what the user named
+    except Exception as error:  # any error of the readers or the network is about what the user named
         raise UserError(f"--dataset {args.dataset}: {_one_line(error)}") from None
 
 
-def _known_files(path: Path) -> str:
-    return did_you_mean(path.suffix, BUILDER_OF)
-
-
 def _refuse_missing_path(name: str) -> None:
-    """Names on the hub are ``name`` or ``owner/name``; anything else that is not there is a path gone wrong."""
+    """Raise ``UserError`` for a missing path; ``name`` and ``owner/name`` may be data sets on the hub instead."""
     path = Path(name)
     if path.suffix.lower() in BUILDER_OF:
         require_file(path, "--dataset")
@@ -152,27 +158,25 @@ def _pick_split(args: argparse.Namespace, loaded: Any) -> Any:
 def _plan_splits(
     args: argparse.Namespace, name: str, above: str, where: str, dataset: Any, folder: Path
 ) -> list[Split]:
-    """Plan one split of the data set, or those that a column of its rows tells apart.
+    """Plan one split of the data set; several, if a column of its rows names them.
 
     Args:
         args: the parsed flags.
-        name: of the folder it is written to.
-        above: of the folder that those of a column's splits are in.
-        where: what messages call it.
+        name: folder to write the split to.
+        above: parent of the folders, if a column names several splits.
+        where: name of the split in messages.
         dataset: the split.
-        folder: where relative paths in it start from.
+        folder: the folder that relative paths start from.
     """
     features = dataset.features
-    if features is None:  # a stream of untyped rows says what they hold by its first one
+    if features is None:  # a stream of untyped rows: the first one shows the columns
         features = next(iter(_rows(dataset, args.dataset)), {})
     parts: dict[str, list[int]] = {}
     if has_split_column(features):
         if args.streaming:
-            note(
-                f"{args.dataset}: without --streaming, rows would go to a folder each by their column '{SPLIT_COLUMN}'"
-            )
+            note(f"{args.dataset}: column '{SPLIT_COLUMN}' is ignored; without --streaming each split gets a folder")
         else:
-            parts = tell_splits(args.dataset, dataset[SPLIT_COLUMN])
+            parts = group_by_split(args.dataset, dataset[SPLIT_COLUMN])
     if len(parts) < 2:
         return [_plan_split(args, name, where, dataset, features, folder)]
     return [
@@ -198,19 +202,18 @@ def _plan_split(
     if isinstance(features[image_column], Image):
         dataset = dataset.cast_column(image_column, Image(decode=False))
     items = _items(_rows(dataset, args.dataset), where, image_column, caption_columns, folder)
-    joined: Counter[str] = Counter()
-    return Split(name, join_rows(items, joined), getattr(dataset, "num_rows", None), joined=joined)
+    return make_split(name, items, getattr(dataset, "num_rows", None), join_rows)
 
 
 def find_columns(args: argparse.Namespace, features: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return the column of images and those of captions.
+    """Return the column of images and the columns of captions.
 
     Args:
         args: the parsed flags.
-        features: type of each column, or a row.
+        features: the type of each column, or a row.
 
     Raises:
-        UserError: a column that was named is not there, or none was named and none can be guessed.
+        UserError: a named column does not exist, or none is named and none can be guessed.
     """
     if args.image_column is not None:
         _require_column(args, "--image-column", args.image_column, features)
@@ -259,7 +262,7 @@ def _rows(dataset: Any, name: str) -> Iterator[dict[str, Any]]:
             return
         except OSError as error:
             raise RunStopped(f"--dataset {name}: after {count:,} rows: {_one_line(error)}") from None
-        except Exception as error:  # a damaged file makes its reader raise nearly anything
+        except Exception as error:  # readers raise nearly anything for a damaged file
             raise UserError(f"--dataset {name}: after {count:,} rows: {_one_line(error)}") from None
         yield row
         count += 1
@@ -278,24 +281,24 @@ def _items(
             continue
         image = _image(row[image_column], files)
         if image is None:
-            yield BadItem(where, f"{image_column}: no image (a missing value, a URL, or of another type)")
+            yield BadItem(where, f"{image_column}: no image (the value is missing, a URL, or of another type)")
             continue
         yield Item(f"{number:09d}", image, tuple(captions))
 
 
 def _captions(cell: Any) -> list[Any]:
-    """The captions of a cell, a missing one as an empty one."""
+    """Return the captions of a cell; a missing caption becomes an empty one."""
     cells = list(cell) if isinstance(cell, list | tuple) else [cell]
     return ["" if caption is None else caption for caption in cells]
 
 
 def _image(cell: Any, files: FileFinder) -> Path | bytes | partial[bytes] | None:
-    """The image of a cell: ``datasets``' struct of bytes and path, plain bytes, or the name of a file."""
+    """Return the image of a cell: ``datasets``' struct of bytes and path, plain bytes, or a file name; else None."""
     if isinstance(cell, dict):
         if isinstance(cell.get("bytes"), bytes):
             return bytes(cell["bytes"])
         path = cell.get("path")
-        if isinstance(path, str) and "://" in path:  # a member of a remote archive that is being streamed
+        if isinstance(path, str) and "://" in path:  # a member of a remote archive, read by streaming
             return partial(_fetch, path)
     else:
         path = cell
@@ -310,7 +313,7 @@ def _fetch(location: str) -> bytes:
     try:
         with fsspec.open(location, "rb") as file:
             return bytes(file.read())
-    except Exception as error:  # of whatever file system the location names
+    except Exception as error:  # each file system raises its own errors
         raise BadImage("unreadable", f"cannot be read: {_one_line(error)}") from None
 
 

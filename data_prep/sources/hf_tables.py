@@ -1,14 +1,14 @@
-"""Tables of a Hugging Face data set, read as text: ``datasets`` has pandas read them, to which NA is no caption.
+"""Read CSV tables of a Hugging Face data set as text.
 
-``datasets`` still says which files belong to which split. Tables that are files here are read by our own reader, which
-names rows by line; of those on the hub the cells are kept as text.
+``datasets`` reads tables with pandas, which turns captions such as "NA" into missing values. Here ``datasets`` only
+says which files belong to which split. Local tables are read by our own reader, which reports rows by line; for tables
+on the hub, pandas is told to keep all cells as text.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,20 +19,20 @@ from bimodal_cl.errors import UserError, did_you_mean
 from ..file_names import FileFinder
 from ..items import BadItem, Item, SourcePlan, Split
 from ..tables.columns import TableOptions
-from ..writing.repeated_images import join_files
-from .csv_file import make_item, read_pairs
-from .split_column import tell_splits
+from ..tables.pairs import make_item, read_pairs
+from ..tables.split_column import group_by_split
+from .repeated_images import make_split
 
-_Row: TypeAlias = tuple[Item | BadItem, str | None]  # with its split, None where no column says it
-METADATA = "metadata.csv"  # of a folder of images
+_Row: TypeAlias = tuple[Item | BadItem, str | None]  # and its split, None if no column names it
+METADATA = "metadata.csv"  # the table of a folder of images
 
 
 def find_tables(folder: str, config: str | None) -> dict[str, list[Path]]:
-    """Return the tables of a local data set by split; none where its rows are elsewhere.
+    """Return the tables of a local data set by split; empty if its rows are not in tables.
 
     Args:
         folder: the data set.
-        config: of its configurations.
+        config: its configuration; None for the default.
     """
     from datasets import load_dataset_builder
     from datasets.packaged_modules.csv.csv import Csv
@@ -52,12 +52,12 @@ def find_tables(folder: str, config: str | None) -> dict[str, list[Path]]:
 
 
 def text_options(name: str, config: str | None, revision: str | None) -> dict[str, Any]:
-    """Return the arguments of ``load_dataset`` that keep the cells of tables on the hub text: none for other files.
+    """Return the arguments with which ``load_dataset`` keeps the cells of tables as text; empty if there are no tables.
 
     Args:
-        name: of the data set.
-        config: of its configurations.
-        revision: of its repository.
+        name: name of the data set.
+        config: its configuration; None for the default.
+        revision: revision of its repository; None for the newest.
     """
     from datasets import Features, Value, load_dataset_builder
     from datasets.packaged_modules.csv.csv import Csv
@@ -75,12 +75,12 @@ def text_options(name: str, config: str | None, revision: str | None) -> dict[st
 
 
 def plan_tables(args: argparse.Namespace, tables: Mapping[str, Sequence[Path]], single: bool = False) -> SourcePlan:
-    """Plan the splits of tables on this machine: rows of one image are joined, as in other files of a data set.
+    """Plan the splits of local tables; rows of one image are joined.
 
     Args:
         args: the parsed flags of the source ``hf``.
-        tables: the files of each split; paths in a table start from its folder.
-        single: write the one split to the target folder itself.
+        tables: the files of each split; relative paths in a table start from its folder.
+        single: write the only split to the target folder itself.
 
     Raises:
         UserError: no such split, or a table that cannot be read.
@@ -97,25 +97,22 @@ def plan_tables(args: argparse.Namespace, tables: Mapping[str, Sequence[Path]], 
 
 
 def require_named_splits(args: argparse.Namespace, splits: Collection[str]) -> None:
-    """Refuse a ``--split`` that names none of the splits there are.
+    """Raise ``UserError`` if ``--split`` names none of the splits.
 
     Args:
         args: the parsed flags of the source ``hf``.
-        splits: their names.
-
-    Raises:
-        UserError: as said.
+        splits: the names of the splits.
     """
     if not any(_names(args.split, split) for split in splits):
         raise UserError(f"--dataset {args.dataset} has no split '{args.split}'{did_you_mean(args.split, splits)}")
 
 
 def pick_rows(wanted: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
-    """Return what a split such as ``train[:10%]+test`` asks for: names of splits, with the first row and the last + 1.
+    """Resolve a split such as ``train[:10%]+test`` to (name of a split, first row, last row + 1).
 
     Args:
-        wanted: as ``datasets`` writes it.
-        sizes: rows of each split.
+        wanted: a split in the notation of ``datasets``.
+        sizes: the number of rows of each split.
     """
     from datasets import ReadInstruction
 
@@ -127,29 +124,25 @@ def _names(wanted: str, split: str) -> bool:
 
 
 def _plan(args: argparse.Namespace, name: str, above: str, rows: list[_Row]) -> list[Split]:
-    """Plan one split of tables, or those that a column of their rows tells apart, as those of other data sets.
+    """Plan one split of tables; several, if a column of the rows names them.
 
     Args:
         args: the parsed flags.
-        name: of the folder it is written to.
-        above: of the folder that those of a column's splits are in.
-        rows: all of them.
+        name: folder to write the split to.
+        above: parent of the folders, if a column names several splits.
+        rows: all rows.
     """
     known = [number for number, (_, split) in enumerate(rows) if split is not None]
-    parts = tell_splits(args.dataset, [rows[number][1] for number in known])
+    parts = group_by_split(args.dataset, [rows[number][1] for number in known])
     if len(parts) < 2:
-        return [_join(name, [item for item, _ in rows])]
+        return [make_split(name, [item for item, _ in rows], len(rows))]
     bad: list[Item | BadItem] = [item for item, split in rows if split is None]
     splits = []
     for part, numbers in parts.items():
-        splits.append(_join(f"{above}/{part}" if above else part, [*bad, *(rows[known[n]][0] for n in numbers)]))
+        items = [*bad, *(rows[known[n]][0] for n in numbers)]
+        splits.append(make_split(f"{above}/{part}" if above else part, items, len(items)))
         bad = []
     return splits
-
-
-def _join(name: str, items: list[Item | BadItem]) -> Split:
-    joined: Counter[str] = Counter()
-    return Split(name, join_files(items, joined), len(items), joined=joined)
 
 
 def _read(args: argparse.Namespace, split: str, paths: Sequence[Path]) -> list[_Row]:

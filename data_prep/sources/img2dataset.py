@@ -1,4 +1,4 @@
-"""A folder that img2dataset wrote: tars, sub-folders of files, or parquet files; what it failed to get is counted."""
+"""Read a folder that img2dataset wrote: tars, sub-folders of files, or parquet files; count its failed downloads."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import Any
 
 from bimodal_cl.cli.progress import note
 from bimodal_cl.data.images.decode import BadImage
-from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
+from bimodal_cl.data.tar.samples import TarSample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import HIDDEN, NO_ENDING, count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSIONS
-from bimodal_cl.files.natural_sort import natural_order
+from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import decode_text
 
 from ..input_paths import require_folder
 from ..items import BadItem, Item, SourcePlan, Split
-from ..writing.repeated_images import join_by, join_neighbours
+from .repeated_images import join_by, join_neighbours
 
 SUMMARY = "folder that img2dataset wrote (webdataset, files or parquet): shards in TO itself"
 SUCCESS = "success"
-ROWS_AT_A_TIME = 16  # of a parquet file; their images are in memory together
+ROWS_AT_A_TIME = 16  # rows of a parquet file whose images are in memory at the same time
 PartReader = Callable[[Path, Counter[str], Counter[str]], Iterator[Item | BadItem]]
 
 
 class UnreadableTable(Exception):
-    """A parquet file that is damaged, or was never finished."""
+    """A parquet file is damaged or unfinished."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(f"cannot be read as parquet: {' '.join(str(error).split())}")
@@ -44,13 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
-    """Plan the one split: every image that was downloaded, in the order of the numbered parts.
+    """Plan one split: every downloaded image, in the order of the numbered parts.
 
     Raises:
-        UserError: no such folder, or it holds none of the three formats.
+        UserError: there is no such folder, or it holds none of the three formats.
     """
     folder = require_folder(args.folder)
-    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_order)
+    names = sorted((path.name for path in folder.iterdir() if not path.name.startswith(".")), key=natural_sort_key)
     paths = [folder / name for name in names]
     tars = [path for path in paths if path.suffix == ".tar"]
     parquets = [path for path in paths if path.suffix == ".parquet"]
@@ -61,13 +61,15 @@ def read(args: argparse.Namespace) -> SourcePlan:
     elif folders:
         kind, parts = _read_files, folders
     elif any(path.suffix == ".tfrecord" for path in paths):
-        raise UserError(f"{folder} holds .tfrecord files; img2dataset writes webdataset, files or parquet as well")
+        raise UserError(
+            f"{folder} holds .tfrecord files; give img2dataset --output_format webdataset, files or parquet"
+        )
     elif any(map(_holds_images, parquets)):
         kind, parts = _read_parquet, parquets
     else:
         others = Counter("folders" if path.is_dir() else "".join(path.suffixes[-2:]) or NO_ENDING for path in paths)
         raise UserError(
-            f"{folder} is not what img2dataset writes: no .tar, no numbered folder, no .parquet with a column of images"
+            f"{folder} is not a folder of img2dataset: no .tar, no numbered folder, no .parquet with a column of images"
             f"{f'; it holds {describe_endings(others)}' if others else ''}"
         )
     expected = {*parts, *(part.with_suffix(".parquet") for part in parts)}
@@ -99,10 +101,10 @@ def _read_tar(path: Path, lacking: Counter[str], joined: Counter[str]) -> Iterat
         if nameless:
             note(f"{path.name}: left out: {describe_endings(nameless)}")
         if tar.damage is not None:
-            yield BadItem(path.name, f"{tar.damage.reason}; what stands before is used")
+            yield BadItem(path.name, f"{tar.damage.reason}; the samples before it are used")
 
 
-def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Item | BadItem:
+def _read_sample(path: Path, tar: TarSamples, sample: TarSample) -> Item | BadItem:
     where = f"{path.name} {sample.key}"
     extension = sample.image
     if extension is None:
@@ -116,7 +118,7 @@ def _read_sample(path: Path, tar: TarSamples, sample: Sample) -> Item | BadItem:
 
 
 def _read_member(path: Path, offset: int, size: int) -> bytes:
-    """Read an image when it is written, so that the samples of a part fit in memory."""
+    """Read an image of a tar; it is called when the image is written, so that images do not fill the memory."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -129,7 +131,7 @@ def _read_member(path: Path, offset: int, size: int) -> bytes:
 
 
 def _digest(item: Item) -> str | None:
-    """img2dataset's hash of an image as it was downloaded: COCO's, say, come five times, with a caption each."""
+    """Return img2dataset's hash of the downloaded image, which tells rows of the same image (COCO has five each)."""
     digest = json.loads(item.metadata).get("sha256") if item.metadata is not None else None
     return digest if isinstance(digest, str) and digest else None
 
@@ -144,7 +146,7 @@ def _read_files(folder: Path, lacking: Counter[str], joined: Counter[str]) -> It
     )
     if left_out:
         note(f"{folder.name}: left out: {describe_endings(left_out)}")
-    ordered = sorted(images, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
+    ordered = sorted(images, key=lambda path: natural_sort_key(path.relative_to(folder).as_posix()))
     yield from join_by(_digest, (_read_file(folder, path) for path in ordered), joined)
 
 
@@ -167,7 +169,7 @@ def _bytes_of(path: Path) -> bytes | None:
 
 
 def _read_parquet(path: Path, lacking: Counter[str], joined: Counter[str]) -> Iterator[Item | BadItem]:
-    yield from join_neighbours(_read_rows(path, lacking), joined)  # whose images are in memory, so no more than these
+    yield from join_neighbours(_read_rows(path, lacking), joined)  # not join_by, which would hold all images in memory
 
 
 def _read_rows(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
@@ -188,10 +190,10 @@ def _read_rows(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
                 yield BadItem(where, f"{column} is empty")
             else:
                 caption = next((row[name] for name in ("caption", "txt", "text") if row.get(name) is not None), None)
-                if isinstance(caption, float) and math.isnan(caption):  # what pandas makes of a missing text
+                if isinstance(caption, float) and math.isnan(caption):  # a missing text, as pandas stores it
                     caption = None
                 if caption is not None and not isinstance(caption, str):
-                    yield BadItem(where, f"its caption is no text ({shorten(repr(caption), 60)})")
+                    yield BadItem(where, f"its caption is not text ({shorten(repr(caption), 60)})")
                     continue
                 text = None if caption is None else caption.encode("utf-8", "surrogatepass")
                 yield _item(where, key, image, text, json.dumps(row, default=str).encode())
@@ -202,7 +204,7 @@ def _read_rows(path: Path, lacking: Counter[str]) -> Iterator[Item | BadItem]:
 def _item(
     where: str, key: str, image: Path | bytes | Callable[[], bytes], text: bytes | None, metadata: bytes | None
 ) -> Item | BadItem:
-    """One item: its text is one caption, whatever its line breaks; without one, the caption of its metadata."""
+    """Return an item with one caption: its whole text, or without a text the caption of its metadata."""
     try:
         details = json.loads(metadata) if metadata is not None else None
         if metadata is not None and not isinstance(details, dict):
@@ -225,7 +227,7 @@ def _image_column(file: Any) -> str | None:
 def _holds_images(path: Path) -> bool:
     try:
         return _image_column(_open_parquet(path)) is not None
-    except UnreadableTable:  # of a part that was not finished; others may be
+    except UnreadableTable:  # this part is unfinished; others may not be
         return False
 
 
@@ -250,7 +252,7 @@ def _rows(file: Any, columns: list[str] | None = None) -> Iterator[dict[str, Any
 
 
 def _count_failures(part: Path) -> Counter[str]:
-    """How many rows of a part have each status but success, from the table or the statistics beside it."""
+    """Count the failed rows of a part by status, from the table or the statistics of the same name."""
     table = part.with_suffix(".parquet")
     try:
         file = _open_parquet(table) if table.exists() else None
@@ -259,7 +261,7 @@ def _count_failures(part: Path) -> Counter[str]:
             del found[SUCCESS]
             return found
     except UnreadableTable as error:
-        note(f"{table.name}: {error}; what was not downloaded is counted as far as {part.stem}_stats.json tells it")
+        note(f"{table.name}: {error}; failed downloads are counted from {part.stem}_stats.json, if it exists")
     statistics = _statistics(part)
     return Counter({key: statistics[key] for key in statistics if key.startswith("failed_to_") and statistics[key] > 0})
 
@@ -269,7 +271,7 @@ def _count_successes(part: Path) -> int | None:
 
 
 def _statistics(part: Path) -> dict[str, int]:
-    """The whole numbers of ``NNNNN_stats.json``; none where a part has no such file, as an unfinished one."""
+    """Return the integers in ``NNNNN_stats.json``; empty if there is no such file, as for an unfinished part."""
     try:
         content = json.loads(part.with_name(f"{part.stem}_stats.json").read_bytes())
     except (OSError, ValueError):

@@ -1,9 +1,8 @@
-"""Karpathy's JSON with an image folder: COCO, Flickr8k, Flickr30k. ``restval`` belongs to ``train``, as usual."""
+"""Read Karpathy's JSON (COCO, Flickr8k, Flickr30k) and its image folder; ``restval`` goes to ``train``, as usual."""
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from bimodal_cl.errors import UserError, did_you_mean
 
 from ..file_names import FileFinder, compose
 from ..input_paths import require_folder
-from ..items import BadItem, Item, SourcePlan, Split
-from ..writing.repeated_images import join_files
-from .annotation_file import KARPATHY, load_annotations
-from .coco import locate_image
+from ..items import BadItem, Item, SourcePlan
+from ..tables.split_column import SPLIT_OF
+from .annotation_file import KARPATHY, load_annotations, locate_image
+from .repeated_images import make_split
 
 SUMMARY = "Karpathy's JSON and an image folder (COCO, Flickr8k, Flickr30k): TO/train, TO/val, TO/test"
-SPLIT_OF = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
-    """Plan the splits that the file has, or the one asked for.
+    """Plan all splits of the file, or the one that ``--split`` asks for.
 
     Raises:
         UserError: the file is not Karpathy's JSON, the image folder is missing, or the split is not in the file.
@@ -47,12 +45,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
         if args.split not in by_split:
             raise UserError(f"{args.json} has no image of split '{args.split}'{did_you_mean(args.split, wanted)}")
         wanted = [args.split]
-    return SourcePlan([_plan_split(name, by_split[name], args) for name in wanted])
-
-
-def _plan_split(name: str, records: list[dict[str, Any]], args: argparse.Namespace) -> Split:
-    joined: Counter[str] = Counter()
-    return Split(name, join_files(_items(records, args), joined), len(records), joined=joined)
+    return SourcePlan([make_split(name, _items(by_split[name], args), len(by_split[name])) for name in wanted])
 
 
 def _items(records: list[dict[str, Any]], args: argparse.Namespace) -> Iterator[Item | BadItem]:
@@ -65,12 +58,12 @@ def _items(records: list[dict[str, Any]], args: argparse.Namespace) -> Iterator[
             yield BadItem(where, "no 'filename'")
             continue
         if not isinstance(sentences, list):
-            yield BadItem(filename, "'sentences' is no list")
+            yield BadItem(filename, "'sentences' is not a list")
             continue
         raw = (sentence.get("raw") for sentence in sentences if isinstance(sentence, dict))
         captions = [caption for caption in raw if isinstance(caption, str)]
         if len(captions) < len(sentences):
-            yield BadItem(filename, "a sentence without 'raw', or whose 'raw' is no text")
+            yield BadItem(filename, "a sentence without 'raw', or with a 'raw' that is not text")
             continue
         folder = record.get("filepath")
         path = locate_image(files, f"{folder}/{filename}" if isinstance(folder, str) and folder else filename)

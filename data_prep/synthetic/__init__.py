@@ -1,1 +1,1 @@
-"""The embedded data set: procedurally drawn scenes of coloured shapes with captions; nothing is downloaded."""
+"""Make the embedded data set: drawn scenes of coloured shapes with captions, without a download."""

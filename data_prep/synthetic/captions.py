@@ -1,4 +1,4 @@
-"""Scenes in words: several templates, synonyms, with and without sizes, relation and background."""
+"""Describe scenes in words, with several templates and synonyms, and with or without size, relation and background."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ BACKGROUND_WORDS = {
     "gray": ("gray", "grey"),
     "black": ("black", "dark"),
 }
-SYNONYM_SHARE = 0.2  # of words: often enough to be learned, rare enough that class names are the usual words
+SYNONYM_SHARE = 0.2  # share of words; synonyms are learned, and class names stay the usual words
 
 ZERO_SHOT_TEMPLATES = ("{c}", "one {c}", "a picture of one {c}", "there is one {c} in the picture")
 
 
 def describe(rng: np.random.Generator, scene: Scene, complete: bool = False) -> str:
-    """Say what a scene shows.
+    """Return a caption of a scene.
 
     Args:
-        rng: chooses words, order and template.
-        scene: what to describe.
-        complete: name every object with colour, shape and size, and the relation, so that the caption tells the
-            scene from every other one with different ``content()``; else parts may be left out.
+        rng: random generator for words, order and template.
+        scene: the scene.
+        complete: name colour, shape and size of every object, and their relation, so that scenes with different
+            ``content()`` get different captions; else parts may be left out.
     """
     choose = _Chooser(rng)
     if len(scene.things) == 1:
@@ -50,7 +50,7 @@ def describe(rng: np.random.Generator, scene: Scene, complete: bool = False) -> 
 
 
 class _Chooser:
-    """Chance, in the words of the templates."""
+    """Random choices of the templates."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -66,7 +66,7 @@ class _Chooser:
 
 
 def _noun(choose: _Chooser, thing: Thing, sized: bool, article: bool = True) -> str:
-    """A noun phrase such as "a tiny red circle", or "one red circle"."""
+    """Return a noun phrase such as "a tiny red circle" or "one red circle"."""
     words = [choose.word(COLOUR_WORDS[thing.concept.colour]), choose.word(SHAPES[thing.concept.shape])]
     if sized:
         words.insert(0, choose.word(SIZE_WORDS[thing.size]))

@@ -1,4 +1,4 @@
-"""The concepts (a colour and a shape) and how often each occurs."""
+"""Define the concepts (a colour and a shape), and draw how often each occurs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Canonical word first; the others are what captions sometimes say instead.
+# The canonical word comes first; captions sometimes use the others.
 SHAPES: dict[str, tuple[str, ...]] = {
     "circle": ("circle", "disc"),
     "square": ("square", "box"),
@@ -60,16 +60,16 @@ CONCEPTS: tuple[Concept, ...] = tuple(Concept(colour, shape) for shape in SHAPES
 
 
 def compute_zipf_counts(total: int, classes: int, exponent: float, minimum: int) -> np.ndarray:
-    """Share ``total`` occurrences among ranks: ``minimum`` for each, the rest in proportion to ``rank ** -exponent``.
+    """Divide ``total`` occurrences among ranks: ``minimum`` each, and the rest in proportion to ``rank ** -exponent``.
 
     Args:
-        total: occurrences, at least ``classes * minimum``.
+        total: number of occurrences, at least ``classes * minimum``.
         classes: number of ranks.
         exponent: 0 for equal shares; 1 is Zipf's law.
-        minimum: what the rarest gets.
+        minimum: occurrences of the rarest rank.
 
     Returns:
-        int64 ``[classes]``, falling, adding up to ``total`` exactly (largest remainders).
+        int64 ``[classes]``, in descending order, with sum ``total`` (rounded by largest remainders).
 
     Raises:
         ValueError: ``total`` is too small.
@@ -86,18 +86,17 @@ def compute_zipf_counts(total: int, classes: int, exponent: float, minimum: int)
 
 
 def draw_concepts(rng: np.random.Generator, total: int, exponent: float, minimum: int = 4) -> np.ndarray:
-    """Return concept numbers in random order whose counts follow Zipf's law over randomly ranked concepts.
+    """Draw concepts whose counts follow Zipf's law, in random order.
 
-    Ranks are shuffled over colours and shapes together, so that the rare concepts are rare combinations of colours
-    and shapes that are each seen often.
+    Concepts are ranked at random, so that rare concepts are rare combinations of frequent colours and shapes.
 
     Args:
-        rng: where chance comes from.
-        total: how many.
+        rng: random generator.
+        total: number of draws.
         exponent, minimum: see :func:`compute_zipf_counts`.
 
     Returns:
-        int64 ``[total]``, each in ``[0, len(CONCEPTS))``.
+        int64 ``[total]``, numbers of concepts in ``[0, len(CONCEPTS))``.
     """
     counts = compute_zipf_counts(total, len(CONCEPTS), exponent, minimum)
     ranked = rng.permutation(len(CONCEPTS))

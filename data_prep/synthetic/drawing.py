@@ -1,4 +1,4 @@
-"""Scenes as pictures: antialiased by drawing four times as large, with a tinted, noisy background."""
+"""Draw scenes: antialiased (drawn four times as large), on a tinted background, with noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ OVERSAMPLE = 4
 NOISE = 4.0  # standard deviation, of 255
 JPEG_QUALITY = 92
 
-Outline = tuple[np.ndarray, bool]  # points [points, 2] inside the unit circle, y down; False cuts a hole
+Outline = tuple[np.ndarray, bool]  # points [points, 2] in the unit circle, y down; False cuts a hole
 
 
 @cache
 def shape_outlines(shape: str) -> tuple[Outline, ...]:
-    """Return what to fill and what to cut out, in order, to draw the shape inside the unit circle."""
+    """Return the polygons that draw a shape in the unit circle, each to be filled or cut out, in order."""
     if shape == "circle":
         return ((_ellipse(0.9), True),)
     if shape == "ring":
@@ -61,7 +61,7 @@ def _ellipse(radius: float) -> np.ndarray:
 
 
 def draw_picture(rng: np.random.Generator, scene: Scene, side: int) -> Image.Image:
-    """Draw a scene as an RGB image of ``side`` x ``side`` pixels; noise and tint come from ``rng``."""
+    """Draw a scene as an RGB image of ``side`` x ``side`` pixels, with tint and noise from ``rng``."""
     tint = np.array(BACKGROUNDS[scene.background]) + rng.uniform(-8, 8, 3)
     slope = rng.uniform(-10, 10, 2)
     ramp = np.linspace(-1, 1, side)
@@ -78,14 +78,14 @@ def draw_picture(rng: np.random.Generator, scene: Scene, side: int) -> Image.Ima
 
 
 def encode_picture(picture: Image.Image) -> bytes:
-    """JPEG with full colour resolution: a third of the PNG's size, because noise does not compress."""
+    """Encode a picture as JPEG without chroma subsampling: a third of the PNG's size, since noise does not compress."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
 
 def _mask(thing: Thing, side: int) -> tuple[np.ndarray, int, int]:
-    """Coverage of the pixels around an object, 0 to 1, ``[height, width]``, and its left and top pixel."""
+    """Return the coverage of the pixels around an object, ``[height, width]``, 0 to 1, and its left and top pixel."""
     radius = thing.diameter / 2 * side
     centre = np.array([thing.x, thing.y]) * side
     low = np.maximum(np.floor(centre - radius), 0).astype(int)

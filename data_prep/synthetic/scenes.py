@@ -1,4 +1,4 @@
-"""What is in a picture, before it is drawn or described. Lengths are shares of the picture's side."""
+"""Compose the scene of a picture before it is drawn and described. Lengths are fractions of the picture's side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     "black": (22, 22, 26),
 }
 SIZES = ("small", "large")
-# Diameters. 16 pixels or more at 64; the gap between the two sizes keeps the words true to the eye.
+# Diameters: at least 18 of 64 pixels; a gap between the two sizes makes them easy to tell apart.
 SMALL = (0.29, 0.34)
 LARGE_ALONE = (0.48, 0.75)
 LARGE_IN_PAIR = (0.42, 0.47)
@@ -27,10 +27,15 @@ TILT = 12.0  # degrees; more would make a square a diamond
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: what it is, how large the caption calls it, and where it is.
+    """One object of a scene.
 
-    ``x`` and ``y`` (down) are its centre, ``diameter`` that of its surrounding circle, ``angle`` in degrees,
-    ``shade`` a factor on its colour, near 1.
+    Args:
+        concept: its colour and shape.
+        size: its size in captions, one of ``SIZES``.
+        diameter: diameter of the circle around it.
+        x, y: its centre; y points down.
+        angle: its rotation in degrees.
+        shade: a factor near 1 on its colour.
     """
 
     concept: Concept
@@ -44,14 +49,14 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One or two objects before a background. ``relation`` says where the first is, seen from the second."""
+    """One or two objects on a background; ``relation`` is the place of the first, seen from the second."""
 
     things: tuple[Thing, ...]
     background: str
     relation: str | None = None
 
     def content(self) -> tuple[object, ...]:
-        """What a complete caption says (not the background), the same whichever object is named first."""
+        """Return what a complete caption says, without the background; the order of the objects does not matter."""
         described = [(str(thing.concept), thing.size) for thing in self.things]
         if self.relation is None:
             return (described[0],)
@@ -64,8 +69,8 @@ def draw_scene(rng: np.random.Generator, concepts: tuple[Concept, ...]) -> Scene
     """Place one or two objects at random.
 
     Args:
-        rng: where chance comes from.
-        concepts: of the objects; one or two.
+        rng: random generator.
+        concepts: the concepts of the objects, one or two.
     """
     background = tuple(BACKGROUNDS)[int(rng.choice(len(BACKGROUNDS), p=(0.4, 0.2, 0.2, 0.2)))]
     if len(concepts) == 1:
@@ -95,9 +100,12 @@ def _thing(rng: np.random.Generator, concept: Concept, size: str, diameter: floa
 
 
 def _place_pair(rng: np.random.Generator, first: float, second: float) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of two objects of the given diameters, the first before the second along one axis: ``[2]``, ``[2]``.
+    """Place two objects of the given diameters, the first before the second along one axis.
 
-    Their offset across is at most half their distance along, so that the relation is plain to see.
+    The offset across the axis is at most half the distance along it, so that the relation is obvious.
+
+    Returns:
+        Centres along and across the axis, ``[2]`` each.
     """
     room = 1 - first - second - 3 * GAP / 2
     before, between = np.sort(rng.uniform(0, room, 2))

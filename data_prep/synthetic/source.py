@@ -1,6 +1,6 @@
-"""The source ``synthetic``: TO/train, TO/val, TO/retrieval (shards), TO/zero_shot (classes), TO/concepts.json.
+"""Define the source ``synthetic``: shards in TO/train, TO/val and TO/retrieval, TO/zero_shot and TO/concepts.json.
 
-Picture ``n`` of a split is a pure function of (seed, split, n, sizes), so any order of drawing gives the same bytes.
+Picture ``n`` of a split is a pure function of (seed, split, n, sizes), so the order of drawing does not matter.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .scenes import Scene, draw_scene
 
 SUMMARY = "the embedded data set of drawn shapes: TO/train, TO/val, TO/retrieval, TO/zero_shot, TO/concepts.json"
 
-TRAIN, VAL, RETRIEVAL, ZERO_SHOT = range(4)  # part of every picture's seed
-PAIR_SHARE = 0.5  # pictures with two objects
+TRAIN, VAL, RETRIEVAL, ZERO_SHOT = range(4)  # the split is part of every picture's seed
+PAIR_SHARE = 0.5  # share of pictures with two objects
 MAX_ZIPF = 2.0  # above it the most frequent concept would have to occur twice in one picture
-MAX_DISTINCT = 10_000  # scenes that can be told apart run out: 192 of one object, 72,960 of two
-MIN_OCCURRENCES = 4  # in the training split, of the rarest concept
+MAX_DISTINCT = 10_000  # distinct scenes are limited: 192 of one object, 72,960 of two
+MIN_OCCURRENCES = 4  # of the rarest concept in the training split
 
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """Sizes of the data set; see ``--help``."""
+    """Parameters of the data set; see :func:`add_arguments`."""
 
     seed: int
     num_train: int
@@ -48,13 +48,21 @@ class SyntheticOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the source's own flags."""
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another data set")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the data set")
     parser.add_argument("--num-train", type=int, default=8000, metavar="N", help="training images")
     parser.add_argument("--num-val", type=int, default=256, metavar="N", help="validation images, same distribution")
-    parser.add_argument("--num-retrieval", type=int, default=512, metavar="N", help="images told apart by captions")
-    parser.add_argument("--images-per-concept", type=int, default=10, metavar="N", help="zero-shot images a class")
+    parser.add_argument(
+        "--num-retrieval", type=int, default=512, metavar="N", help="images for retrieval, all with different captions"
+    )
+    parser.add_argument("--images-per-concept", type=int, default=10, metavar="N", help="zero-shot images per class")
     parser.add_argument("--side", type=int, default=64, metavar="PIXELS", help="width and height of every image")
-    parser.add_argument("--zipf", type=float, default=1.0, metavar="EXPONENT", help="of concept frequencies; 0: equal")
+    parser.add_argument(
+        "--zipf",
+        type=float,
+        default=1.0,
+        metavar="EXPONENT",
+        help="exponent of Zipf's law for concept frequencies; 0: equal frequencies",
+    )
 
 
 def read(args: argparse.Namespace) -> SourcePlan:
@@ -93,18 +101,18 @@ def read(args: argparse.Namespace) -> SourcePlan:
 
 
 def draw_training_concepts(options: SyntheticOptions) -> list[tuple[Concept, ...]]:
-    """The concepts of every training picture: one or two different ones, by Zipf's law over all pictures."""
+    """Draw the concepts of every training picture: one, or two different ones, by Zipf's law over all pictures."""
     rng = _rng(options, TRAIN, 0, 2)
     num_things = np.where(rng.random(options.num_train) < PAIR_SHARE, 2, 1)
     drawn = draw_concepts(rng, int(num_things.sum()), options.zipf, MIN_OCCURRENCES)
     starts = np.cumsum(num_things) - num_things
-    partner = np.arange(len(drawn))  # position of the other object in the same picture; its own where there is none
+    partner = np.arange(len(drawn))  # position of the other object in the picture; its own if it is alone
     firsts = starts[num_things == 2]
     partner[firsts], partner[firsts + 1] = firsts + 1, firsts
     for first in firsts:
         while drawn[first] == drawn[first + 1]:
             other = int(rng.integers(len(drawn)))
-            # Neither picture may end with one concept twice.
+            # Neither picture may get the same concept twice.
             if drawn[other] != drawn[first] and drawn[partner[other]] != drawn[first]:
                 drawn[[first, other]] = drawn[[other, first]]
     ends = starts + num_things
@@ -112,7 +120,7 @@ def draw_training_concepts(options: SyntheticOptions) -> list[tuple[Concept, ...
 
 
 def train_scenes(options: SyntheticOptions, concepts: list[tuple[Concept, ...]]) -> Iterator[tuple[Scene, list[str]]]:
-    """Scene and captions of every training picture; the first caption is complete, others may leave things out."""
+    """Yield scene and captions of every training picture; the first caption is complete, others may omit parts."""
     for number, chosen in enumerate(concepts):
         rng = _rng(options, TRAIN, number, 0)
         scene = draw_scene(rng, chosen)
@@ -120,13 +128,13 @@ def train_scenes(options: SyntheticOptions, concepts: list[tuple[Concept, ...]])
 
 
 def distinct_scenes(options: SyntheticOptions, split: int) -> Iterator[tuple[Scene, list[str]]]:
-    """Scenes of which no two have the same content, each with complete captions that no other one has.
+    """Yield scenes with distinct contents, and complete captions of which no two are equal.
 
-    ``val`` mixes one and two objects; ``retrieval`` has two objects in every picture.
+    ``val`` mixes scenes of one and two objects; ``retrieval`` has two objects in every scene.
     """
     total = options.num_val if split == VAL else options.num_retrieval
     contents: set[tuple[object, ...]] = set()
-    said: set[str] = set()
+    used_captions: set[str] = set()
     attempt = 0
     for _ in range(total):
         while True:
@@ -136,15 +144,15 @@ def distinct_scenes(options: SyntheticOptions, split: int) -> Iterator[tuple[Sce
             chosen = rng.choice(len(CONCEPTS), 2 if several else 1, replace=False)
             scene = draw_scene(rng, tuple(CONCEPTS[n] for n in chosen))
             captions = _captions(rng, scene, 3, all_complete=True)
-            if scene.content() not in contents and said.isdisjoint(captions):
+            if scene.content() not in contents and used_captions.isdisjoint(captions):
                 break
         contents.add(scene.content())
-        said.update(captions)
+        used_captions.update(captions)
         yield scene, captions
 
 
 def write_zero_shot(folder: Path, options: SyntheticOptions) -> None:
-    """Write a balanced test set, one object a picture, in CLIP_benchmark's ``wds_`` layout."""
+    """Write a balanced test set with one object per picture, in CLIP_benchmark's ``wds_`` layout."""
     (folder / "test").mkdir(parents=True)
     (folder / "classnames.txt").write_text("".join(f"{concept}\n" for concept in CONCEPTS))
     (folder / "zeroshot_classification_templates.txt").write_text("".join(f"{t}\n" for t in ZERO_SHOT_TEMPLATES))
@@ -152,17 +160,17 @@ def write_zero_shot(folder: Path, options: SyntheticOptions) -> None:
     with TarWriter(folder / "test" / "0.tar") as tar:
         for number in range(len(CONCEPTS) * options.images_per_concept):
             rng = _rng(options, ZERO_SHOT, number)
-            # classes in turn: a reader that stops early has seen all of them
+            # classes take turns, so a reader that stops early has seen all of them
             label = number % len(CONCEPTS)
             picture = draw_picture(rng, draw_scene(rng, (CONCEPTS[label],)), options.side)
             tar.write_sample(f"{number:06d}", {".cls": str(label).encode(), ".jpg": encode_picture(picture)})
 
 
 def write_concept_table(path: Path, options: SyntheticOptions, concepts: list[tuple[Concept, ...]]) -> None:
-    """Write how often each concept occurs in ``train``, and which concepts each training image shows.
+    """Write the count of each concept in ``train``, and the concepts of each training image.
 
-    ``{"concepts": [{"concept", "colour", "shape", "count"}, ...], "train_images": [[concept numbers], ...]}``: the most
-    frequent concept first; position in ``train_images`` is the ``image_id``, numbers are positions in ``concepts``.
+    The file is ``{"concepts": [{"concept", "colour", "shape", "count"}, ...], "train_images": [[number, ...], ...]}``.
+    The most frequent concept comes first; ``train_images`` is indexed by ``image_id``, and numbers index ``concepts``.
     """
     counts = Counter(concept for chosen in concepts for concept in chosen)
     ranked = sorted(CONCEPTS, key=lambda concept: (-counts[concept], str(concept)))

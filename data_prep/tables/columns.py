@@ -1,4 +1,4 @@
-"""The header of a table: its separator, and which columns hold the images and the captions."""
+"""Find a table's separator and header, and the columns that hold images and captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 
 SEPARATORS = {"comma": ",", "tab": "\t", "semicolon": ";", "pipe": "|"}
-# What people call the columns, compared without case, spaces and underscores; the first is the default.
+# Usual names of the columns, compared without case, spaces and underscores; the first is the default.
 IMAGE_NAMES = (
     "image",
     *("file_name", "image_path", "image_file", "image_name", "image_file_name", "image_file_path", "file_path"),
@@ -23,22 +23,22 @@ CAPTION_NAMES = (
     "caption",
     *("captions", "text", "title", "sentence", "sentences", "description", "comment", "caption_text", "image_caption"),
 )
-URLS = "images are URLs in it: download them with img2dataset, then 'bimodal-prep write img2dataset DIR'"
+URLS = "its images are URLs: download them with img2dataset, then 'bimodal-prep write img2dataset DIR'"
 _SEPARATOR_LINE = re.compile(r'"?sep=(\\t|.)"?[,;\s]*', re.IGNORECASE)  # Excel's, before the header
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """How a table is written and which columns are wanted.
+    """The format of a table, and the wanted columns.
 
     Args:
-        image_column: its name; None for the usual ones.
-        caption_column: a name, or several with commas between; None for the usual ones.
+        image_column: name of the column; None for the usual names.
+        caption_column: one name, or several separated by commas; None for the usual names.
         separator: a name of ``SEPARATORS``, or "detect".
-        quoting: "standard", or "none" where quotation marks are ordinary characters.
-        encoding: of the file.
-        columns: names of the columns, with commas between, of a file whose first row is not a header; or None.
-        command: a command that takes the flags that messages name, or "" where this one does.
+        quoting: "standard", or "none" if quotation marks are ordinary characters.
+        encoding: the encoding of the file.
+        columns: names of all columns, separated by commas, of a file without a header; else None.
+        command: the command that accepts the flags that messages name; "" if it is the one that is running.
     """
 
     image_column: str | None = None
@@ -50,13 +50,13 @@ class TableOptions:
     command: str = ""
 
     def advise(self, flags: str) -> str:
-        """Return ``give FLAGS``, with the command that takes them."""
+        """Return ``give FLAGS``, or the same with the command that accepts them."""
         return f"use '{self.command}' with {flags}" if self.command else f"give {flags}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Positions of the image's column and of the captions', and the names of those that nobody named exactly."""
+    """Positions of the image column and the caption columns; ``guessed`` describes those that no flag named."""
 
     image: int
     captions: tuple[int, ...]
@@ -65,7 +65,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the rows; ``first_row`` is a line that was read and is a row already, or None."""
+    """The header of a table; ``first_row`` is a line that was read and is already a row, or None."""
 
     columns: list[str]
     separator: str
@@ -76,26 +76,26 @@ class Header:
 def find_header(path: Path, lines: Iterator[str], options: TableOptions) -> Header:
     """Read a table up to its first row.
 
-    The separator is the one that was told, by the flag or by a line ``sep=;``, else the one by which the header holds
-    the columns.
+    The separator comes from the flag or from a line ``sep=;``; else it is the one with which the header holds the
+    wanted columns.
 
     Args:
-        path: for messages.
-        lines: of the file.
-        options: which columns are wanted.
+        path: the file, for messages.
+        lines: the lines of the file.
+        options: the table's format and the wanted columns.
 
     Raises:
-        UserError: a column is missing, or occurs twice, or cannot be guessed.
+        UserError: a column is missing, occurs twice, or cannot be guessed.
     """
     line = next((line for line in lines if line.strip()), "")
-    told = None
+    given = None
     mark = _SEPARATOR_LINE.fullmatch(line)
     if mark is not None:
-        told = "\t" if mark[1] == "\\t" else mark[1]
+        given = "\t" if mark[1] == "\\t" else mark[1]
         line = next((line for line in lines if line.strip()), "")
     if options.separator != "detect":
-        told = SEPARATORS[options.separator]
-    candidates = [told] if told else list(SEPARATORS.values())
+        given = SEPARATORS[options.separator]
+    candidates = [given] if given else list(SEPARATORS.values())
     if options.columns is not None:
         return _read_without_header(path, line, candidates, options)
     parsed = {separator: _split_header(line, separator) for separator in candidates}
@@ -112,13 +112,13 @@ def find_header(path: Path, lines: Iterator[str], options: TableOptions) -> Head
             raise UserError(f"{path} has no header: its first row is {first}; {URLS}")
         raise UserError(
             f"{path} has no header: its first row is {first}; "
-            f"{options.advise('--columns image,caption')}, or whatever its columns are in their order"
+            f"{options.advise('--columns image,caption')}, or its columns in their order"
         )
     raise UserError(max(problems, key=lambda problem: problem[0])[1])
 
 
 def choose_columns(columns: list[str], options: TableOptions, where: str) -> Choice | str:
-    """Return which columns hold images and captions, or the message that says why that cannot be told."""
+    """Return which columns hold images and captions, or a message that says why this is unclear."""
     image = _choose(columns, options.image_column, IMAGE_NAMES, "--image-column", where)
     if isinstance(image, str):
         return image
@@ -134,7 +134,7 @@ def choose_columns(columns: list[str], options: TableOptions, where: str) -> Cho
 
 
 def looks_like_image(cell: str) -> bool:
-    """Whether a cell is the path of an image by its ending, or a URL, and not a text that mentions one."""
+    """Return whether a cell is the path of an image, by its ending, or a URL; a text that mentions one is neither."""
     name = cell.strip().strip('"')
     if not name or any(character.isspace() for character in name):
         return False
@@ -142,7 +142,7 @@ def looks_like_image(cell: str) -> bool:
 
 
 def _choose(columns: list[str], wanted: str | None, usual: tuple[str, ...], flag: str, where: str) -> int | str:
-    """The position of a column, or what is wrong."""
+    """Return the position of a column, or a message that says what is wrong."""
     name = usual[0] if wanted is None else wanted
     if columns.count(name) > 1:
         places = " and ".join(str(n) for n, column in enumerate(columns, 1) if column == name)
@@ -179,7 +179,7 @@ def _read_without_header(path: Path, line: str, candidates: list[str], options: 
     found = choose_columns(columns, options, "--columns")
     if isinstance(found, str):
         raise UserError(found)
-    # Commas come last: captions hold them, and what stands first in the order is what the first row is split by.
+    # The first separator that fits is taken. Commas come last, since captions hold them.
     order = sorted(candidates, key=lambda separator: separator == ",")
     for separator in order:
         if len(_split_header(line, separator)) == len(columns):
@@ -197,7 +197,7 @@ def _split_header(line: str, separator: str) -> list[str]:
 
 
 def names_urls(column: str) -> bool:
-    """Whether a column is called as those of URLs are."""
+    """Return whether the name of a column says that it holds URLs."""
     return _plain(column) in ("url", "imageurl", "urls", "imgurl")
 
 

@@ -1,7 +1,7 @@
-"""Rows of a CSV or TSV file with the line where each begins; a row that is not what the header promises says why.
+"""Read the rows of a CSV or TSV file, with the line on which each begins and what is wrong with it.
 
-Python's ``csv`` is used, not pandas or pyarrow: those turn ``NA`` and ``007`` into other things, and neither says
-on which line a row begins or a quotation mark opened.
+Python's ``csv`` is used, not pandas or pyarrow: they convert ``NA`` and ``007``, and report neither the line on which
+a row begins nor the one on which a quotation mark opened.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Row:
     """One row.
 
     Args:
-        line: the physical line where it begins, from 1.
-        cells: a text for each column of the header; empty where ``fault`` says why there are none.
+        line: the physical line on which it begins, from 1.
+        cells: one text for each column of the header; empty if there is a ``fault``.
         fault: why the row cannot be used, or "".
     """
 
@@ -40,16 +40,16 @@ class Table:
 
     Args:
         path: the file.
-        options: how it is written, and which columns are wanted.
-        files: finds images; a quoted field that holds rows with such images has swallowed them.
+        options: the table's format and the wanted columns.
+        files: finds images: a quoted field that contains rows with existing images has swallowed them.
 
     Raises:
-        UserError: it cannot be read, or has not the columns.
+        UserError: the table cannot be read, or lacks a column.
     """
 
     def __init__(self, path: Path, options: TableOptions, files: FileFinder) -> None:
         self.path = path
-        self.joined: list[int] = []  # lines whose last column went on over separators without quotation marks
+        self.joined: list[int] = []  # lines whose last column holds separators without quotation marks
         self._options = options
         self._files = files
         csv.field_size_limit(LONGEST_FIELD)
@@ -62,7 +62,7 @@ class Table:
         self._waiting = header.first_row
 
     def rows(self) -> Iterator[Row]:
-        """Give all rows, each once; blank lines are none.
+        """Yield all rows once; blank lines are not rows.
 
         Raises:
             UserError: a quotation mark swallows lines, or the file cannot be decoded.
@@ -80,7 +80,7 @@ class Table:
             try:
                 cells = next(reader, None)
             except csv.Error:
-                yield self._mend(first)
+                yield self._reread_as_plain(first)
                 continue
             if cells is None:
                 return
@@ -90,7 +90,7 @@ class Table:
                 yield self._fit(first, cells)
 
     def joined_note(self) -> str:
-        """One line on the rows of ``joined``."""
+        """Return a note on the rows of ``joined``."""
         lines = ", ".join(map(str, self.joined[:10])) + (", ..." if len(self.joined) > 10 else "")
         name = self.columns[self.choice.captions[-1]]
         return (
@@ -99,7 +99,7 @@ class Table:
         )
 
     def _feed(self) -> Iterator[str]:
-        """The lines that ``csv`` asks for, remembered in ``_held``: the text of the row that is being read."""
+        """Yield lines to ``csv`` and keep those of the row that is being read in ``_held``."""
         if self._waiting is not None:
             line, self._waiting = self._waiting, None
             yield self._hold(line)
@@ -108,11 +108,11 @@ class Table:
 
     def _hold(self, line: str) -> str:
         self._held.append(line)
-        # A space after a closing quotation mark is nobody's; older versions of csv refuse a zero character.
+        # csv refuses a space after a closing quotation mark and, in older versions, a NUL character.
         return line.rstrip(" ").replace("\0", "\ufffd") + "\n"
 
-    def _mend(self, first: int) -> Row:
-        """A row with quotation marks that do not enclose fields: they are characters, where that gives all columns."""
+    def _reread_as_plain(self, first: int) -> Row:
+        """Return a row that ``csv`` refused: its quotation marks are characters if the row then has all its columns."""
         never_closed = self._lines.ended
         if len(self._held) > 1:
             raise UserError(self._swallowed(first, never_closed))
@@ -127,7 +127,7 @@ class Table:
     def _fit(self, first: int, cells: list[str]) -> Row:
         wanted = len(self.columns)
         if any("\0" in line for line in self._held):
-            return Row(first, fault="a zero character (NUL) in it")
+            return Row(first, fault="it contains a NUL character")
         if len(cells) < wanted:
             return Row(first, fault=f"too few columns ({len(cells)}, the header has {wanted})")
         if any(cell.strip() for cell in cells[wanted:]):
@@ -140,10 +140,10 @@ class Table:
         return Row(first, cells[:wanted])
 
     def _join_last_column(self) -> list[str] | None:
-        """The cells of a row whose caption, its last column, holds separators that are plainly punctuation.
+        """Return the cells of a row whose last column, a caption, holds separators that are clearly punctuation.
 
-        They have a space beside them, and those between columns have none; nothing in the row is quoted. Anything else
-        may as well be a column that the header lacks.
+        These have a space next to them, the separators between columns have none, and nothing in the row is quoted. In
+        any other case the surplus may be a column that the header lacks; then None is returned.
         """
         pieces = self._held[0].split(self.separator)
         wanted = len(self.columns)
@@ -158,14 +158,14 @@ class Table:
         return [*pieces[: wanted - 1], self.separator.join(pieces[wanted - 1 :])]
 
     def _refuse_swallowed_rows(self, first: int, cells: list[str]) -> None:
-        """Raise if a field with line breaks holds whole rows: a line with an image where the image's column is."""
+        """Raise ``UserError`` if a field with line breaks contains rows: lines with an image in the image column."""
         image = self.choice.image
         for number, cell in enumerate(cells):
             begin, *others = cell.split("\n")
             if not others:
                 continue
             rows = [other.split(self.separator) for other in others]
-            if number < image:  # the row's own image would stand behind the caption
+            if number < image:  # the row's own image would follow the caption
                 rows.append([*cells[:number], *begin.split(self.separator)])
             if number == image or any(len(row) > image and self._is_image(row[image]) for row in rows):
                 raise UserError(self._swallowed(first, never_closed=False))
@@ -184,7 +184,10 @@ class Table:
 
 
 def _find_open_quote(lines: list[str], separator: str) -> int:
-    """The number of the line, from 0, in which the longest quoted field opens."""
+    """Return the number, from 0, of the line on which the longest quoted field opens.
+
+    ``csv`` does not report it; a message that names the first line of the row would send users to the wrong place.
+    """
     spans: list[tuple[int, int]] = []
     opened, at_start = -1, True
     for number, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""The lines of a table's file: its encoding, what is no text at all, and where its lines end."""
+"""Decode the lines of a table, and refuse files that are not text or have another encoding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bimodal_cl.errors import UserError
 
-_SAMPLE = 1 << 16  # bytes that tell the kind of a file
+_SAMPLE = 1 << 16  # bytes at the beginning of a file that are examined
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NOT_TEXT = {
     b"\x1f\x8b": "compressed by gzip: unpack it first",
@@ -19,14 +19,17 @@ _NOT_TEXT = {
 
 
 class TableLines:
-    """The physical lines of a file without their ends, each once, and how many there were so far.
+    """Iterate once over the physical lines of a file, without their ends; ``number`` counts them.
 
-    Lines end at line feeds, or, in a file without any, at carriage returns (old Macs). A carriage return elsewhere is
-    a space: within a caption it would be one anyway.
+    Lines end at line feeds or, in a file without any, at carriage returns (old Macs). Other carriage returns become
+    spaces, as the writer would make them in a caption.
 
     Args:
-        path: the file; a pipe will do.
-        encoding: of the file; a byte order mark at its beginning is no part of the text.
+        path: the file, which may be a pipe.
+        encoding: the encoding of the file; a byte order mark at its beginning is dropped.
+
+    Raises:
+        UserError: while iterating: the file cannot be read or decoded, or is not text.
     """
 
     def __init__(self, path: Path, encoding: str) -> None:
@@ -51,7 +54,7 @@ class TableLines:
         try:
             with io.BufferedReader(self.path.open("rb", buffering=0), _SAMPLE) as file:
                 sample = file.peek(_SAMPLE)
-                self._refuse_what_is_no_text(sample)
+                self._refuse_other_content(sample)
                 text = io.TextIOWrapper(file, self.encoding, newline=self._find_line_end(sample))
                 for number, line in enumerate(text):
                     line = line.rstrip("\r\n")
@@ -63,7 +66,7 @@ class TableLines:
         except (UnicodeError, LookupError) as error:
             raise UserError(f"{self.path} is not {self.encoding} ({error}); give --encoding") from None
 
-    def _refuse_what_is_no_text(self, sample: bytes) -> None:
+    def _refuse_other_content(self, sample: bytes) -> None:
         for begin, what in _NOT_TEXT.items():
             if sample.startswith(begin):
                 raise UserError(f"{self.path} is {what}")
@@ -89,7 +92,7 @@ class TableLines:
         )
 
     def _line_of_fault(self) -> int:
-        """The first line that cannot be decoded; of encodings whose line feeds are no bytes, about where it is."""
+        """Return the first line that cannot be decoded; approximate for UTF-16, whose line feeds are two bytes."""
         if not self.path.is_file():
             return self.number + 1
         with self.path.open("rb") as file:

@@ -1,1 +1,1 @@
-"""Every byte of a data set read and checked."""
+"""Read every byte of a data set, and check it."""

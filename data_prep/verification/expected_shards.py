@@ -1,4 +1,4 @@
-"""What a manifest says of the shards that are to be verified, and what is wrong with the manifest itself."""
+"""Read what a manifest says of the shards to verify, and find what is wrong with the manifest itself."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from bimodal_cl.cli.progress import note
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, MANIFEST_NAME, CaptionsMode, Manifest, Shard
-from bimodal_cl.data.storage.locations import count_other_shards, is_remote, is_tar, list_tars
+from bimodal_cl.data.storage.locations import is_remote
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.image_files import describe_endings
+from bimodal_cl.files.tar_files import is_tar, list_tars
 from bimodal_cl.files.text_files import read_text
 
-from ..input_paths import require_folder
+from ..input_paths import note_other_shards, require_folder
 from .shard_check import MANIFEST_KIND, Finding
 
 
@@ -22,10 +21,10 @@ class Expected:
     """The shards of a data set as they should be.
 
     Args:
-        names: of all shards, in order.
-        shards: what the manifest says of each; empty where there is no manifest that can be used.
+        names: names of all shards, in order.
+        shards: entries of the manifest by name; empty without a usable manifest.
         captions: how texts are split.
-        findings: what is wrong with the manifest, or with the folder beside it.
+        findings: what is wrong with the manifest or its folder.
     """
 
     names: list[str]
@@ -35,13 +34,13 @@ class Expected:
 
 
 def expect_shards(folder: Path, captions: CaptionsMode) -> Expected:
-    """Read the manifest of a folder; without one, all its tars, with texts split as ``captions`` says.
+    """Read the manifest of a folder; without one, list its tars, with texts split as ``captions`` says.
 
-    A manifest that cannot be used is a finding. One that is well-formed but does not fit its shards is still the
-    measure of them, which is what tells the damaged ones from the others.
+    An unusable manifest is a finding. One that is well-formed but does not fit its shards is still compared with them,
+    since this shows which shards are damaged.
 
     Raises:
-        UserError: no such folder, or neither a manifest nor a tar in it.
+        UserError: there is no such folder, or it holds neither a manifest nor a tar.
     """
     shards, mode, findings = _read_manifest(folder)
     if not shards:
@@ -53,13 +52,6 @@ def expect_shards(folder: Path, captions: CaptionsMode) -> Expected:
         if path.name not in shards:
             findings.append(Finding(MANIFEST_KIND, path.name, "", f"is not in {MANIFEST_NAME}"))
     return Expected(list(shards), shards, mode or captions, findings)
-
-
-def note_other_shards(folder: Path) -> None:
-    """Say what may be shards of a folder too and is left out, compressed or in sub-folders."""
-    others = count_other_shards(folder)
-    if others:
-        note(f"{folder}: left out: {describe_endings(others)}")
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Shard], CaptionsMode | None, list[Finding]]:
@@ -81,5 +73,5 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Shard], CaptionsMode | None,
         return {}, None, findings
     local = {folder / name: shard.bytes for name, shard in shards.items() if not is_remote(name)}
     if any(not file.is_file() or file.stat().st_size != size for file, size in local.items()):
-        findings = []  # said of the shard itself
+        findings = []  # it is reported for the shard itself
     return shards, mode, findings

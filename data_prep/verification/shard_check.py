@@ -1,4 +1,4 @@
-"""One shard, read byte by byte: every fault and oddity by key, and a copy without them."""
+"""Read every byte of one shard, report faults and oddities by key, and write a clean copy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bimodal_cl.data.shards.faults import NOTED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.shards.index import index_shard, split_captions
 from bimodal_cl.data.shards.manifest import CaptionsMode, Shard
 from bimodal_cl.data.shards.row_table import save_row_table
-from bimodal_cl.data.shards.samples import Sample, TarSamples, open_samples
-from bimodal_cl.data.storage.locations import is_remote, name_of
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.locations import is_remote, redact
+from bimodal_cl.data.storage.storage import Storage
+from bimodal_cl.data.tar.samples import TarSample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTENSIONS
 
@@ -29,12 +29,12 @@ MANIFEST_KIND = "manifest"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is broken or odd.
+    """One fault or oddity.
 
     Args:
-        kind: of :mod:`bimodal_cl.data.shards.faults`, or ``MANIFEST_KIND`` where shard and manifest disagree.
-        shard: the shard's name, without secrets of its URL.
-        key: of the sample; "" where it is not one sample's.
+        kind: a kind of :mod:`bimodal_cl.data.shards.faults`, or ``MANIFEST_KIND`` if shard and manifest differ.
+        shard: the shard's name, with secrets of its URL redacted.
+        key: the key of the sample; "" if it concerns the whole shard.
         reason: what was found.
     """
 
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """A shard to check: its name in the manifest, what that says of it (None: nothing), and its copy's name."""
+    """A shard to check: its name, its entry in the manifest (None without one), and the name of its copy."""
 
     name: str
     expected: Shard | None
@@ -59,9 +59,14 @@ class ShardJob:
 
 @dataclass
 class ShardCheck:
-    """What a shard holds (rows and captions, as an index counts them), its findings, and its clean copy if made.
+    """The result of checking a shard.
 
-    ``left_out`` says which members the copy has no room for, ``in_no_sample`` counts those of no sample by ending.
+    Args:
+        num_images, num_texts: rows and captions, as an index counts them.
+        findings: faults and oddities.
+        clean: the clean copy; None if none was written.
+        left_out: messages on members that the copy cannot hold.
+        in_no_sample: members of no sample, by ending.
     """
 
     num_images: int = 0
@@ -74,7 +79,7 @@ class ShardCheck:
 
 @dataclass
 class _Copy:
-    """A clean copy that is being written."""
+    """A clean copy while it is written."""
 
     tar: TarWriter
     keys: KeyMaker = field(default_factory=KeyMaker)
@@ -82,7 +87,7 @@ class _Copy:
     num_texts: int = 0
 
     def write(self, key: str, members: dict[str, bytes], num_texts: int) -> list[str]:
-        """Write a sample, and return the extensions that are too long to be written."""
+        """Write a sample; return the extensions that are left out because they are too long."""
         safe = self.keys.make(key)
         too_long = [extension for extension in members if not fits_header(safe + extension)]
         self.tar.write_sample(safe, {ext: data for ext, data in members.items() if ext not in too_long})
@@ -99,22 +104,22 @@ def check_shard(
     max_pixels: int,
     clean_folder: Path | None = None,
 ) -> ShardCheck:
-    """Check one shard, and write its good samples to ``clean_folder`` if one is given.
+    """Check one shard, and write its good samples to ``clean_folder``, if given.
 
-    After garbage or a truncation what stood before it is still checked and copied.
+    Samples before garbage or a truncation are checked and copied, too.
 
     Args:
-        job: which shard.
-        folder: that the names of local shards start from.
-        captions: how its texts are split.
-        storage: where a shard that is not here comes from.
-        max_pixels: images of more pixels are faults.
-        clean_folder: for the copy, which holds a caption a line.
+        job: the shard.
+        folder: the folder that names of local shards are relative to.
+        captions: how texts are split.
+        storage: reads remote shards.
+        max_pixels: images with more pixels are faults.
+        clean_folder: folder of the copy, whose texts hold one caption per line.
 
     Raises:
         OSError: the copy cannot be written.
     """
-    result, name = ShardCheck(), name_of(job.name)
+    result, name = ShardCheck(), redact(job.name)
 
     def found(kind: str, reason: str) -> None:
         result.findings.append(Finding(kind, name, "", reason))
@@ -133,7 +138,7 @@ def check_shard(
         except UserError as error:
             found("unreadable", str(error).removeprefix(f"shard {name}: "))
             return result
-        # From here on only the copy can fail, a full disk say, and that is no fault of the shard's.
+        # From here on, an error comes from writing the copy (a full disk, say) and is not a fault of the shard.
         copy = None
         if clean_folder is not None:
             copy = _Copy(stack.enter_context(TarWriter(clean_folder / job.copy_name)))
@@ -153,10 +158,10 @@ def _finish(copy: _Copy, folder: Path) -> Shard | None:
 
 
 def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: ShardCheck) -> None:
-    """Compare size, hash and counts with the manifest."""
+    """Compare size, hash and counts with the manifest, and count rows and captions."""
 
     def differs(reason: str) -> None:
-        result.findings.append(Finding(MANIFEST_KIND, name_of(job.name), "", reason))
+        result.findings.append(Finding(MANIFEST_KIND, redact(job.name), "", reason))
 
     size, expected = path.stat().st_size, job.expected
     if expected and size != expected.bytes:
@@ -168,7 +173,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
                 digest.update(block)
         if digest.hexdigest() != expected.sha256:
             differs("its bytes differ from what was written (sha256)")
-    rows = index_shard(path, captions, "keep", name_of(job.name))
+    rows = index_shard(path, captions, "keep", redact(job.name))
     result.num_images, result.num_texts = len(rows), int(rows.caption_count.sum())
     if expected and (result.num_images, result.num_texts) != (expected.num_images, expected.num_texts):
         differs(
@@ -179,7 +184,7 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
 
 @dataclass
 class _SampleChecks:
-    """The checks of all samples of an open shard."""
+    """Checks of all samples of an open shard."""
 
     tar: TarSamples
     shard: str
@@ -189,12 +194,12 @@ class _SampleChecks:
     copy: _Copy | None
 
     def run(self) -> None:
-        """Add all findings to the result, and what is good to the copy."""
+        """Add findings to the result, and good samples to the copy."""
         samples = self.tar.samples
         without_text = {sample.key for sample in samples if sample.image and not sample.text}
         strays = [sample for sample in samples if not sample.image and sample.text]
         stray_of = {sample.key: sample for sample in strays if sample.key in without_text}
-        # A text goes back to its image where it is clear which belongs to which.
+        # A text is put back to its image if there is one of each with the key.
         num_strays = Counter(sample.key for sample in strays)
         num_images = Counter(sample.key for sample in samples if sample.image)
         seen: set[str] = set()
@@ -204,7 +209,7 @@ class _SampleChecks:
                     self._found("no_image", sample, f"only {', '.join(sample.members)}")
                 continue
             if sample.key in seen:
-                self._found("duplicate_key", sample, "a sample before it has this key")
+                self._found("duplicate_key", sample, "an earlier sample has the same key")
             seen.add(sample.key)
             if "." in sample.key.rpartition("/")[2]:
                 self._found("dotted_key", sample, SHARD_KINDS["dotted_key"])
@@ -218,11 +223,11 @@ class _SampleChecks:
             self.result.findings.append(Finding(self.tar.damage.kind, self.shard, "", reason + cut))
         self.result.in_no_sample = self.tar.left_out
 
-    def _found(self, kind: str, sample: Sample, reason: str) -> None:
+    def _found(self, kind: str, sample: TarSample, reason: str) -> None:
         self.result.findings.append(Finding(kind, self.shard, sample.key, reason))
 
-    def _check_members(self, sample: Sample) -> None:
-        """Name the images and texts of a sample that are not used."""
+    def _check_members(self, sample: TarSample) -> None:
+        """Report images and texts of a sample that are not used."""
         for kind, used, known in (
             ("second_image", sample.image, IMAGE_EXTENSIONS),
             ("second_text", sample.text, TEXT_EXTENSIONS),
@@ -231,11 +236,11 @@ class _SampleChecks:
                 if extension in known and extension != used:
                     self._found(kind, sample, f"{extension} is not used, {used} is")
 
-    def _check(self, sample: Sample, stray: Sample | None, is_clear: bool) -> None:
-        """Check a sample that has an image. ``stray`` holds its text where that stands elsewhere."""
+    def _check(self, sample: TarSample, stray: TarSample | None, is_clear: bool) -> None:
+        """Check a sample with an image; ``stray`` holds its text if that is not adjacent to it."""
         assert sample.image is not None
         if stray is not None:
-            self._found("not_adjacent", sample, f"its {stray.text} does not stand next to its image")
+            self._found("not_adjacent", sample, f"its {stray.text} is not adjacent to its image")
         elif not sample.text:
             self._found("no_caption", sample, f"has no {', '.join(TEXT_EXTENSIONS[:-1])} or {TEXT_EXTENSIONS[-1]}")
         owner = sample if sample.text else stray if is_clear else None
@@ -261,8 +266,8 @@ class _SampleChecks:
                     f"{MAX_NAME} bytes of a header"
                 )
 
-    def _check_image(self, sample: Sample, data: bytes) -> str | None:
-        """Return the image's format; None where it is bad."""
+    def _check_image(self, sample: TarSample, data: bytes) -> str | None:
+        """Check the image and return its format; None if it is bad."""
         assert sample.image is not None
         try:
             encoded = open_encoded(data, self.max_pixels, sample.image)
@@ -274,8 +279,8 @@ class _SampleChecks:
             self._found(note, sample, _describe(note, sample.image, encoded))
         return encoded.format
 
-    def _check_text(self, sample: Sample, text: bytes) -> list[str]:
-        """Return the captions of the clean copy."""
+    def _check_text(self, sample: TarSample, text: bytes) -> list[str]:
+        """Check the text and return the captions for the clean copy."""
         try:
             text.decode()
         except UnicodeDecodeError as error:
@@ -287,7 +292,7 @@ class _SampleChecks:
 
 
 def _describe(note: str, extension: str, encoded: EncodedImage) -> str:
-    """What was found, where the kind alone does not say it; else the rule."""
+    """Return the reason for a note: details of the image for some kinds, else the meaning of the kind."""
     if note == "wrong_extension":
         return f"is {encoded.format}, not {extension}"
     if note == "extreme_aspect":

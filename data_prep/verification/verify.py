@@ -1,4 +1,4 @@
-"""Read every byte of a data set and say what is broken or odd, by shard and key; write clean copies if asked."""
+"""Check every byte of a data set, report faults and oddities by shard and key, and write clean copies on request."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bimodal_cl.data.images.decode import MAX_PIXELS
 from bimodal_cl.data.shards.faults import NOTED_KINDS, REPLACED_KINDS, SHARD_KINDS, USED_KINDS
 from bimodal_cl.data.shards.manifest import CaptionsMode, Manifest
 from bimodal_cl.data.storage.locations import is_remote
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 
-from ..ordered_work import map_shards, require_num_proc
+from ..ordered_work import map_shards, require_num_workers
 from ..staging import staged
 from .expected_shards import Expected, expect_shards
 from .shard_check import MANIFEST_KIND, Finding, ShardCheck, ShardJob, check_shard
@@ -33,14 +33,14 @@ MEANING_OF = {MANIFEST_KIND: "the shards are not what the manifest says", **SHAR
 
 @dataclass
 class VerifyReport:
-    """What a data set holds.
+    """Sums over a data set.
 
     Args:
         num_images: rows of all shards, good or not.
-        counts: findings by kind: faults, and oddities that are used as they are.
-        num_copied: images of the clean copy.
-        in_no_sample: members that belong to no sample with an image, by ending.
-        num_left_out: members of those samples that are not in it, since their names are too long.
+        counts: findings by kind, faults and oddities.
+        num_copied: images in the clean copy.
+        in_no_sample: members of no sample with an image, by ending.
+        num_left_out: members that the clean copy lacks because their names are too long.
     """
 
     num_images: int = 0
@@ -51,16 +51,16 @@ class VerifyReport:
 
     @property
     def num_faults(self) -> int:
-        """Findings that are not merely odd."""
+        """Number of faults."""
         return sum(count for kind, count in self.counts.items() if kind not in NOTED_KINDS)
 
     @property
     def num_notes(self) -> int:
-        """Findings that are merely odd."""
+        """Number of oddities that training accepts."""
         return sum(self.counts.values()) - self.num_faults
 
     def lines(self) -> Iterator[str]:
-        """A line for each kind that was found, for people."""
+        """Yield the lines of the printed summary, one for each kind that was found."""
         for kind, meaning in MEANING_OF.items():
             if self.counts[kind]:
                 yield f"  {self.counts[kind]:,} {kind} ({RULE_OF[kind]}): {meaning}"
@@ -71,7 +71,7 @@ class VerifyReport:
 def verify_folder(
     folder: Path,
     say: Callable[[Finding], None],
-    workers: int | None = None,
+    num_workers: int | None = None,
     captions: CaptionsMode | None = None,
     repair_to: Path | None = None,
     storage: Storage | None = None,
@@ -80,19 +80,19 @@ def verify_folder(
     """Check manifest, hashes, tar structure, every image's pixels and every caption.
 
     Args:
-        folder: the shards, with or without a manifest; or a manifest whose shards are elsewhere.
-        say: is given every finding, in order of shards, as soon as they are known.
-        workers: processes; None for one a core.
-        captions: how texts are split where there is no manifest to say it; None for "whole".
-        repair_to: write clean copies here: the same samples without those that cannot be used, what can be mended
-            mended, with a manifest of their own. Ids are those of the copy.
-        storage: where shards that are not here come from; None for the usual one.
-        max_pixels: images of more pixels are faults; None for ``MAX_PIXELS``.
+        folder: the folder of the shards, with or without a manifest, or of a manifest of remote shards.
+        say: called with every finding, in order of shards, as soon as it is known.
+        num_workers: number of processes; None for one per core.
+        captions: how texts are split if no manifest says it; None for "whole".
+        repair_to: folder for clean copies, with a manifest and ids of their own: unusable samples are dropped, and what
+            can be repaired is repaired. None for no copies.
+        storage: reads remote shards; None for the default.
+        max_pixels: images with more pixels are faults; None for ``MAX_PIXELS``.
 
     Raises:
-        UserError: no such folder, nothing in it, nothing of it is worth a copy, or a number is out of range.
+        UserError: the folder is missing or empty, no sample can be copied, or a number is out of range.
     """
-    require_num_proc(workers, "--workers")
+    require_num_workers(num_workers)
     if max_pixels is not None and max_pixels < 1:
         raise UserError(f"--max-pixels must be at least 1, got {max_pixels}")
     expected = expect_shards(folder, captions or "whole")
@@ -108,17 +108,17 @@ def verify_folder(
         max_pixels=max_pixels or MAX_PIXELS,
     )
     if repair_to is None:
-        for _ in _collect(check, expected, workers, "verify", report, say):
+        for _ in _collect(check, expected, num_workers, "verify", report, say):
             pass
         return report
     if repair_to.resolve() == folder.resolve():
-        raise UserError(f"--to must be another folder than {folder}, which stays as it is")
+        raise UserError(f"--to must differ from {folder}, which is not changed")
     with staged(repair_to, {"repair": str(folder.resolve())}, [""], overwrite=False) as content:
         check = partial(check, clean_folder=content)
-        checks = _collect(check, expected, workers, "verify and repair", report, say)
+        checks = _collect(check, expected, num_workers, "verify and repair", report, say)
         clean = tuple(done.clean for done in checks if done.clean is not None)
         if not clean:
-            raise UserError(f"no sample of {folder} is whole: nothing to copy")
+            raise UserError(f"no sample of {folder} is intact: nothing to copy")
         Manifest(folder=content, captions="lines", shards=clean).save()
         report.num_copied = sum(shard.num_images for shard in clean)
     return report
@@ -127,7 +127,7 @@ def verify_folder(
 def _collect(
     check: Callable[[ShardJob], ShardCheck],
     expected: Expected,
-    workers: int | None,
+    num_workers: int | None,
     what: str,
     report: VerifyReport,
     say: Callable[[Finding], None],
@@ -136,7 +136,7 @@ def _collect(
         ShardJob(name, expected.shards.get(name), copy)
         for name, copy in zip(expected.names, _copy_names(expected.names), strict=True)
     ]
-    with closing(map_shards(check, jobs, workers, PRELOADED)) as checks:
+    with closing(map_shards(check, jobs, num_workers, PRELOADED)) as checks:
         for done in progress(checks, len(jobs), "shards", what):
             report.num_images += done.num_images
             report.in_no_sample += done.in_no_sample
@@ -150,7 +150,7 @@ def _collect(
 
 
 def _copy_names(names: list[str]) -> list[str]:
-    """Names of the copies: the same where all shards are files of one folder, else numbers."""
+    """Return names for the copies: the shards' own if all are files of one folder, else numbers."""
     if any(is_remote(name) or "/" in name for name in names):
         return [f"{number:05d}.tar" for number in range(len(names))]
     return names

@@ -1,1 +1,1 @@
-"""From items to shards with a manifest."""
+"""Write items as shards with a manifest."""

@@ -1,4 +1,4 @@
-"""Captions as a shard stores them: one a line."""
+"""Clean captions so that a shard can store one per line."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterable
 
 
 def clean_caption(caption: str) -> str:
-    """Return the caption on one line, without white space at its ends.
+    """Return the caption on one line, stripped.
 
-    Every line break that Unicode knows becomes a space, so that readers who split at any of them agree. Byte order
-    marks go: a reader drops one at the start of a file, and a caption of nothing else would vanish there. Broken
-    surrogates, which JSON can hold and UTF-8 cannot, become U+FFFD.
+    Every Unicode line break becomes a space, so that all readers find the same lines. Byte order marks are removed: a
+    reader drops one at the start of a file, so a caption of nothing else would vanish. Lone surrogates, which JSON can
+    hold and UTF-8 cannot, become U+FFFD.
     """
     one_line = " ".join(part.strip() for part in caption.replace("\ufeff", "").splitlines()).strip()
     return one_line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def clean_captions(captions: Iterable[str]) -> tuple[list[str], int]:
-    """Clean all captions of an image; return those that are not empty, in order, and how many were empty.
+    """Clean all captions of an image; return those that are not empty, in order, and the number of empty ones.
 
-    A caption that occurs twice stays twice: ``text_id`` counts captions, not different ones.
+    Repeated captions are kept: each has a ``text_id`` of its own.
     """
     cleaned = [clean_caption(caption) for caption in captions]
     kept = [caption for caption in cleaned if caption]

@@ -1,4 +1,4 @@
-"""The bytes of an image as they go into a shard: untouched where possible, encoded again where needed."""
+"""Prepare the bytes of an image for a shard: unchanged if possible, else encoded again as JPEG."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from PIL import Image
 from bimodal_cl.data.images.decode import MAX_PIXELS, BadImage, decode_picture, load_picture, open_picture
 from bimodal_cl.files.image_modes import is_deep
 
-# What other programs read from shards; content decides, not the file's name. Pillow calls a JPEG with an embedded
-# preview MPO.
+# Formats that other programs read from shards. The content decides, not the file's name. MPO is a JPEG with an
+# embedded preview.
 EXTENSION_OF_FORMAT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-MAX_SOURCE_PIXELS = 2 * MAX_PIXELS  # of an image that is scaled down, which is where Pillow's own limit lies
+MAX_SOURCE_PIXELS = 2 * MAX_PIXELS  # limit for images that are scaled down; it equals Pillow's own limit
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """Bytes and extension of a shard's image member; ``reencoded`` says why they differ from the source's, or ""."""
+    """Bytes and extension of an image member; ``reencoded`` says why the bytes differ from the source's, or is ""."""
 
     data: bytes
     extension: str
@@ -27,18 +27,19 @@ class StoredImage:
 
 
 def store_image(image: Path | bytes, max_side: int | None = None, quality: int = 90) -> StoredImage:
-    """Read an image, make sure that it decodes, and return what a shard stores.
+    """Read an image, check that it decodes, and return what a shard stores.
 
-    The bytes stay as they are unless the longer side exceeds ``max_side`` pixels (then the image is scaled down to
-    it, upright by its EXIF orientation) or the format is not one that shards allow; both are stored as JPEG.
+    The bytes stay unchanged unless the longer side exceeds ``max_side`` pixels (then the image is scaled down and
+    turned upright by its EXIF orientation) or shards do not hold the format; both are stored as JPEG.
 
     Args:
-        image: a file or its bytes.
-        max_side: the largest allowed side in pixels; None for any.
+        image: a file, or its bytes.
+        max_side: the largest allowed side in pixels; None for no limit.
         quality: JPEG quality of images that are encoded again, 1 to 100.
 
     Raises:
-        BadImage: no such file, not an image, truncated, too many pixels, or values of no defined brightness.
+        BadImage: the file is missing, is not an image, is truncated, has too many pixels, or its values have no defined
+            range.
     """
     data = _read(image)
     picture = open_picture(data, MAX_SOURCE_PIXELS)
@@ -48,11 +49,11 @@ def store_image(image: Path | bytes, max_side: int | None = None, quality: int =
         reason = f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}; --max-side shrinks it"
         raise BadImage("too_many_pixels", reason)
     if extension and not too_large:
-        # Decoding at an eighth of the size still reads every byte, which is what finds a truncated file.
+        # Decoding at an eighth of the size is fast and still reads every byte, so it finds truncated files.
         picture.draft(None, (1, 1))
         load_picture(picture)
         if is_deep(picture.mode):
-            decode_picture(picture)  # is its brightness defined?
+            decode_picture(picture)  # raises if its values have no defined range
         return StoredImage(data, extension)
     reason = "resized" if too_large else f"{picture.format} as JPEG"
     if too_large:

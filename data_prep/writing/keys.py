@@ -1,4 +1,4 @@
-"""Keys of samples: safe in a tar, unique in a split, the same in every run."""
+"""Make the keys of samples: safe in a tar, unique in a split, the same in every run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import re
 
 from ..file_names import compose
 
-MAX_KEY_LENGTH = 80  # with an extension this stays below the 100 bytes of a plain tar header
+MAX_KEY_LENGTH = 80  # with an extension, this fits the 100 bytes of a plain tar header
 
 
 def safe_key(name: str) -> str:
-    """Turn any name into a key of ``A-Z a-z 0-9 _ -``: WebDataset ends a key at its first dot.
+    """Turn any name into a key of ``A-Z a-z 0-9 _ -``; dots are excluded, since WebDataset ends a key at the first.
 
-    A name that has to change carries a hash of the original, so that different names keep different keys
-    (``a.b`` and ``a_b``) whatever else the data set holds. Spellings of a name that only differ in the code points of
-    accented letters are one name: systems change one into the other when files are copied.
+    A name that has to change gets a hash of the original, so that different names (``a.b`` and ``a_b``) have different
+    keys. Composed and decomposed accented letters are equal, since copying files can change one into the other.
     """
     name = compose(name)
     replaced = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")
@@ -26,14 +25,14 @@ def safe_key(name: str) -> str:
 
 
 class KeyMaker:
-    """Gives safe keys, each once: a name that comes again gets ``-2``, ``-3``, ... in its order of appearance."""
+    """Make unique keys: repeated names get ``-2``, ``-3``, ... in order of appearance."""
 
     def __init__(self) -> None:
         self._used: set[str] = set()
-        self._repeats: dict[str, int] = {}  # so that a name's nth coming costs one look, not n
+        self._repeats: dict[str, int] = {}  # so that the nth repeat of a name takes one step, not n
 
     def make(self, name: str) -> str:
-        """Return the key for ``name`` and remember it."""
+        """Return a new key for ``name``."""
         first = key = safe_key(name)
         repeat = self._repeats.get(first, 1)
         while key in self._used:

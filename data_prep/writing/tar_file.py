@@ -1,4 +1,7 @@
-"""Tars whose bytes depend on nothing but their members: no time, no owner, no platform."""
+"""Write tars whose bytes depend on their members alone, not on time, owner or platform.
+
+``tarfile`` writes the members; webdataset's ``TarWriter`` would add times and owners, and computes no hash.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-MAX_NAME = 100  # bytes of a member's name in a plain header
+MAX_NAME = 100  # bytes for a member's name in a plain header
 
 
 def fits_header(name: str) -> bool:
-    """Whether a plain header has room for a member's name."""
+    """Return whether a member's name fits a plain header."""
     return len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME
 
 
 class _HashedFile:
-    """The little of a file that ``tarfile`` writes through, hashing on the way."""
+    """The part of a file's interface that ``tarfile`` needs for writing; hashes what is written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -36,7 +39,7 @@ class _HashedFile:
 
 
 class TarWriter:
-    """Write one tar; use as a context manager. After it is closed, ``size`` and ``sha256`` describe the file."""
+    """Write one tar, as a context manager; after it is closed, ``size`` and ``sha256`` describe the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,11 +53,11 @@ class TarWriter:
         return self
 
     def write_sample(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Append one sample: its members stand next to one another, sorted by extension.
+        """Append the members of one sample, sorted by extension.
 
         Args:
             key: a safe key.
-            members: extension with its dot -> content; each name must fit a header.
+            members: content by extension, with its dot; each name must fit a header.
         """
         for extension in sorted(members):
             info = tarfile.TarInfo(key + extension)  # mtime 0, uid 0, no owner's name

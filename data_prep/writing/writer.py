@@ -1,4 +1,4 @@
-"""Items -> shards and a manifest. Every item that is not written is named and counted."""
+"""Write the items of a source as shards with a manifest; name and count every item that is not written."""
 
 from __future__ import annotations
 
@@ -18,31 +18,36 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 
 from ..items import BadItem, Item, SourcePlan, Split
-from ..ordered_work import map_in_order, require_num_proc
+from ..ordered_work import map_in_order, require_num_workers
 from ..staging import staged
 from .captions import clean_captions
 from .image_bytes import store_image
 from .keys import KeyMaker
 from .tar_file import TarWriter
 
+PRELOADED = ("data_prep.writing.writer", "PIL.JpegImagePlugin", "PIL.PngImagePlugin")  # imported once for all processes
+
 
 @dataclass(frozen=True)
 class WriteOptions:
-    """How items become shards.
+    """How items are written.
 
     Args:
-        max_side: longer side in pixels above which an image is scaled down; None to keep all sizes.
+        max_side: images whose longer side exceeds this many pixels are scaled down; None to keep all sizes.
         quality: JPEG quality of images that are encoded again, 1 to 100.
-        shard_size: samples a shard (the last one may have fewer).
-        strict: the first item that cannot be used ends the run with an error.
-        num_proc: processes that read and encode images; None for one a core. The bytes are the same for any number.
+        shard_size: samples per shard (the last one may have fewer).
+        strict: end the run with an error at the first unusable item.
+        num_workers: processes that read and encode images; None for one per core. It does not change the bytes.
+
+    Raises:
+        UserError: a value is out of range.
     """
 
     max_side: int | None = None
     quality: int = 90
     shard_size: int = 1000
     strict: bool = False
-    num_proc: int | None = None
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_side is not None and self.max_side < 1:
@@ -51,20 +56,20 @@ class WriteOptions:
             raise UserError(f"--quality must be 1 to 100, got {self.quality}")
         if self.shard_size < 1:
             raise UserError(f"--shard-size must be at least 1, got {self.shard_size}")
-        require_num_proc(self.num_proc)
+        require_num_workers(self.num_workers)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An item as it goes into a shard, or why it does not.
+    """An encoded item, or why it cannot be used.
 
     Args:
-        name: the item's.
-        members: extension -> content; None where ``bad`` says why there are none.
-        num_texts: captions among the members.
-        empty_captions: captions that were dropped.
+        name: the item's name.
+        members: content by extension; None for a ``bad`` item.
+        num_texts: number of captions in the members.
+        empty_captions: number of captions that were dropped.
         reencoded: why the image's bytes differ from the source's, or "".
-        bad: what is wrong with the item.
+        bad: what is wrong with the item, or None.
     """
 
     name: str = ""
@@ -77,11 +82,15 @@ class Prepared:
 
 @dataclass
 class WriteReport:
-    """What became of a split's items.
+    """Counts of what was written and of what was not.
 
-    ``reencoded`` counts images by reason, ``skipped`` items that were left out, ``empty_captions`` dropped captions,
-    ``lacking`` by reason what the source lists and does not hold, ``left_out`` by ending the files that are not read,
-    ``joined`` by reason rows that went into the item of another one.
+    Args:
+        split: name of the split.
+        shards: the written shards.
+        skipped: unusable items.
+        empty_captions: captions that were dropped.
+        reencoded: images that were encoded again, by reason.
+        lacking, left_out, joined: see :class:`Split`.
     """
 
     split: str
@@ -95,16 +104,16 @@ class WriteReport:
 
     @property
     def num_images(self) -> int:
-        """Images written."""
+        """Number of written images."""
         return sum(shard.num_images for shard in self.shards)
 
     @property
     def num_texts(self) -> int:
-        """Captions written."""
+        """Number of written captions."""
         return sum(shard.num_texts for shard in self.shards)
 
     def lines(self) -> Iterator[str]:
-        """The summary, for people."""
+        """Yield the lines of the printed summary."""
         size = sum(shard.bytes for shard in self.shards) / 2**20
         name = self.split or "written"
         shards = f"{len(self.shards):,} shard{'s' if len(self.shards) > 1 else ''}"
@@ -118,7 +127,7 @@ class WriteReport:
         if self.skipped:
             yield f"  {self.skipped:,} items skipped (named above)"
         for reason, count in sorted(self.lacking.items()):
-            yield f"  {count:,} images that the source lists and does not hold: {reason}"
+            yield f"  {count:,} images are listed in the source but missing: {reason}"
         if self.left_out:
             yield f"  files left out: {describe_endings(self.left_out)}"
 
@@ -126,13 +135,13 @@ class WriteReport:
 def write(
     plan: SourcePlan, target: Path, options: WriteOptions, job: Mapping[str, object], overwrite: bool = False
 ) -> list[WriteReport]:
-    """Write all splits of a source below ``target``: everything, or (after any error or interruption) nothing.
+    """Write all splits of a source below ``target``; after an error or interruption, nothing is left there.
 
     Args:
         plan: what to write.
-        target: the folder that gets ``<split>/00000.tar ... manifest.json``.
-        options: how.
-        job: the source and its options as JSON values; lets an interrupted run be repeated.
+        target: the folder for ``<split>/00000.tar ... manifest.json``.
+        options: how to write it.
+        job: the source and its flags as JSON values; an interrupted run of the same job may be repeated.
         overwrite: replace finished splits.
 
     Raises:
@@ -147,17 +156,15 @@ def write(
 
 
 def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteReport:
-    """Write the shards of one split and, last, its manifest.
-
-    The same items and options give the same bytes, whatever ``options.num_proc``.
+    """Write the shards of one split, then its manifest. The bytes do not depend on ``options.num_workers``.
 
     Raises:
-        UserError: no item could be used, or ``options.strict`` and one could not.
+        UserError: no item is usable, or with ``options.strict`` one is not.
     """
     folder.mkdir(parents=True, exist_ok=True)
     report = WriteReport(split.name, lacking=split.lacking, left_out=split.left_out, joined=split.joined)
     prepare = partial(_prepare, max_side=options.max_side, quality=options.quality)
-    with contextlib.closing(map_in_order(prepare, split.items, options.num_proc)) as prepared:
+    with contextlib.closing(map_in_order(prepare, split.items, options.num_workers, preload=PRELOADED)) as prepared:
         items = progress(prepared, split.total, "items", f"write {split.name}".strip())
         samples = _samples(items, options.strict, report)
         sample = next(samples, None)
@@ -183,7 +190,7 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
 def _samples(
     items: Iterable[Prepared], strict: bool, report: WriteReport
 ) -> Iterator[tuple[str, dict[str, bytes], int]]:
-    """Key, members and number of captions of every item that can be used; the others go to the report."""
+    """Yield key, members and number of captions of every usable item; note and count the others."""
     keys = KeyMaker()
     for item in items:
         report.empty_captions += item.empty_captions
@@ -200,7 +207,7 @@ def _samples(
 
 
 def _prepare(item: Item | BadItem, max_side: int | None, quality: int) -> Prepared:
-    """Read and encode one item. Runs in any process, so it depends on nothing but its arguments."""
+    """Read and encode one item, in any process."""
     if isinstance(item, BadItem):
         return Prepared(bad=item)
     where = item.where or (str(item.image) if isinstance(item.image, Path) else item.name)

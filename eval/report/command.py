@@ -1,4 +1,4 @@
-"""``bimodal-eval report``: a run as one self-contained ``report.html``."""
+"""Write a run's scores, curves, temperatures and examples to one self-contained ``report.html``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bimodal_cl import __version__
-from bimodal_cl.cli.command_line import path_text
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
+from bimodal_cl.files.atomic import write_whole
 
-from ..run_folder import RunFolder, find_training_data, load_run, write_whole
 from ..temperatures import LearnedTemperatures, learned_temperatures
+from ..trained_run import TrainedRun, find_training_data, load_run
 from .scores import class_errors, format_metric, metric_name, score_tables
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _EXTREMES = 6
 _HEADLINES = ("acc1", "mean_average_precision", "image_retrieval_recall@5", "text_retrieval_recall@5")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the sub-command's arguments."""
     parser.add_argument("run", metavar="RUN", type=path_text, help="the run's folder")
     parser.add_argument("--to", metavar="FILE", type=path_text, help="where to write it instead of RUN/report.html")
@@ -40,13 +42,13 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: no complete run there, a file in it cannot be read, or the target cannot be written.
     """
-    folder = load_run(args.run)
-    target = folder.path / "report.html" if args.to is None else Path(args.to)
-    write_whole(target, render_report(folder))
+    trained = load_run(args.run)
+    target = trained.folder.report if args.to is None else Path(args.to)
+    write_whole(target, render_report(trained))
     print(target)
 
 
-def render_report(run: RunFolder) -> str:
+def render_report(run: TrainedRun) -> str:
     """Return the page: it refers to no other file, and every text from the run or its data is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -79,14 +81,14 @@ def render_report(run: RunFolder) -> str:
     )
 
 
-def _subtitle(run: RunFolder) -> str:
+def _subtitle(run: TrainedRun) -> str:
     steps = f"{run.step:,} optimizer steps"
     seen = next((line["samples_seen"] for line in reversed(run.training) if "samples_seen" in line), None)
     return f"{steps}, {seen:,} pairs seen" if isinstance(seen, int) else steps
 
 
-def _headlines(run: RunFolder) -> list[tuple[str, str, str]]:
-    """``(value, metric, data set)``: the scores to look for first, from results, else the last evaluation."""
+def _headlines(run: TrainedRun) -> list[tuple[str, str, str]]:
+    """Return ``(value, metric, data set)`` of the main scores, from results, else from the last evaluation."""
     found = [
         (format_metric(name, result["metrics"][name]), metric_name(name), str(result.get("dataset", "")))
         for name in _HEADLINES
@@ -103,8 +105,8 @@ def _headlines(run: RunFolder) -> list[tuple[str, str, str]]:
     return found[:4]
 
 
-def _facts(run: RunFolder, data: Mixture | None) -> list[tuple[str, str]]:
-    """What the configuration does not say: the data's size, how long it took, what was scored."""
+def _facts(run: TrainedRun, data: Mixture | None) -> list[tuple[str, str]]:
+    """Return facts that are not in the configuration: the data's size, the training time and speed, the checkpoint."""
     facts = []
     if data is not None:
         shards = sum(len(manifest.shards) for manifest in data.manifests)
@@ -122,7 +124,7 @@ def _facts(run: RunFolder, data: Mixture | None) -> list[tuple[str, str]]:
 
 
 def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """``(dotted key, value)`` of a section without what is unset."""
+    """Return ``(dotted key, value)`` of a section's keys that are set."""
     if not isinstance(section, dict):
         return [(prefix.rstrip("."), str(section))]
     rows: list[tuple[str, str]] = []
@@ -136,8 +138,8 @@ def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _curves(run: RunFolder) -> Iterator[tuple[str, Markup, str]]:
-    """``(title, figure, how to read it)`` of everything the log holds at two steps or more."""
+def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
+    """Yield ``(title, figure, how to read it)`` of every value that the log holds at two steps or more."""
     from .figures import IMAGE, INK, TEXT, Series, draw_curves
 
     def series(lines: list[dict[str, Any]], key: str, label: str = "", color: str = INK, **style: str) -> list[Series]:
@@ -152,14 +154,14 @@ def _curves(run: RunFolder) -> Iterator[tuple[str, Markup, str]]:
     if loss := series(run.training, "loss"):
         read = (
             f"The training loss ({run.loss['name']}); its level depends on the loss and the batch size, "
-            "so compare only like with like."
+            "so compare only runs with the same loss and batch size."
         )
         yield "Loss", draw_curves("loss", loss, "loss (no unit)"), read + blocks
     tau = series(run.training, "tau_image", "images", IMAGE) + series(
         run.training, "tau_text", "texts", TEXT, dash="--"
     )
     if tau:
-        read = "Mean temperature of the pairs of each batch: smaller means that near negatives count more."
+        read = "Mean temperature of the pairs of each batch; a smaller one gives similar negatives more weight."
         yield "Temperature", draw_curves("tau", tau, "mean tau (no unit)", decades=True), read
     if alignment := series(run.training, "alignment"):
         read = "Mean cosine between an image and its own caption: 1 is perfect agreement, 0 is none."
@@ -191,9 +193,9 @@ def _curves(run: RunFolder) -> Iterator[tuple[str, Markup, str]]:
 
 
 def _temperatures(
-    run: RunFolder, images: LearnedTemperatures | None, texts: LearnedTemperatures | None, data: Mixture | None
+    run: TrainedRun, images: LearnedTemperatures | None, texts: LearnedTemperatures | None, data: Mixture | None
 ) -> dict[str, Any] | None:
-    """Everything about temperatures of single images and texts; ``None`` where the run learned none."""
+    """Return the section on temperatures of single images and texts; ``None`` where the run learned none."""
     if images is None or texts is None:
         return None
     from .figures import IMAGE, TEXT, draw_histogram, histogram_edges
@@ -220,7 +222,7 @@ def _temperatures(
 
 
 def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any] | None:
-    """Temperature against concept frequency; ``None`` where fewer than 3 concepts are known and were seen."""
+    """Return the section on temperature by concept frequency; ``None`` where fewer than 3 concepts were seen."""
     from ..captions import load_concepts, rank_correlation, temperatures_of_concepts
     from .figures import draw_frequencies
 
@@ -245,8 +247,8 @@ def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperat
     }
 
 
-def _retrievals(run: RunFolder) -> Iterator[tuple[str, int, list[Any], str]]:
-    """``(data set, examples saved, examples shown, why none)`` of every retrieval result."""
+def _retrievals(run: TrainedRun) -> Iterator[tuple[str, int, list[Any], str]]:
+    """Yield ``(data set, examples saved, examples shown, why none)`` of every retrieval result."""
     from .pictures import retrieval_examples
 
     for result in run.results:

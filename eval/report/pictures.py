@@ -1,4 +1,4 @@
-"""The report's pictures: pairs of a shard folder as thumbnails inside the page."""
+"""Read pairs of a shard folder as thumbnails that are embedded in the report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..run_folder import RunFolder, find_data
 from ..temperatures import LearnedTemperatures
+from ..trained_run import TrainedRun, find_data
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Folders
@@ -32,7 +32,7 @@ class Picture:
 
 
 def load_pictures(data: Folders, image_ids: Iterable[int]) -> dict[int, Picture]:
-    """Return thumbnails by ``image_id``; random access, so only these pictures are read.
+    """Return thumbnails by ``image_id``, by random access to these pictures only.
 
     Raises:
         UserError: the folder, an id or a shard cannot be read.
@@ -58,7 +58,7 @@ def _thumbnail(image: Image.Image) -> str:
 
 @dataclass(frozen=True)
 class Extreme:
-    """One row of the lists of largest and smallest temperatures."""
+    """A row of the lists of largest and smallest temperatures."""
 
     tau: float
     id: int
@@ -67,7 +67,7 @@ class Extreme:
 
 
 def extreme_images(data: Folders, rows: list[tuple[int, float]]) -> list[Extreme]:
-    """Show images by ``(image_id, tau)``, each with its first caption."""
+    """Return rows for images by ``(image_id, tau)``, each with its first caption."""
     pictures = load_pictures(data, [image_id for image_id, _ in rows])
     return [
         Extreme(tau, image_id, next(iter(pictures[image_id].captions), ""), pictures[image_id].uri)
@@ -76,7 +76,7 @@ def extreme_images(data: Folders, rows: list[tuple[int, float]]) -> list[Extreme
 
 
 def extreme_texts(data: Folders, rows: list[tuple[int, float]]) -> list[Extreme]:
-    """Show texts by ``(text_id, tau)``, each with the picture that it describes."""
+    """Return rows for texts by ``(text_id, tau)``, each with the picture that it describes."""
     from bimodal_cl.data.pairs import image_ids_of_texts
 
     if not rows:
@@ -90,7 +90,7 @@ def extreme_texts(data: Folders, rows: list[tuple[int, float]]) -> list[Extreme]
 
 
 def both_ends(temperatures: LearnedTemperatures, count: int) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
-    """Return up to ``count`` largest and smallest without showing an id twice."""
+    """Return up to ``count`` largest and smallest temperatures as ``(id, tau)``, without an id in both."""
     count = min(count, len(temperatures.ids) // 2)
     return temperatures.largest(count), temperatures.smallest(count)
 
@@ -110,8 +110,8 @@ class RetrievalExample:
         return any(each.image_id == self.own.image_id for each in self.top)
 
 
-def retrieval_examples(run: RunFolder, result: dict[str, Any]) -> tuple[list[RetrievalExample], str]:
-    """Show a result's saved examples: ``(examples, "")``, or ``([], why)`` when their pictures cannot be had."""
+def retrieval_examples(run: TrainedRun, result: dict[str, Any]) -> tuple[list[RetrievalExample], str]:
+    """Return a result's saved examples: ``(examples, "")``, or ``([], why)`` where their pictures cannot be read."""
     from bimodal_cl.errors import UserError
 
     saved = result.get("examples") or []

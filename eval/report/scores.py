@@ -1,4 +1,4 @@
-"""The report's tables of scores: one a task, and where a classifier errs."""
+"""Build the report's tables of scores, one a task, and of a classifier's errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ _ROWS = 12
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A task's data sets (rows) by metrics (columns); ``cells`` are ready to print, "" where a metric is missing."""
+    """A task's data sets (rows) by metrics (columns).
+
+    Attributes:
+        title: the task.
+        columns: the metrics.
+        rows: ``(data set, origin, cells)``; a cell is ready to print, "" where a metric is missing.
+    """
 
     title: str
     columns: list[str]
@@ -31,10 +37,14 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class ClassErrors:
-    """Where a classifier errs on one data set.
+    """A classifier's errors on one data set.
 
-    ``confusions``: ``(class, predicted, count, share of the class's images or None)``, most frequent first.
-    ``weakest``: ``(class, images, recall)``, lowest recall first.
+    Attributes:
+        dataset: its name.
+        num_classes: number of classes that have images.
+        num_never_right: number of classes with recall 0.
+        confusions: ``(class, predicted, count, share of the class's images or None)``, most frequent first.
+        weakest: ``(class, images, recall)``, lowest recall first.
     """
 
     dataset: str
@@ -45,7 +55,7 @@ class ClassErrors:
 
 
 def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
-    """Gather results into one table a task; fractions are shown in percent, ranks as they are.
+    """Collect results into one table a task; fractions are shown in percent, ranks as numbers.
 
     Metrics of retrieval have a direction; each direction is a row of its own, so that both share the columns.
     """
@@ -63,7 +73,7 @@ def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
 
 
 def _by_direction(metrics: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Printed metrics by direction, ``""`` for those that have none, in the order people read them."""
+    """Return printed metrics by direction (``""`` for metrics without one), in reading order."""
     found: dict[str, dict[str, str]] = {}
     for name in sorted(metrics, key=_order):
         direction = next((_NAMES[prefix] for prefix in _DIRECTIONS if name.startswith(prefix)), "")
@@ -73,7 +83,7 @@ def _by_direction(metrics: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def metric_name(name: str) -> str:
-    """Return a metric's name for people: ``image_retrieval_recall@5`` is ``text → image R@5``."""
+    """Return a metric's displayed name: ``image_retrieval_recall@5`` is ``text → image R@5``."""
     known = re.fullmatch(rf"({'|'.join(_DIRECTIONS)})_(.+)", name)
     if known:
         rest = known[2].replace("recall@", "R@").replace("_", " ")
@@ -82,12 +92,12 @@ def metric_name(name: str) -> str:
 
 
 def format_metric(name: str, value: float) -> str:
-    """Print a rank as a number and anything else, a fraction, in percent."""
+    """Return a rank as a number, and every other metric, a fraction, in percent."""
     return f"{value:,.4g}" if "rank" in name else f"{100 * value:.1f} %"
 
 
 def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
-    """Gather per-class recalls and confusions of every classification result of one class an image that has them."""
+    """Collect recalls by class and confusions from the classification results with one class an image."""
     found = []
     for result in results:
         per_class, confusions = result.get("per_class") or [], result.get("confusions") or []

@@ -12,18 +12,20 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from bimodal_cl.cli.command_line import Parser, run_command
-from tests.benchmarks.machine import describe_load, describe_machine
+from bimodal_cl.cli.exit_status import with_exit_status
+from bimodal_cl.cli.parser import Parser
+from tests.benchmarks.measure.machine import describe_load, describe_machine
 
 BENCHMARKS = {
-    "losses": "forward and backward of every loss: time and peak memory, against other people's code",
+    "losses": "forward and backward of every loss: time and peak memory, against other projects",
     "state": "what the per-anchor tables cost: ten million anchors, a batch of 4096",
-    "shards": "a million samples in a hundred shards: index beside tar tf, and time to the middle of an epoch",
+    "shards": "a million samples in a hundred shards: index against tar tf, and time to the middle of an epoch",
     "decoders": "from a JPEG's bytes to a resized crop, by library",
     "loader": "samples a second of our loader and of open_clip's, and where our time goes",
 }
 
 
+@with_exit_status
 def main(argv: Sequence[str]) -> None:
     """Parse the command line and run what it names."""
     parser = Parser(prog="tests.benchmarks", description=__doc__.splitlines()[0])
@@ -32,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     for name, summary in BENCHMARKS.items():
         parsers[name] = commands.add_parser(name, help=summary, description=summary)
         parsers[name].add_argument("--threads", type=int, help="CPU threads (default: every CPU of this process)")
-        parsers[name].add_argument("--quick", action="store_true", help="tiny sizes: does it run?")
+        parsers[name].add_argument("--quick", action="store_true", help="tiny sizes, to see whether it runs")
         _module(name).add_arguments(parsers[name])
     arguments = parser.parse_args(argv)
     if arguments.benchmark is not None:
@@ -56,4 +58,4 @@ def _module(name: str) -> ModuleType:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

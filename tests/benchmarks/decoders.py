@@ -26,9 +26,9 @@ from PIL import Image
 from bimodal_cl.data.images.decode import align_box, decode_image, open_encoded
 from bimodal_cl.data.images.transforms import TrainTransform, resize
 from bimodal_cl.data.order.draws import Purpose, draw_uniform
+from tests.benchmarks.measure.table import format_table
+from tests.benchmarks.measure.timing import time_in_turn
 from tests.benchmarks.photos import HEIGHT, WIDTH, describe_photos, make_photos
-from tests.benchmarks.table import format_table
-from tests.benchmarks.timing import time_in_turn
 
 SCALE = (0.9, 1.0)
 

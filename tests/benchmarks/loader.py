@@ -1,4 +1,4 @@
-"""Samples a second of our loader and of open_clip's, in turn, on the same shards; and where our time goes.
+"""Measure samples per second of our loader and open_clip's on the same shards, and our time by stage.
 
 Both crop as open_clip does (area 0.9 to 1, ratio 3/4 to 4/3, bicubic), shuffle, tokenize with open_clip's tokenizer and
 have the same number of workers and the same batch. Each gives what its trainer takes: open_clip's loader normalized
@@ -26,13 +26,13 @@ from bimodal_cl.data import Manifest, Stream, open_stream
 from bimodal_cl.data.pipeline.profile import profile_stream
 from bimodal_cl.errors import UserError
 from tests.benchmarks.decoders import SCALE
-from tests.benchmarks.machine import ROOT, num_threads
+from tests.benchmarks.measure.machine import ROOT, num_threads
+from tests.benchmarks.measure.table import format_table
 from tests.benchmarks.open_clip_loader import take_batches
 from tests.benchmarks.photos import describe_photos, make_photos
-from tests.benchmarks.table import format_table
 
 OPEN_CLIP_LOADER = Path(__file__).with_name("open_clip_loader.py")
-WARM_UP_BATCHES = 4  # of each worker, so that what was fetched ahead at the start is used up
+WARM_UP_BATCHES = 4  # per worker: uses up what was prefetched at the start
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-photos", type=int, default=512, help="different pictures")
     parser.add_argument("--num-samples", type=int, default=4096, help="samples in the shards that are made")
     parser.add_argument("--sides", type=int, nargs="+", default=[224, 112], help="of the images, pixels")
-    parser.add_argument("--batch-size", type=int, default=64, help="samples a batch")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples per batch")
     parser.add_argument("--num-workers", type=int, help="processes of each loader (default: as many as --threads)")
     parser.add_argument("--num-batches", type=int, default=40, help="batches that are measured each time")
     parser.add_argument("--rounds", type=int, default=5, help="how often each loader is measured")
@@ -113,7 +113,7 @@ def _run_command(command: list[str]) -> str:
 
 
 def measure_ours(folder: str, side: int, batch_size: int, num_workers: int, warm_up: int, count: int) -> dict[str, Any]:
-    """Measure ``open_stream`` in this process and its workers; a second time for the account by stage."""
+    """Measure ``open_stream`` in this process and its workers; a second pass measures the stages."""
     stream = _open_ours(folder, side, batch_size, num_workers)
     seconds, cpu = take_batches(stream, warm_up, count)
     versions = f"bimodal_cl {version('bimodal_cl')}, simplejpeg {version('simplejpeg')}"
@@ -129,13 +129,13 @@ def _open_ours(folder: str | Manifest, side: int, batch_size: int, num_workers: 
 
 
 def _in_braces(manifest: Manifest) -> str:
-    paths = [str(manifest.path(number)) for number in range(len(manifest.shards))]
+    paths = [manifest.location(number) for number in range(len(manifest.shards))]
     return paths[0] if len(paths) == 1 else "{" + ",".join(paths) + "}"
 
 
 @contextlib.contextmanager
 def _make_shards(arguments: argparse.Namespace, workers: int) -> Iterator[Path]:
-    """Write shards with ``bimodal-prep``; open_clip's loader needs at least one a worker."""
+    """Write shards with ``bimodal-prep``; open_clip's loader needs at least one per worker."""
     photos = make_photos(arguments.photos, arguments.num_photos)
     print(describe_photos(photos, arguments.photos))
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,4 +1,4 @@
-"""What the losses benchmark runs: inputs, our losses, and one step of any of them.
+"""Inputs and cases of the losses benchmark, and one step of each of our losses.
 
 All of them get the same float32 features and the same temperature, and the tables are as long as the batch, so that
 what is compared is the loss; ``state`` measures long tables. The step of the temperatures is tiny, so that every round
@@ -7,7 +7,6 @@ does the same arithmetic.
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.losses import LOSSES, build_loss
+from bimodal_cl.losses.family import LOSS_SETTINGS
 
 TAU = 0.05
 ETA = 1e-5
 RHO = 1.0
 GAMMA = 0.8
-ALIGNMENT = 0.3  # cosine of the positives: that of a trained CLIP
+ALIGNMENT = 0.3  # cosine of the positives, as in a trained CLIP
 
 # One step's loss, from image and text features.
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -74,11 +74,11 @@ class Inputs:
     ids: Tensor
 
     def clear_gradients(self) -> None:
-        """Forget the gradients."""
+        """Drop the gradients."""
         self.image_features.grad = self.text_features.grad = None
 
     def gradient(self) -> Tensor:
-        """Both gradients ``[2 * batch, dim]``, on the CPU."""
+        """Return both gradients ``[2 * batch, dim]`` on the CPU."""
         return torch.cat([self.image_features.grad, self.text_features.grad]).cpu()
 
 
@@ -94,40 +94,34 @@ def draw_inputs(batch_size: int, dim: int, device: str) -> Inputs:
 
 
 def list_our_cases(tile_size: int, device: str) -> list[Case]:
-    """Each of our losses as it comes, by tiles of a given size, and dense; then as it comes with the other products.
+    """List each of our losses with its defaults, with tiles of a given size, dense, and with the other products.
 
     The first of a loss is what its peers are compared with. It has products of bf16 numbers on ``"cuda"``, where peers
     run under autocast, and of float32 numbers on ``"cpu"``.
     """
     cases = []
     for loss in LOSSES:
-        known = inspect.signature(_class_of(loss)).parameters
+        known = LOSS_SETTINGS[loss].model_fields
         given = {key: value for key, value in _HYPERPARAMETERS.get(loss, {}).items() if key in known}
         if "products" in known:
             given["products"] = "bf16" if device == "cuda" else "float32"
-        if "tile_size" not in known or known["tile_size"].default is not None:
-            cases.append(Case(loss, "ours", given))
-        if "tile_size" in known:
-            cases.append(Case(loss, f"ours, tiles of {tile_size}", {**given, "tile_size": tile_size}))
-            cases.append(Case(loss, "ours, dense", {**given, "tile_size": None}))
+        cases.append(Case(loss, "ours", given))
+        cases.append(Case(loss, f"ours, tiles of {tile_size}", {**given, "tile_size": tile_size}))
+        cases.append(Case(loss, "ours, dense", {**given, "tile_size": None}))
         if "products" in known:
             other = "float32" if device == "cuda" else "bf16"
             cases.append(Case(loss, f"ours, {other} products", {**given, "products": other}))
     return cases
 
 
-def _class_of(loss: str) -> type:
-    return type(_build(loss, {}, num_pairs=1))
-
-
 def _build(loss: str, hyperparameters: dict[str, Any], num_pairs: int) -> torch.nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of hyperparameters that suit a benchmark but no training
+        warnings.simplefilter("ignore")  # warnings about hyperparameters that only suit a benchmark
         return build_loss(loss, num_images=num_pairs, num_texts=num_pairs, **hyperparameters)
 
 
 def build_our_step(case: Case, inputs: Inputs) -> Step:
-    """Make one of our losses, and its step."""
+    """Build one of our losses and return its step."""
     loss = _build(case.loss, case.hyperparameters or {}, len(inputs.ids)).to(inputs.ids.device)
 
     def step(image_features: Tensor, text_features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is measured of a loss, each in a process of its own: peak memory of one case, times of several in turn."""
+"""Measure losses in processes of their own: peak memory of one case, times of several cases in turn."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import torch
 
 from tests.benchmarks.loss_cases import Case, Inputs, Step, build_our_step, draw_inputs
-from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.measure.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.measure.timing import synchronizer, time_in_turn
 from tests.benchmarks.peers import build_peer_step
-from tests.benchmarks.timing import synchronizer, time_in_turn
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cases of a table share.
+    """Settings that all cases of a table share.
 
     Attributes:
         batch_size: B.
@@ -57,9 +57,9 @@ class Timing:
 
 
 def measure_memory(case: Case, setting: Setting) -> Memory:
-    """Peak memory of making a loss, one forward and one backward pass, the features' gradients included.
+    """Measure the peak memory of building a loss, a forward and a backward pass, feature gradients included.
 
-    An instance made before, and dropped, has taken what a library sets up once.
+    A first instance is built, run and dropped, so that one-time set-up of libraries is not counted.
     """
     if setting.device == "cpu":
         return_freed_memory()
@@ -75,7 +75,7 @@ def measure_memory(case: Case, setting: Setting) -> Memory:
 
 
 def measure_times(cases: Sequence[Case], setting: Setting, rounds: int, seconds: float) -> dict[str, Timing | str]:
-    """Time of a forward and a backward pass of each case, in turn; a text instead where a peer's code fails."""
+    """Time a forward and a backward pass of each case, in turn; a peer's failure gives a text instead."""
     inputs = setting.begin()
     steps, cosines, failures = {}, {}, {}
     first: torch.Tensor | None = None
@@ -83,7 +83,7 @@ def measure_times(cases: Sequence[Case], setting: Setting, rounds: int, seconds:
         try:
             steps[case.name] = _build(case, inputs)
             run_step(steps[case.name], inputs)
-        except Exception as error:  # somebody else's code, in whatever version: its row says what happened
+        except Exception as error:  # a peer's code of any version: its row shows the failure
             if case.is_ours:
                 raise
             steps.pop(case.name, None)
@@ -98,7 +98,7 @@ def measure_times(cases: Sequence[Case], setting: Setting, rounds: int, seconds:
 
 
 def run_step(step: Step, inputs: Inputs) -> None:
-    """One forward and one backward pass; the gradients of the pass before are dropped first."""
+    """Run one forward and one backward pass; earlier gradients are dropped first."""
     inputs.clear_gradients()
     device = inputs.ids.device.type
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):

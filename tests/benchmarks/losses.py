@@ -1,4 +1,4 @@
-"""Forward and backward of every loss: time and peak memory, beside other people's code.
+"""Measure time and peak memory of every loss's forward and backward pass against other projects' code.
 
 A table for each loss and batch size. Times: all rows in one process, in turn, the median of several rounds. Memory: a
 process for each row; see ``peak_memory``. ``x ours`` divides by the first row of the table. ``of B x B`` divides by a
@@ -18,7 +18,6 @@ import torch
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.losses import LOSSES
-from tests.benchmarks.fresh_process import ProcessKilled, in_fresh_process
 from tests.benchmarks.loss_cases import Case, list_our_cases
 from tests.benchmarks.loss_measurements import (
     Memory,
@@ -28,14 +27,15 @@ from tests.benchmarks.loss_measurements import (
     measure_memory,
     measure_times,
 )
-from tests.benchmarks.machine import describe_commit, free_memory, num_threads
+from tests.benchmarks.measure.fresh_process import ProcessKilled, in_fresh_process
+from tests.benchmarks.measure.machine import describe_commit, free_memory, num_threads
+from tests.benchmarks.measure.table import describe_bytes, format_table
+from tests.benchmarks.measure.timing import describe_range
 from tests.benchmarks.peers import OPEN_CLIP, PEERS, Peer, find_installed_open_clip, list_peer_cases
-from tests.benchmarks.table import describe_bytes, format_table
-from tests.benchmarks.timing import describe_range
 
 BATCH_SIZES = {"cpu": [1024, 4096, 16384, 32768], "cuda": [32768, 65536]}
 HEAD = ("loss", "time", "range", "x ours", "memory", "x ours", "of B x B", "gradient")
-FREE_SHARE = 0.9  # of the free memory may be planned with
+FREE_SHARE = 0.9  # of the free memory may be used
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     cases = list_our_cases(arguments.tile_size, device) + _list_peers(arguments, device)
     for text in arguments.rows or ():
         if not any(text in case.name for case in cases):
-            raise UserError(f"--rows {text}: no row is called so")
+            raise UserError(f"--rows {text}: no row has this in its name")
     precision = "bf16 autocast" if device == "cuda" else "float32"
     print(f"device: {device}, D = {arguments.dim}, {precision}; memory is above the inputs, gradients included")
     if device == "cpu":
@@ -104,9 +104,9 @@ def _list_peers(arguments: argparse.Namespace, device: str) -> list[Case]:
             installed = "site-packages" in file.parts
             found.append(f"{peer.name} ({'installed' if installed else describe_commit(file.parent)})")
             cases += list_peer_cases(peer, file)
-    print(f"peers: {', '.join(found) or 'none'}; not there: {', '.join(absent) or 'none'}")
+    print(f"peers: {', '.join(found) or 'none'}; absent: {', '.join(absent) or 'none'}")
     if found and device == "cpu":
-        print("peers that call .cuda() get the CPU's tensor back: there is no GPU in this run")
+        print("peers that call .cuda() get the CPU's tensor back: this run has no GPU")
     return cases
 
 

@@ -1,7 +1,7 @@
-"""open_clip's own loader, measured by an interpreter of its own: ``python open_clip_loader.py '{"shards": ...}'``.
+"""Measure open_clip's loader with another interpreter: ``python open_clip_loader.py '{"shards": ...}'``.
 
 That interpreter needs open_clip_torch and the webdataset that open_clip's loader is written for, 0.2.86, and nothing of
-this project: this file stands by itself. It prints one line of JSON.
+this project. It prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def take_batches(batches: Iterable[Any], warm_up: int, count: int) -> tuple[float, float]:
-    """Take batches as fast as they come.
+    """Take batches without doing anything with them.
 
     Returns:
         Seconds, and seconds of CPU of this process and its children, for ``count`` batches after ``warm_up`` others.
@@ -35,7 +35,7 @@ def take_batches(batches: Iterable[Any], warm_up: int, count: int) -> tuple[floa
 
 
 def _read_cpu_seconds() -> float:
-    """CPU time so far of this process and its living children; NaN where there is no ``/proc``."""
+    """Return the CPU time of this process and its living children so far; NaN without ``/proc``."""
     ticks = 0
     for process in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
         try:

@@ -1,4 +1,4 @@
-"""Other people's losses, run from where their code lies: nothing of it is part of this project.
+"""Run other projects' losses from clones of their repositories; no code of theirs is part of this project.
 
 A peer is found by one file in its folder. That file is loaded by itself, without its package, so that a loss can be
 measured without the rest of its project's dependencies. What a peer's own training loop does around its loss, and is
@@ -13,6 +13,7 @@ import inspect
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -27,7 +28,7 @@ CHUNK_SIZE = 1024  # of the chunked sigmoid loss
 
 @dataclass(frozen=True)
 class PeerLoss:
-    """A loss of somebody else's.
+    """A loss of another project.
 
     Attributes:
         loss: the name of our loss that it stands against.
@@ -48,7 +49,7 @@ class Peer:
         name: the project.
         flag: the option that gives its folder.
         file: the file in that folder that holds its losses.
-        needs_cuda: whether it runs on nothing else.
+        needs_cuda: whether it runs on CUDA only.
         losses: see :class:`PeerLoss`.
     """
 
@@ -70,7 +71,7 @@ class Peer:
 
 
 def find_installed_open_clip() -> Path | None:
-    """The losses of the installed open_clip, found without importing the package; None where there is none."""
+    """Return the loss file of the installed open_clip without importing the package; None if there is none."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -79,12 +80,12 @@ def find_installed_open_clip() -> Path | None:
 
 
 def list_peer_cases(peer: Peer, file: Path) -> list[Case]:
-    """A case for each loss of a peer."""
+    """Return a case for each loss of a peer."""
     return [Case(loss.loss, f"{peer.name} {loss.name}", peer_file=file) for loss in peer.losses]
 
 
 def build_peer_step(case: Case, inputs: Inputs) -> Step | None:
-    """Load a peer's file and make the step of one of its losses; None where its version has no such loss.
+    """Load a peer's file and build the step of one of its losses; None if its version has no such loss.
 
     Where there is no GPU, ``.cuda()`` is made the identity for the rest of the process: several peers call it whatever
     the device. Peers print while they are made; that is dropped.
@@ -163,20 +164,8 @@ def _libauc(module: ModuleType, inputs: Inputs, scheme: str) -> Step:
     return lambda image, text: loss(image, text, ids)[0]
 
 
-def _libauc_sogclr(module: ModuleType, inputs: Inputs) -> Step:
-    return _libauc(module, inputs, "global_constant")
-
-
-def _libauc_isogclr(module: ModuleType, inputs: Inputs) -> Step:
-    return _libauc(module, inputs, "individual_learnable")
-
-
-def _libauc_rgcl_g(module: ModuleType, inputs: Inputs) -> Step:
-    return _libauc(module, inputs, "global_learnable")
-
-
 def _fast_clip(loss: torch.nn.Module, inputs: Inputs, log_scale: Tensor | None) -> Step:
-    """One process's step as its training loop does it; what it gathers from the ranks has no gradient there."""
+    """Build one process's step as in its training loop, where gathered features have no gradient."""
     loss.adjust_hyperparams(1)
     ids, individual = inputs.ids.cpu(), log_scale is None
 
@@ -204,9 +193,8 @@ def _fast_clip(loss: torch.nn.Module, inputs: Inputs, log_scale: Tensor | None) 
 
 
 def _fast_clip_arguments(inputs: Inputs) -> dict:
-    return {"data_size": len(inputs.ids), "gamma": GAMMA, "gamma_decay_epochs": 1, "rho": RHO} | {
-        "device": inputs.ids.device
-    }
+    sizes = {"data_size": len(inputs.ids), "device": inputs.ids.device}
+    return {**sizes, "gamma": GAMMA, "gamma_decay_epochs": 1, "rho": RHO}
 
 
 def _fast_clip_v1(module: ModuleType, inputs: Inputs) -> Step:
@@ -224,7 +212,7 @@ def _fast_clip_v3(module: ModuleType, inputs: Inputs) -> Step:
 
 
 def _macl(module: ModuleType, inputs: Inputs) -> Step:
-    """Its function takes the positives and the negatives of each anchor; cutting them out is left to the caller."""
+    """Build a step that splits the similarities into positives and negatives, as its function expects."""
 
     def one_direction(sims: Tensor) -> Tensor:
         size = len(sims)
@@ -276,9 +264,9 @@ PEERS = (
         "--libauc-repo",
         "libauc/losses/contrastive.py",
         (
-            PeerLoss("sogclr", "GCLoss_v2", _libauc_sogclr),
-            PeerLoss("isogclr", "GCLoss_v2, individual", _libauc_isogclr),
-            PeerLoss("rgcl_g", "GCLoss_v2, learned", _libauc_rgcl_g),
+            PeerLoss("sogclr", "GCLoss_v2", partial(_libauc, scheme="global_constant")),
+            PeerLoss("isogclr", "GCLoss_v2, individual", partial(_libauc, scheme="individual_learnable")),
+            PeerLoss("rgcl_g", "GCLoss_v2, learned", partial(_libauc, scheme="global_learnable")),
         ),
     ),
     Peer(

@@ -1,4 +1,4 @@
-"""Encoded pictures of 500 x 375 pixels to measure with: mosaics of real photos, or synthetic ones."""
+"""Make JPEGs of 500 x 375 pixels for benchmarks: mosaics of real photos, or synthetic images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from bimodal_cl.errors import UserError
 
 WIDTH, HEIGHT = 500, 375
-QUALITY = 94  # which makes files of about 100 kB, as photos of this size from the web are
+QUALITY = 94  # gives about 100 kB, as web photos of this size have
 _TILE = 125  # 4 x 3 tiles make a picture
 _COLUMNS, _ROWS = WIDTH // _TILE, HEIGHT // _TILE
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -39,7 +39,7 @@ def make_photos(source: Path | None, count: int) -> list[bytes]:
 
 
 def describe_photos(photos: list[bytes], source: Path | None) -> str:
-    """Say in a line what was made."""
+    """Describe the photos in one line."""
     kind = f"mosaics of the photos of {source}" if source else "synthetic pictures"
     size = np.median([len(photo) for photo in photos]) / 1000
     return f"{len(photos)} JPEGs of {WIDTH} x {HEIGHT}, quality {QUALITY}, 4:2:0, median {size:.0f} kB: {kind}"

@@ -1,4 +1,4 @@
-"""Large folders of shards: how fast they are indexed, beside ``tar tf``, and how soon an epoch's middle is reached.
+"""Measure large folders of shards: indexing against ``tar tf``, and the time to the middle of an epoch.
 
 100 shards of 10,000 samples by default, each a one-pixel PNG and a caption: headers are nearly all of it, which is the
 hardest case for an index. ``tar tf`` reads one shard after the other, as a loop of a shell does. The first batch is
@@ -25,9 +25,9 @@ from PIL import Image
 
 from bimodal_cl.data import Manifest, open_stream
 from bimodal_cl.errors import UserError
-from tests.benchmarks.fresh_process import in_fresh_process
-from tests.benchmarks.table import format_table
-from tests.benchmarks.timing import describe_range, describe_time
+from tests.benchmarks.measure.fresh_process import in_fresh_process
+from tests.benchmarks.measure.table import format_table
+from tests.benchmarks.measure.timing import describe_range, describe_time
 
 GLOBAL_BATCH = 4096
 
@@ -35,7 +35,7 @@ GLOBAL_BATCH = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this benchmark's options."""
     parser.add_argument("--num-shards", type=int, default=100)
-    parser.add_argument("--samples", type=int, default=10_000, help="of a shard")
+    parser.add_argument("--samples", type=int, default=10_000, help="samples per shard")
     parser.add_argument("--rounds", type=int, default=5, help="how often each row is timed")
     parser.add_argument("--folder", type=Path, help="where the shards are made, and kept (default: a temporary one)")
 
@@ -93,7 +93,7 @@ def write_shards(folder: Path, num_shards: int, samples: int) -> None:
 
 
 def time_index(folder: Path, rounds: int) -> dict[str, list[float]]:
-    """Seconds of ``bimodal-prep index`` as a command, start of Python included, and of ``tar tf``, in turn."""
+    """Time ``bimodal-prep index`` as a command, Python's start included, and ``tar tf``, in turn."""
     paths = sorted(folder.glob("*.tar"))
     times: dict[str, list[float]] = {"tar tf": [], "bimodal-prep index": [], "bimodal-prep index, one process": []}
     for _ in range(rounds):
@@ -107,8 +107,8 @@ def time_index(folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def time_first_batch(folder: Path, batch_size: int, num_workers: int, row_tables: bool) -> float:
-    """Seconds from opening the middle of an epoch to its first batch."""
-    multiprocessing.set_start_method("fork", force=True)  # of workers, as in a training
+    """Return the seconds from opening the middle of an epoch to its first batch."""
+    multiprocessing.set_start_method("fork", force=True)  # for workers, as in a training
     if not row_tables:
         (folder / "rows").rename(folder / "rows-aside")
     try:
@@ -132,7 +132,7 @@ def _time(work: object) -> float:
 
 
 def _run(program: str, *arguments: str) -> None:
-    beside = Path(sys.executable).with_name(program)  # the environment's own commands stand beside its Python
+    beside = Path(sys.executable).with_name(program)  # the environment's commands are in the folder of its Python
     command = [str(beside) if beside.exists() else program, *arguments]
     try:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

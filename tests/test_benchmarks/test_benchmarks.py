@@ -1,4 +1,4 @@
-"""The benchmarks run at tiny sizes, their rows are whole, and memory is measured as it is."""
+"""The benchmarks of losses run at tiny sizes and print complete rows, and peak memory is measured correctly."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from bimodal_cl.losses import LOSSES
-from tests.benchmarks.fresh_process import ProcessKilled, in_fresh_process
-from tests.benchmarks.peak_memory import PeakMemory, return_freed_memory
-from tests.benchmarks.timing import time_in_turn
+from tests.benchmarks.__main__ import BENCHMARKS, main
+from tests.benchmarks.measure.fresh_process import ProcessKilled, in_fresh_process
+from tests.benchmarks.measure.peak_memory import PeakMemory, return_freed_memory
+from tests.benchmarks.measure.timing import time_in_turn
+from tests.test_benchmarks.conftest import rows_of
 
 ROOT = Path(__file__).parents[2]
 MEBIBYTE = 2**20
@@ -28,25 +30,11 @@ def MACL(pos, neg, tau_0, alpha, A0):
 """
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "tests.benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def rows_of(output: str, title: str) -> dict[str, list[str]]:
-    """The cells of the table below a title, by their row's name; cells are two spaces apart."""
-    lines = output[output.index(title) :].splitlines()[2:]
-    rows = [re.split(r" {2,}", line) for line in lines[: lines.index("") if "" in lines else None]]
-    return {name: cells for name, *cells in rows if cells}
-
-
-def test_losses_prints_a_row_for_every_loss_and_peer(tmp_path):
+def test_losses_prints_a_row_for_every_loss_and_peer(bench, tmp_path):
     (tmp_path / "macl.py").write_text(MACL_PY)
-    done = bench("losses", "--quick", "--threads", "1", "--macl-repo", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    shown = bench("losses", "--quick", "--threads", "1", "--macl-repo", str(tmp_path))
     for loss in LOSSES:
-        rows = rows_of(done.stdout, f"{loss}, B = 128")
+        rows = rows_of(shown, f"{loss}, B = 128")
         assert any(name.startswith("ours") for name in rows)
         for name, cells in rows.items():
             if cells == ["not in this version"]:  # of the installed open_clip
@@ -56,15 +44,13 @@ def test_losses_prints_a_row_for_every_loss_and_peer(tmp_path):
             assert float(time_ratio) > 0
             if loss in ("clip", "macl"):
                 assert float(cosine) == pytest.approx(1, abs=1e-5), name
-    assert "open_clip ClipLoss" in rows_of(done.stdout, "clip, B = 128")
-    assert "MACL MACL" in rows_of(done.stdout, "macl, B = 128")
-    assert "LibAUC (--libauc-repo)" in done.stdout  # said to be absent
+    assert "open_clip ClipLoss" in rows_of(shown, "clip, B = 128")
+    assert "MACL MACL" in rows_of(shown, "macl, B = 128")
+    assert "LibAUC (--libauc-repo)" in shown  # named as absent
 
 
-def test_state_prints_every_part():
-    done = bench("state", "--quick", "--threads", "1")
-    assert done.returncode == 0, done.stderr
-    rows = rows_of(done.stdout, "isogclr: N = 10000")
+def test_state_prints_every_part(bench):
+    rows = rows_of(bench("state", "--quick", "--threads", "1"), "isogclr: N = 10000")
     assert {"whole step, dense", "state, 10000 rows", "state, 64 rows", "state, clip without tables"} <= set(rows)
     assert all(re.fullmatch(r"[1-9][\d.]* (us|ms|s)", cells[0]) for cells in rows.values() if len(cells) == 3)
 
@@ -73,22 +59,29 @@ def test_state_prints_every_part():
     ("arguments", "message"),
     [
         (["losses", "--macl-repo", "nowhere"], "--macl-repo nowhere: no macl.py there, which MACL has"),
-        (["losses", "--rows", "sparse"], "--rows sparse: no row is called so"),
+        (["losses", "--rows", "sparse"], "--rows sparse: no row has this in its name"),
         (["losses", "--losses", "isoglcr"], "unknown loss 'isoglcr'; did you mean 'isogclr'?"),
         (["lossess"], "unknown NAME 'lossess'; did you mean 'losses'?"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message):
-    done = bench(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_mistakes_are_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_the_command_lists_the_benchmarks():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in BENCHMARKS)
 
 
 def allocate(sizes: list[int], together: bool) -> tuple[int | None, int | None]:
-    """Peak and held bytes of allocating (and writing) blocks of so many MiB, kept or dropped one by one."""
+    """Return peak and held bytes of allocating and writing blocks of some MiB, kept together or dropped one by one."""
     return_freed_memory()
-    torch.zeros(64 * MEBIBYTE, dtype=torch.uint8).add_(1)  # its memory must not be taken again unseen
+    torch.zeros(64 * MEBIBYTE, dtype=torch.uint8).add_(1)  # reusing its memory would hide an allocation
     with PeakMemory() as memory:
         kept = []
         for size in sizes:
@@ -103,7 +96,7 @@ def allocate(sizes: list[int], together: bool) -> tuple[int | None, int | None]:
 @pytest.mark.parametrize(("together", "peak", "held"), [(True, 56, 56), (False, 32, 0)])
 def test_peak_memory_of_known_allocations(together, peak, held):
     measured_peak, measured_held = in_fresh_process(allocate, [24, 32], together)
-    assert measured_peak / MEBIBYTE == pytest.approx(peak, abs=2)  # code and page tables are in it, too
+    assert measured_peak / MEBIBYTE == pytest.approx(peak, abs=2)  # includes code and page tables
     assert measured_held / MEBIBYTE == pytest.approx(held, abs=2)
 
 

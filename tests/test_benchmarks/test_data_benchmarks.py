@@ -1,4 +1,4 @@
-"""The benchmarks of decoders and loaders run at tiny sizes, and their rows are whole."""
+"""The benchmarks of decoders, loaders and shards run at tiny sizes and print complete rows."""
 
 from __future__ import annotations
 
@@ -6,52 +6,44 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bimodal_cl.cli.command_line import Parser
 from bimodal_cl.data.images.decode import decode_image
 from bimodal_cl.errors import UserError
-from tests.benchmarks import loader
+from tests.benchmarks.__main__ import main
 from tests.benchmarks.open_clip_loader import take_batches
 from tests.benchmarks.photos import make_photos
-from tests.test_benchmarks.test_benchmarks import bench, rows_of
+from tests.test_benchmarks.conftest import rows_of
 
 
-def test_decoders_prints_a_row_for_every_library():
-    done = bench("decoders", "--quick", "--sides", "64")
-    assert done.returncode == 0, done.stderr
-    rows = rows_of(done.stdout, "decode, crop, resize to 64 x 64")
+def test_decoders_prints_a_row_for_every_library(bench):
+    rows = rows_of(bench("decoders", "--quick", "--sides", "64"), "decode, crop, resize to 64 x 64")
     for name in ("Pillow", "Pillow, draft", "simplejpeg in eighths, resized by Pillow", "ours, from the header on"):
         speed, ratio, mean, _ = (float(cell) for cell in rows[name])
         assert speed > 0 and ratio > 0 and (mean < 4), name
     assert rows["Pillow"][1:] == ["1.00", "0.0", "0.0"]
 
 
-def run_loader(*arguments):
-    """Run the benchmark in this process, which has imported already what it needs."""
-    parser = Parser()
-    parser.add_argument("--threads")
-    parser.add_argument("--quick", action="store_true")
-    loader.add_arguments(parser)
-    loader.run(parser.parse_args(["--quick", "--num-workers", "1", *arguments]))
+LOADER = ["loader", "--quick", "--num-workers", "1"]
 
 
-def test_loader_prints_our_row_and_stages(capsys):
-    run_loader()
-    output = capsys.readouterr().out
+def test_loader_prints_our_row_and_stages(bench):
+    output = bench(*LOADER)
     (cells,) = rows_of(output, "64 x 64, batches of 4, 1 workers").values()
     assert float(cells[0]) > 0 and cells[-1] == "1.00"
     for stage in ("read", "decode", "augment", "collate", "wait"):
         assert f"\n{stage} " in output
 
 
-def test_another_interpreter_without_open_clip_is_named(tmp_path):
+def test_another_interpreter_without_open_clip_is_named(tmp_path, capsys):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'open_clip'\" >&2\nexit 1\n")
     python.chmod(0o755)
-    with pytest.raises(UserError, match=r"ModuleNotFoundError: No module named 'open_clip'$") as error:
-        run_loader("--open-clip-python", str(python))
-    assert str(python) in str(error.value)
-    with pytest.raises(UserError, match="nowhere/python: No such file"):
-        run_loader("--open-clip-python", "nowhere/python")
+    for path, message in (
+        (str(python), "ModuleNotFoundError: No module named 'open_clip'\n"),
+        ("nowhere/python", "nowhere/python: No such file or directory\n"),
+    ):
+        assert main([*LOADER, "--open-clip-python", path]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: {path}") and error.endswith(message)
 
 
 def test_batches_are_taken_after_the_warm_up():
@@ -81,11 +73,10 @@ def test_synthetic_photos_differ_and_are_as_large_as_real_ones():
     assert make_photos(None, 1)[0] == photos[0]
 
 
-def test_shards_prints_index_and_position():
-    done = bench("shards", "--quick")
-    assert done.returncode == 0, done.stderr
-    index = rows_of(done.stdout, "4 shards of 50 samples")
+def test_shards_prints_index_and_position(bench):
+    output = bench("shards", "--quick")
+    index = rows_of(output, "4 shards of 50 samples")
     assert set(index) == {"tar tf", "bimodal-prep index", "bimodal-prep index, one process"}
     assert index["tar tf"][-1] == "1.00" and all(float(cells[-1]) > 0 for cells in index.values())
-    position = rows_of(done.stdout, "in the middle of an epoch of 200")
+    position = rows_of(output, "in the middle of an epoch of 200")
     assert len(position) == 4 and "row tables, 2 workers" in position

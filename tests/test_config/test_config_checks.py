@@ -1,4 +1,4 @@
-"""Settings that cannot do what they say: what is refused, what is warned of, and that what works is not."""
+"""Settings without effect are refused or warned about, and settings that work are not."""
 
 import warnings
 from dataclasses import replace
@@ -7,18 +7,12 @@ from typing import Any
 
 import pytest
 
-from bimodal_cl.config.checks import (
-    SettingRefused,
-    World,
-    check_best,
-    check_config,
-    check_patches,
-    check_precision,
-    check_run,
-)
-from bimodal_cl.config.launch_checks import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.checks import check_best, check_config, check_patches, check_precision, check_run
+from bimodal_cl.config.checks.launch import check_launch, check_process_count, parse_launcher_flags
+from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
-from bimodal_cl.config.source import load_config, save_config
+from bimodal_cl.config.yaml_files import load_config, save_config
+from bimodal_cl.errors import SettingRefused
 
 ROOT = Path(__file__).parents[2]
 TOWERS = {"embed_dim": 8, "image_size": 32, "vision": {"layers": 1}, "text": {"layers": 1}}
@@ -118,7 +112,7 @@ def test_refused_in_a_world(sections, world, expected):
         ),
         ({"loss": {"name": "sogclr", "table_device": "cpu"}}, HERE, "loss.table_device=cpu has no effect"),
         ({"loss": {"name": "isogclr", "tables": "sharded"}}, HERE, "loss.tables=sharded has no effect on one process"),
-        ({"data": {"cache_dir": "c"}}, HERE, "data.cache_dir=c: no effect, for all shards are files of this machine"),
+        ({"data": {"cache_dir": "c"}}, HERE, "data.cache_dir=c: no effect, because all shards are local files"),
         ({"data": {"cache_gb": 3}}, HERE, "data.cache_gb=3.0: no effect"),
         ({"data": {"allow_pipe": True}}, replace(HERE, num_remote_shards=1), "data.allow_pipe=true has no effect"),
     ],
@@ -139,17 +133,17 @@ def test_warned_of_in_a_world(sections, world, expected):
             {"data": {"allow_pipe": True, "cache_dir": "c", "num_workers": 4}},
             replace(HERE, num_remote_shards=1, num_pipe_shards=1),
         ),
-        ({"data": {"num_workers": 2}}, replace(HERE, num_cores=1)),  # the default: nobody's wish
+        ({"data": {"num_workers": 2}}, replace(HERE, num_cores=1)),  # the default, which the user did not set
         ({"data": {"val": "v"}, "train": {"evaluate_every": 1000}, "checkpoint": {"every": 1000}}, HERE),
     ],
 )
-def test_what_works_is_left_in_peace(sections, world):
+def test_settings_that_work_give_no_warning(sections, world):
     assert concerns(check_config, config(**sections)) == concerns(check_run, config(**sections), world) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_sound_and_stay_so_when_saved(path, tmp_path):
-    save_config(load_config(path), tmp_path / "config.yaml")  # which names every key, also those nobody set
+    save_config(load_config(path), tmp_path / "config.yaml")  # the saved file names every key, even defaults
     for each in (path, tmp_path / "config.yaml"):
         assert concerns(check_config, load_config(each)) == concerns(check_run, load_config(each), HERE) == []
 
@@ -169,7 +163,7 @@ SCORES = ["retrieval/image_retrieval_recall@1", "retrieval/image_retrieval_media
         ),
     ],
 )
-def test_a_best_score_that_will_not_be(best, expected):
+def test_a_best_score_that_no_evaluation_gives(best, expected):
     with pytest.raises(SettingRefused, match=expected):
         check_best(best, SCORES)
 
@@ -212,7 +206,7 @@ def test_pixels_outside_every_patch():
         ({}, {"num_processes": "2"}, "num_processes=2, but it has started one"),
     ],
 )
-def test_a_launcher_told_otherwise_is_refused(environment, flags, expected):
+def test_launcher_settings_that_differ_are_refused(environment, flags, expected):
     with pytest.raises(SettingRefused, match=f"accelerate launch: {expected}"):
         check_launch(config(train={"precision": "bf16"}), environment, flags)
 
@@ -221,14 +215,14 @@ def test_a_launcher_told_otherwise_is_refused(environment, flags, expected):
     ("environment", "flags"),
     [
         ({}, {}),
-        ({"ACCELERATE_MIXED_PRECISION": "no"}, {}),  # what the launcher sets where nobody asks for anything
+        ({"ACCELERATE_MIXED_PRECISION": "no"}, {}),  # what the launcher sets by default
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {"mixed_precision": "bf16"}),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"}, {"gradient_accumulation_steps": "1"}),
         ({"WORLD_SIZE": "2"}, {"num_processes": "2"}),
         ({"ACCELERATE_USE_FSDP": "false"}, {"num_processes": "1"}),
     ],
 )
-def test_a_launcher_that_agrees_is_not(environment, flags):
+def test_launcher_settings_that_agree_are_accepted(environment, flags):
     check_launch(config(train={"precision": "bf16"}), environment, flags)
 
 

@@ -1,4 +1,4 @@
-"""What a user's mistakes in YAML or flags look like: one line, the source, the dotted key, the nearest valid one."""
+"""A mistake in YAML or flags gives one line with its source, the dotted key and the nearest valid one."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from bimodal_cl import train
+from bimodal_cl.losses import LOSSES
 
 MINIMAL = {
     "output": "run",
@@ -40,7 +41,7 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ({"optim": {"lerning_rate": 1}}, "optim.lerning_rate: unknown key; did you mean 'learning_rate'?"),
         ({"model": {"name": "RN50", "image_sizes": 3}}, "model.image_sizes: unknown key; did you mean 'image_size'?"),
         ({"loss": {"name": "isogcrl"}}, "loss.name: unknown loss 'isogcrl'; did you mean 'isogclr'?"),
-        ({"loss": {"rho": 1}}, "loss.name is missing; valid: clip, cyclip, isogclr, macl, rgcl_g, siglip, sogclr"),
+        ({"loss": {"rho": 1}}, f"loss.name is missing; valid: {', '.join(sorted(LOSSES))}"),
         ({"loss": {"name": "macl", "rho": 1}}, "loss.rho: unknown key of loss 'macl'"),
         ({"loss": {"name": "clip", "tau_init": -1}}, "loss.tau_init: input should be greater than 0, got -1"),
         ({"data": {}}, "data.train is missing"),
@@ -50,9 +51,9 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ({"checkpoint": {"best": "retrieval/x"}}, "needs data.val or data.zero_shot"),
     ],
 )
-def test_yaml_mistakes_name_file_key_and_nearest(tmp_path, capsys, changes, expected):
-    path = write(tmp_path, **changes)
-    line = run(capsys, "--config", str(path))
+def test_yaml_mistakes_name_file_key_and_nearest(write, refusal, changes, expected):
+    path = write(**changes)
+    line = refusal("--config", path)
     assert line.startswith(f"error: {path}: ")
     assert expected in line
 
@@ -70,43 +71,43 @@ def test_yaml_mistakes_name_file_key_and_nearest(tmp_path, capsys, changes, expe
         (["--data.crop_scale", "[0.5, 2"], "--data.crop_scale: '[0.5, 2' is not a valid YAML list or mapping"),
     ],
 )
-def test_flag_mistakes_name_the_flag(tmp_path, capsys, flags, expected):
-    assert expected in run(capsys, "--config", str(write(tmp_path)), *flags)
+def test_flag_mistakes_name_the_flag(write, refusal, flags, expected):
+    assert expected in refusal("--config", write(), *flags)
 
 
-def test_missing_file_names_the_nearest(tmp_path, capsys):
-    write(tmp_path)
-    line = run(capsys, "--config", str(tmp_path / "rum.yaml"))
+def test_missing_file_names_the_nearest(tmp_path, write, refusal):
+    write()
+    line = refusal("--config", str(tmp_path / "rum.yaml"))
     assert line == f"error: config file not found: {tmp_path}/rum.yaml; did you mean '{tmp_path}/run.yaml'?"
 
 
-def test_broken_yaml_names_the_line(tmp_path, capsys):
+def test_broken_yaml_names_the_line(tmp_path, refusal):
     path = tmp_path / "run.yaml"
     path.write_text("output: a\nloss: {name: clip\ntrain: {}\n")
-    assert run(capsys, "--config", str(path)).startswith(f"error: {path}:3: not valid YAML")
+    assert refusal("--config", path).startswith(f"error: {path}:3: not valid YAML")
 
 
-def test_a_key_given_twice_is_refused(tmp_path, capsys):
+def test_a_key_given_twice_is_refused(tmp_path, refusal):
     path = tmp_path / "run.yaml"
     path.write_text("output: a\nseed: 1\nseed: 2\n")
-    assert "key 'seed' is given twice" in run(capsys, "--config", str(path))
+    assert "key 'seed' is given twice" in refusal("--config", path)
 
 
-def test_a_missing_config_flag_is_one_line(capsys):
-    assert "--config" in run(capsys)
+def test_a_missing_config_flag_is_one_line(refusal):
+    assert "--config" in refusal()
 
 
-def test_missing_data_and_unwritable_output_are_one_line(tmp_path, capsys):
-    path = write(tmp_path, output=str(tmp_path / "run"), data={"train": str(tmp_path / "nothing")})
-    assert str(tmp_path / "nothing") in run(capsys, "--config", str(path))
+def test_missing_data_and_unwritable_output_are_one_line(tmp_path, write, refusal):
+    path = write(output=str(tmp_path / "run"), data={"train": str(tmp_path / "nothing")})
+    assert str(tmp_path / "nothing") in refusal("--config", path)
     file = tmp_path / "file"
     file.write_text("")
-    path = write(tmp_path, output=str(file / "run"))
-    assert f"{file}/run cannot be written: {file} is a file" in run(capsys, "--config", str(path))
+    path = write(output=str(file / "run"))
+    assert f"{file}/run cannot be written: {file} is a file" in refusal("--config", path)
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, capsys):
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, write, refusal):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("")
-    path = write(tmp_path, output=str(tmp_path / "run"))
-    assert "already holds a run; continue it with --resume latest" in run(capsys, "--config", str(path))
+    path = write(output=str(tmp_path / "run"))
+    assert "already holds a run; continue it with --resume latest" in refusal("--config", path)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.test_data.shard_server import ShardServer, serve
 from tests.test_data.tiny_shards import Member, caption_count, encode_image, write_manifest, write_tar
 
 
@@ -41,3 +42,11 @@ def write_shards(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
+    """Serve the test's ``folder``."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serve(folder) as running:
+        yield running

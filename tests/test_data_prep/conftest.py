@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import main
+from tests.test_data_prep.raw_material import Samples, read_folder, write_photos
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Outcome:
     status: int
     out: str
     err: str
+    to: Path = Path()
 
     @property
     def error(self) -> str:
@@ -25,6 +27,11 @@ class Outcome:
         assert line.startswith("error: ") and "Traceback" not in self.err
         return line.removeprefix("error: ")
 
+    def samples(self, split: str = "") -> Samples:
+        """What was written, which must have succeeded."""
+        assert self.status == 0, self.err
+        return read_folder(self.to / split)
+
 
 @pytest.fixture
 def prep(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
@@ -32,8 +39,33 @@ def prep(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
     def run(*arguments: str | int | Path) -> Outcome:
         capsys.readouterr()
-        status = main([str(argument) for argument in arguments])
+        words = [str(argument) for argument in arguments]
+        status = main(words)
         captured = capsys.readouterr()
-        return Outcome(status, captured.out, captured.err)
+        to = Path(words[words.index("--to") + 1]) if "--to" in words[:-1] else Path()
+        return Outcome(status, captured.out, captured.err, to)
+
+    return run
+
+
+@pytest.fixture
+def write(prep: Callable[..., Outcome], tmp_path: Path) -> Callable[..., Outcome]:
+    """Run ``bimodal-prep write SOURCE ... --to TMP_PATH/to``."""
+
+    def run(*arguments: str | int | Path, to: str = "to") -> Outcome:
+        return prep("write", *arguments, "--to", tmp_path / to)
+
+    return run
+
+
+@pytest.fixture
+def write_shards(write: Callable[..., Outcome], tmp_path: Path) -> Callable[[int, int], Path]:
+    """Write shards of images img0, img1, ... with captions "a 0" and "b 0", ..."""
+
+    def run(num_images: int, shard_size: int) -> Path:
+        raw = write_photos(tmp_path / "raw", range(num_images), "a {n}\nb {n}\n")
+        done = write("folder", "--images", raw, "--shard-size", shard_size)
+        assert done.status == 0
+        return done.to
 
     return run

@@ -5,15 +5,35 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+ROOT = Path(__file__).parents[2]
+MAIN = "from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
 Sample = tuple[str, dict[str, bytes]]  # key, members by extension
+
+
+class Samples(list[Sample]):
+    """Samples in order, and what they hold."""
+
+    @property
+    def sample_keys(self) -> list[str]:
+        return [key for key, _ in self]
+
+    @property
+    def captions(self) -> list[list[str]]:
+        return [captions_of(sample) for sample in self]
+
+    @property
+    def images(self) -> list[bytes]:
+        return [image_of(sample) for sample in self]
 
 
 def photo(number: int, size: tuple[int, int] = (24, 16), format: str = "JPEG", mode: str = "RGB", **save: Any) -> bytes:
@@ -78,12 +98,12 @@ def read_tar(path: Path) -> list[Sample]:
     return samples
 
 
-def read_folder(folder: Path) -> list[Sample]:
+def read_folder(folder: Path) -> Samples:
     """All samples in the order of the manifest, which must fit the tars in every number."""
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["version"] == 1 and manifest["captions"] == "lines"
     assert sorted(entry["name"] for entry in manifest["shards"]) == sorted(tar.name for tar in folder.glob("*.tar"))
-    samples: list[Sample] = []
+    samples = Samples()
     for entry in manifest["shards"]:
         data = (folder / entry["name"]).read_bytes()
         rows = read_tar(folder / entry["name"])
@@ -104,6 +124,21 @@ def captions_of(sample: Sample) -> list[str]:
 def image_of(sample: Sample) -> bytes:
     (image,) = (data for extension, data in sample[1].items() if extension not in ("txt", "json"))
     return image
+
+
+def photos(numbers: Iterable[int]) -> list[bytes]:
+    return [photo(number) for number in numbers]
+
+
+def start_prep(*arguments: str | Path, code: str = MAIN, **options: Any) -> subprocess.Popen[str]:
+    """Start ``bimodal-prep`` as a process of its own, which heeds Ctrl-C.
+
+    A suite that runs in the background is started with Ctrl-C ignored, and its children would inherit that.
+    """
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heed}; import sys; {code}", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes, **options)
 
 
 def file_bytes(folder: Path) -> dict[str, bytes]:

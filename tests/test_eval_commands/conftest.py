@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from bimodal_cl.data import Manifest, Shard
 from bimodal_cl.models import build_model
+from eval.cli import main
+from tests.test_data.tiny_shards import write_manifest, write_tar
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (20, 40, 230), "white": (240, 240, 240)}
 COLOURS |= {"black": (10, 10, 10), "yellow": (230, 220, 20)}
@@ -29,12 +30,14 @@ def as_png(image):
     return file.getvalue()
 
 
-def write_tar(path, members):
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+def run_command(command, model, data, folder, *flags):
+    """Score with a command that must succeed, and return the result that it writes into a folder."""
+    assert main([command, str(model), "--data", str(data), "--to", str(folder), *map(str, flags)]) == 0
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text())
+
+
+retrieve, zero_shot = partial(run_command, "retrieval"), partial(run_command, "zero-shot")
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +51,7 @@ def tiny_model():
 
 @pytest.fixture(scope="session")
 def run_folder(tiny_model, tmp_path_factory):
-    """A run with two checkpoints, of which the second, the latest, holds the tiny model."""
+    """A run with two checkpoints of the tiny model; the second is the latest."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     for step in (4, 8):
         checkpoint = run / "checkpoints" / f"step_{step:08d}"
@@ -63,8 +66,7 @@ def run_folder(tiny_model, tmp_path_factory):
 def shards(tmp_path):
     """Two shards of 11 images with one to three captions each."""
     folder = tmp_path / "colours" / "test"
-    folder.mkdir(parents=True)
-    entries, drawn = [], 0
+    counts, drawn = [], 0
     for shard, rows in enumerate((7, 4)):
         members, num_texts = [], 0
         for row in range(rows):
@@ -74,10 +76,9 @@ def shards(tmp_path):
             members.append((f"{row:04d}.txt", "\n".join(captions).encode()))
             num_texts += len(captions)
             drawn += 1
-        path = folder / f"{shard:05d}.tar"
-        write_tar(path, members)
-        entries.append(Shard(path.name, rows, num_texts, path.stat().st_size))
-    Manifest(folder, "lines", tuple(entries)).save()
+        write_tar(folder / f"{shard:05d}.tar", members)
+        counts.append((f"{shard:05d}.tar", rows, num_texts))
+    write_manifest(folder, counts)
     return folder
 
 
@@ -96,7 +97,6 @@ def class_folders(tmp_path):
 def wds_folder(tmp_path):
     """The same images in CLIP_benchmark's layout, with its own prompts."""
     folder = tmp_path / "wds_six_colours"
-    (folder / "test").mkdir(parents=True)
     names = sorted(COLOURS)
     members = []
     for number, colour in enumerate(COLOURS):

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 
 import numpy as np
 import pytest
 import torch
 
-from eval.cli import main
-from tests.test_eval_commands.conftest import COLOURS, as_png, draw, write_tar
-
-
-def run_zero_shot(model, data, folder, *flags):
-    status = main(["zero-shot", str(model), "--data", str(data), "--to", str(folder), *map(str, flags)])
-    assert status == 0
-    (path,) = folder.glob("*.json")
-    return json.loads(path.read_text())
+from tests.test_data.tiny_shards import write_tar
+from tests.test_eval_commands.conftest import COLOURS, as_png, draw, retrieve, zero_shot
 
 
 def write_folders(root, colour_of_folder, count=3):
@@ -34,21 +26,21 @@ def test_numbered_folders_are_scored_as_the_same_images_under_their_names(run_fo
     write_folders(tmp_path / "numbered", numbered)
     lines = [names[line // 10] if line % 10 == 0 else f"word {line}" for line in range(51)]
     (tmp_path / "numbered" / "classnames.txt").write_text("\n".join(lines))
-    result = run_zero_shot(run_folder, tmp_path / "numbered", tmp_path / "a")
+    result = zero_shot(run_folder, tmp_path / "numbered", tmp_path / "a")
     assert result["provenance"]["class_of_folder"] == {str(10 * n): name for n, name in enumerate(names)}
     assert [each["class"] for each in result["per_class"]] == names
     assert result["provenance"]["counts"]["num_classes"] == 51
     assert result["provenance"]["chance"]["acc1"] == 1 / 51
     said = capsys.readouterr().out
     assert "folders are class numbers, from 0" in said and "folder 30 = 'white'" in said
-    # Without the words between, the scores are those of folders with the names themselves.
+    # With one class name per folder, the scores equal those of folders that carry the names.
     (tmp_path / "numbered" / "classnames.txt").unlink()
     for old, new in numbered.items():
         (tmp_path / "numbered" / old).rename(tmp_path / "numbered" / f"0{names.index(new) + 1}")
     file = tmp_path / "six.txt"
     file.write_bytes("\r\n".join(names).encode("utf-8-sig"))
-    by_number = run_zero_shot(run_folder, tmp_path / "numbered", tmp_path / "b", "--classnames", file)
-    by_name = run_zero_shot(run_folder, tmp_path / "named", tmp_path / "c")
+    by_number = zero_shot(run_folder, tmp_path / "numbered", tmp_path / "b", "--classnames", file)
+    by_name = zero_shot(run_folder, tmp_path / "named", tmp_path / "c")
     assert by_number["metrics"] == by_name["metrics"]
     assert by_number["confusions"] == by_name["confusions"]
 
@@ -58,7 +50,7 @@ def test_repeated_names_score_like_one_class(run_folder, tmp_path, capsys):
     write_folders(tmp_path / "five", colours)
     file = tmp_path / "names.txt"
     file.write_text("\n".join(colours.values()))
-    result = run_zero_shot(run_folder, tmp_path / "five", tmp_path / "a", "--classnames", file)
+    result = zero_shot(run_folder, tmp_path / "five", tmp_path / "a", "--classnames", file)
     said = capsys.readouterr().out
     assert "'red' (classes 0, 1)" in said and "25.0 %" in said  # chance among four candidates
     assert result["provenance"]["counts"]["num_distinct_classes"] == 4
@@ -66,7 +58,7 @@ def test_repeated_names_score_like_one_class(run_folder, tmp_path, capsys):
         (tmp_path / "five" / "n2" / f"{index}.png").rename(tmp_path / "five" / "n1" / f"1{index}.png")
     (tmp_path / "five" / "n2").rmdir()
     file.write_text("red\nblue\nwhite\nblack\n")
-    merged = run_zero_shot(run_folder, tmp_path / "five", tmp_path / "b", "--classnames", file)
+    merged = zero_shot(run_folder, tmp_path / "five", tmp_path / "b", "--classnames", file)
     assert result["metrics"]["acc1"] == merged["metrics"]["acc1"]
     assert "acc5" not in result["metrics"]
     assert result["confusions"] == merged["confusions"]
@@ -82,11 +74,10 @@ def test_labels_of_several_classes_are_scored_by_mean_average_precision(run_fold
         np.save(out, vector)
         members += [(f"s{number}.png", as_png(images[-1])), (f"s{number}.npy", out.getvalue())]
     folder = tmp_path / "wds_sets"
-    (folder / "test").mkdir(parents=True)
     write_tar(folder / "test" / "0.tar", members)
     (folder / "classnames.txt").write_text("\n".join(names))
     (folder / "zeroshot_classification_templates.txt").write_text("a {c} tile\n")
-    result = run_zero_shot(run_folder, folder, tmp_path / "out")
+    result = zero_shot(run_folder, folder, tmp_path / "out")
     with torch.no_grad():
         classes = torch.cat([tiny_model.encode_text([f"a {name} tile"]) for name in names])
         sims = torch.cat([tiny_model.encode_image(tiny_model.preprocess(image)[None]) for image in images]) @ classes.T
@@ -103,12 +94,7 @@ def test_labels_of_several_classes_are_scored_by_mean_average_precision(run_fold
 
 @pytest.mark.parametrize("flags", [("--batch-size", 1), ("--batch-size", 7, "--workers", 2)])
 def test_scores_do_not_depend_on_how_they_are_computed(flags, run_folder, class_folders, shards, tmp_path):
-    first = run_zero_shot(run_folder, class_folders, tmp_path / "a")
-    second = run_zero_shot(run_folder, class_folders, tmp_path / "b", *flags)
-    assert {**first, "provenance": None} == {**second, "provenance": None}
-    results = []
-    for folder, more in ((tmp_path / "c", ()), (tmp_path / "d", flags)):
-        assert main(["retrieval", str(run_folder), "--data", str(shards), "--to", str(folder), *map(str, more)]) == 0
-        (path,) = folder.glob("*.json")
-        results.append(json.loads(path.read_text()))
-    assert {**results[0], "provenance": None} == {**results[1], "provenance": None}
+    for command, data in ((zero_shot, class_folders), (retrieve, shards)):
+        first = command(run_folder, data, tmp_path / data.name / "first")
+        second = command(run_folder, data, tmp_path / data.name / "second", *flags)
+        assert {**first, "provenance": None} == {**second, "provenance": None}

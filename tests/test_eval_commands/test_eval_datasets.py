@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl.errors import UserError
-from bimodal_cl.scoring.validation import DEFAULT_TEMPLATES
+from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 from eval.datasets import dataset_name, load_templates, prompt_names
+from tests.refusals import refused
 
 
 def test_every_prompt_file_that_comes_along_loads():
@@ -33,12 +33,12 @@ def test_reads_templates_from_a_file(tmp_path):
 def test_refuses_a_useless_template_file(content, message, tmp_path):
     file = tmp_path / "own.txt"
     file.write_text(content)
-    with pytest.raises(UserError, match=message):
+    with refused(message):
         load_templates(str(file))
 
 
 def test_names_the_nearest_template():
-    with pytest.raises(UserError, match="phota: no such file; did you mean 'photo'"):
+    with refused("phota: no such file; did you mean 'photo'"):
         load_templates("phota")
 
 
@@ -49,7 +49,7 @@ def test_byte_order_marks_and_windows_line_ends_are_no_part_of_a_template(tmp_pa
         file.write_bytes(f"{mark}an icon of {{c}}\r\n{{c}}, drawn\r\n".encode(encoding))
         assert load_templates(str(file)) == ["an icon of {c}", "{c}, drawn"]
     file.write_bytes("a caf\xe9 of {c}\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"own\.txt: not readable as text: byte 0xe9 on line 1 is not UTF-8"):
+    with refused(r"own\.txt: not readable as text: byte 0xe9 on line 1 is not UTF-8"):
         load_templates(str(file))
 
 

@@ -1,4 +1,4 @@
-"""``bimodal-eval retrieval`` end to end, against scores counted here from the encoder's own features."""
+"""``bimodal-eval retrieval`` end to end, against scores that this file computes from the encoder's features."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from bimodal_cl.data import Manifest, read_pairs
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.pairs import read_pairs
 from eval.cli import main
 from eval.retrieval import choose_spread
+from tests.refusals import read_mistake
+from tests.test_eval_commands.conftest import retrieve
 
 
 def scores_by_hand(model, folder):
-    """Ranks of every caption's image and of every image's best caption, with plain sorting."""
+    """Return the ranks of each caption's image and of each image's best caption, by plain sorting."""
     pairs = read_pairs(folder, range(Manifest.load(folder).num_images))
     with torch.no_grad():
         images = torch.cat([model.encode_image(model.preprocess(pair.image)[None]) for pair in pairs.values()])
@@ -31,13 +34,9 @@ def scores_by_hand(model, folder):
     return image_ranks, text_ranks, owners, sims
 
 
-def run_retrieval(run_folder, shards, *flags):
-    assert main(["retrieval", str(run_folder), "--data", str(shards), "--batch-size", "4", *map(str, flags)]) == 0
-
-
 def test_scores_examples_and_provenance(run_folder, shards, tiny_model, tmp_path, capsys):
-    run_retrieval(run_folder, shards, "--to", tmp_path / "out", "--examples", 6)
-    result = json.loads((tmp_path / "out" / "zeroshot_retrieval_colours_test.json").read_text())
+    result = retrieve(run_folder, shards, tmp_path / "out", "--batch-size", 4, "--examples", 6)
+    assert (tmp_path / "out" / "zeroshot_retrieval_colours_test.json").is_file()
     image_ranks, text_ranks, owners, sims = scores_by_hand(tiny_model, shards)
     metrics = result["metrics"]
     for k in (1, 5, 10):
@@ -68,22 +67,19 @@ def test_scores_examples_and_provenance(run_folder, shards, tiny_model, tmp_path
 
 
 def test_results_go_beside_the_run_and_repeat_exactly(run_folder, shards):
-    run_retrieval(run_folder, shards, "--name", "colour words")
     path = run_folder / "results" / "zeroshot_retrieval_colour_words.json"
-    first = path.read_bytes()
-    assert json.loads(first)["dataset"] == "colour words"
-    run_retrieval(run_folder, shards, "--name", "colour words")
-    assert path.read_bytes() == first
+    contents = []
+    for _ in range(2):
+        assert main(["retrieval", str(run_folder), "--data", str(shards), "--name", "colour words"]) == 0
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1] and json.loads(contents[0])["dataset"] == "colour words"
     assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
 
 
 def test_workers_and_batch_size_change_nothing(run_folder, shards, tmp_path):
-    metrics = []
-    for number, flags in enumerate((["--batch-size", 11], ["--batch-size", 3, "--workers", 2])):
-        run_retrieval(run_folder, shards, "--to", tmp_path / str(number), *flags)
-        result = json.loads((tmp_path / str(number) / "zeroshot_retrieval_colours_test.json").read_text())
-        metrics.append(result["metrics"])
-    assert metrics[0] == metrics[1]
+    first = retrieve(run_folder, shards, tmp_path / "first", "--batch-size", 11)
+    second = retrieve(run_folder, shards, tmp_path / "second", "--batch-size", 3, "--workers", 2)
+    assert first["metrics"] == second["metrics"]
 
 
 def test_several_models_get_a_folder_each(run_folder, shards, tmp_path, capsys):
@@ -100,8 +96,7 @@ def test_an_image_that_cannot_be_read_is_counted_and_named(run_folder, shards, t
     start = content.rfind(b"\x89PNG")
     content[start + 16 : start + 200] = b"\0" * 184
     path.write_bytes(content)
-    run_retrieval(run_folder, shards, "--to", tmp_path / "out")
-    provenance = json.loads((tmp_path / "out" / "zeroshot_retrieval_colours_test.json").read_text())["provenance"]
+    provenance = retrieve(run_folder, shards, tmp_path / "out")["provenance"]
     assert (provenance["counts"]["num_images"], provenance["counts"]["num_skipped"]) == (10, 1)
     assert "00001.tar" in provenance["skipped"][0]
 
@@ -127,8 +122,7 @@ def test_mistakes_are_one_line_and_status_2(change, message, run_folder, shards,
 
 def test_data_without_a_manifest(run_folder, shards, capsys):
     (shards / "manifest.json").unlink()
-    assert main(["retrieval", str(run_folder), "--data", str(shards)]) == 2
-    assert "manifest.json" in capsys.readouterr().err
+    assert "manifest.json" in read_mistake(capsys, main, "retrieval", run_folder, "--data", shards)
 
 
 def test_the_choice_of_examples_holds_successes_and_failures_spread_over_the_data():
@@ -140,7 +134,7 @@ def test_the_choice_of_examples_holds_successes_and_failures_spread_over_the_dat
     assert {0, 15} <= set(chosen)  # the successes reach from one end of the data to the other
     assert len(choose_spread(ranks, owners, 100)) == 16
     assert choose_spread(ranks, owners, 0) == []
-    assert len(choose_spread(ranks, owners // 4, 16)) == 4  # one caption an image
+    assert len(choose_spread(ranks, owners // 4, 16)) == 4  # one caption per image
 
 
 def test_image_of_any_shape_fits_the_model(run_folder, tiny_model):

@@ -1,4 +1,4 @@
-"""Models by other names than a run's: what the results say of them, and where they go."""
+"""Provenance and result folders of models that are not runs of this project."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from eval.cli import main
 from eval.encode import open_model, result_folder
+from tests.test_eval_commands.conftest import retrieve
 from tests.test_models.source_models import assert_same_features, export_folder, open_clip_model, openai_archive
 
 
@@ -29,7 +30,7 @@ def test_provenance_of_an_export_an_archive_and_a_tag(source, tmp_path, monkeypa
         (str(archive), archive, "ViT-tiny", str(archive), str(archive)),
         ("ViT-B/32", archive, "ViT-B-32", "openai", "openai"),
     ):
-        if name == "ViT-B/32":  # in miniature
+        if name == "ViT-B/32":  # replace its towers by small ones
             monkeypatch.setattr("open_clip.get_model_config", lambda name: config)
         scored = open_model(name, torch.device("cpu"))
         assert not scored.encoder.training
@@ -41,17 +42,8 @@ def test_provenance_of_an_export_an_archive_and_a_tag(source, tmp_path, monkeypa
 
 def test_every_name_has_a_folder_of_its_own(source, tmp_path):
     scored = open_model(str(export_folder(source, tmp_path / "export")), torch.device("cpu"))
-    names = [
-        "a/b",
-        "a_b",
-        "a:b",
-        "hf-hub:org/clip",
-        "hf-hub/org/clip",
-        "ViT-L/14@336px",
-        "ViT-L/14/336px",
-        "x y",
-        "x_y",
-    ]
+    names = ["a/b", "a_b", "a:b", "hf-hub:org/clip", "hf-hub/org/clip"]
+    names += ["ViT-L/14@336px", "ViT-L/14/336px", "x y", "x_y"]
     folders = [result_folder(scored, name, "out", names) for name in names]
     assert len(set(folders)) == len(names)
     for folder in folders:
@@ -63,12 +55,10 @@ def test_every_name_has_a_folder_of_its_own(source, tmp_path):
 
 def test_retrieval_of_an_archive_and_of_nothing(source, shards, tmp_path, capsys):
     archive = openai_archive(source, tmp_path / "ViT-tiny.pt")
-    assert main(["retrieval", str(archive), "--data", str(shards), "--to", str(tmp_path / "out")]) == 0
-    result = json.loads((tmp_path / "out" / "zeroshot_retrieval_colours_test.json").read_text())
-    assert result["model"] == "ViT-tiny"
+    assert retrieve(archive, shards, tmp_path / "out")["model"] == "ViT-tiny"
     archive.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     capsys.readouterr()
     assert main(["retrieval", str(archive), "--data", str(shards)]) == 2
     assert capsys.readouterr().err.endswith(
-        "ViT-tiny.pt: is a Git LFS pointer and not the weights: fetch them with 'git lfs pull'\n"
+        "ViT-tiny.pt: is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'\n"
     )

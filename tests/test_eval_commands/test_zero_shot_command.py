@@ -1,8 +1,7 @@
-"""``bimodal-eval zero-shot`` end to end, against scores counted here from the encoder's own features."""
+"""``bimodal-eval zero-shot`` end to end, against scores that this file computes from the encoder's features."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,12 +11,14 @@ import torch
 import yaml
 from PIL import Image
 
-from bimodal_cl.scoring.validation import DEFAULT_TEMPLATES
+from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 from eval.cli import main
+from tests.refusals import read_mistake
+from tests.test_eval_commands.conftest import zero_shot
 
 
 def predictions_by_hand(model, paths, names, templates):
-    """The classes of images by decreasing similarity to the mean of a class's prompts."""
+    """Return each image's classes by decreasing similarity to the mean of the class's prompts."""
     rows = []
     with torch.no_grad():
         for name in names:
@@ -28,15 +29,8 @@ def predictions_by_hand(model, paths, names, templates):
     return (features @ classes.T).argsort(dim=1, descending=True).numpy()
 
 
-def run_zero_shot(model, data, folder, *flags):
-    status = main(["zero-shot", str(model), "--data", str(data), "--to", str(folder), *map(str, flags)])
-    assert status == 0
-    (path,) = folder.glob("*.json")
-    return json.loads(path.read_text())
-
-
 def test_scores_classes_and_confusions(run_folder, class_folders, tiny_model, tmp_path, capsys):
-    result = run_zero_shot(run_folder, class_folders, tmp_path / "out", "--batch-size", 4)
+    result = zero_shot(run_folder, class_folders, tmp_path / "out", "--batch-size", 4)
     assert (tmp_path / "out" / "zeroshot_classification_six_colours.json").is_file()
     folders = sorted(each.name for each in (class_folders / "test").iterdir())
     paths = sorted((class_folders / "test").glob("*/*.png"))
@@ -65,29 +59,28 @@ def test_scores_classes_and_confusions(run_folder, class_folders, tiny_model, tm
 
 
 def test_both_layouts_give_the_same_scores_with_the_same_words(run_folder, class_folders, wds_folder, tmp_path):
-    own = run_zero_shot(run_folder, wds_folder, tmp_path / "wds")
+    own = zero_shot(run_folder, wds_folder, tmp_path / "wds")
     assert own["dataset"] == "six_colours"
     assert own["provenance"]["prompts"]["templates"] == ["a {c} tile", "the colour {c}"]
     templates, names = tmp_path / "templates.txt", tmp_path / "names.txt"
     templates.write_text("a {c} tile\nthe colour {c}\n")
     names.write_text("black\nblue\ngreen\nred\nwhite\nyellow\n")
-    same = run_zero_shot(
-        run_folder, class_folders, tmp_path / "folders", "--templates", templates, "--classnames", names
-    )
+    words = ["--templates", templates, "--classnames", names]
+    same = zero_shot(run_folder, class_folders, tmp_path / "folders", *words)
     assert same["metrics"] == own["metrics"]
     assert same["per_class"] == own["per_class"]
 
 
 def test_named_templates_win_over_the_data_sets_own(run_folder, wds_folder, tmp_path):
-    result = run_zero_shot(run_folder, wds_folder, tmp_path / "out", "--templates", "photo", "--precision", "bf16")
+    result = zero_shot(run_folder, wds_folder, tmp_path / "out", "--templates", "photo", "--precision", "bf16")
     assert result["provenance"]["prompts"]["templates"] == ["a photo of a {c}."]
     assert result["provenance"]["prompts"]["source"] == "photo"
 
 
 def test_a_checkpoint_folder_is_scored_like_its_run(run_folder, class_folders, tmp_path):
-    by_run = run_zero_shot(run_folder, class_folders, tmp_path / "run")
-    by_folder = run_zero_shot(run_folder / "checkpoints" / "step_00000008", class_folders, tmp_path / "checkpoint")
-    by_link = run_zero_shot(run_folder / "checkpoints" / "latest", class_folders, tmp_path / "link", "--workers", 2)
+    by_run = zero_shot(run_folder, class_folders, tmp_path / "run")
+    by_folder = zero_shot(run_folder / "checkpoints" / "step_00000008", class_folders, tmp_path / "checkpoint")
+    by_link = zero_shot(run_folder / "checkpoints" / "latest", class_folders, tmp_path / "link", "--workers", 2)
     assert by_run["metrics"] == by_folder["metrics"] == by_link["metrics"]
     assert by_run["model"] == by_folder["model"] == "tiny"
     assert by_folder["provenance"]["step"] == 8
@@ -96,7 +89,7 @@ def test_a_checkpoint_folder_is_scored_like_its_run(run_folder, class_folders, t
 def test_an_unreadable_image_is_counted_and_named(run_folder, class_folders, tmp_path, capsys):
     broken = class_folders / "test" / "black_square" / "9.png"
     broken.write_bytes(b"not a picture")
-    result = run_zero_shot(run_folder, class_folders, tmp_path / "out")
+    result = zero_shot(run_folder, class_folders, tmp_path / "out")
     assert result["provenance"]["counts"]["num_skipped"] == 1
     assert str(broken) in result["provenance"]["skipped"][0]
     assert "1 images could not be read" in capsys.readouterr().out
@@ -124,35 +117,32 @@ def test_mistakes_are_one_line_and_status_2(flags, message, run_folder, class_fo
     bad = tmp_path / "bad.txt"
     bad.write_text("a photo\n")
     flags = [flag.replace("{bad}", str(bad)) for flag in flags]
-    status = main(["zero-shot", str(run_folder), "--data", str(class_folders), *flags])
-    error = capsys.readouterr().err
-    assert status == 2, error
+    error = read_mistake(capsys, main, "zero-shot", run_folder, "--data", class_folders, *flags)
     assert message.replace("{data}", str(class_folders)) in error
-    assert len(error.splitlines()) == 1
 
 
 def test_data_of_one_class_are_refused(run_folder, class_folders, capsys):
     one = class_folders / "test" / "black_square"
     (one / "dark").mkdir()
     (one / "0.png").rename(one / "dark" / "0.png")
-    assert main(["zero-shot", str(run_folder), "--data", str(one)]) == 2
-    assert "needs at least two classes, found only ['dark']" in capsys.readouterr().err
+    error = read_mistake(capsys, main, "zero-shot", run_folder, "--data", one)
+    assert "needs at least two classes, found only ['dark']" in error
     folders = [path for path in (class_folders / "test").iterdir() if path.is_dir()]
     (class_folders / "classnames.txt").write_text("dog\n" * len(folders))
-    assert main(["zero-shot", str(run_folder), "--data", str(class_folders)]) == 2
-    assert "needs at least two classes, found only ['dog']" in capsys.readouterr().err
+    error = read_mistake(capsys, main, "zero-shot", run_folder, "--data", class_folders)
+    assert "needs at least two classes, found only ['dog']" in error
 
 
 def test_a_class_may_be_called_like_a_split(run_folder, class_folders, tmp_path):
     images = class_folders / "test"
     (images / "black_square").rename(images / "train")
-    result = run_zero_shot(run_folder, images, tmp_path / "out")
+    result = zero_shot(run_folder, images, tmp_path / "out")
     assert "train" in {each["class"] for each in result["per_class"]}
 
 
 def test_files_that_are_no_images_are_named(run_folder, class_folders, tmp_path, capsys, caplog):
     (class_folders / "test" / "red_square" / "9.heic").write_bytes(b"?")
     (class_folders / "test" / "red_square" / "9.svg").write_bytes(b"<svg/>")
-    result = run_zero_shot(run_folder, class_folders, tmp_path / "out")
+    result = zero_shot(run_folder, class_folders, tmp_path / "out")
     assert f"{class_folders / 'test'}: left out, as no images: 1 .heic, 1 .svg" in caplog.messages
     assert result["provenance"]["counts"]["num_images"] == 12

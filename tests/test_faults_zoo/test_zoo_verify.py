@@ -3,6 +3,7 @@
 import re
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -101,8 +102,8 @@ def test_the_clean_copy_verifies_clean(zoo, capsys, tmp_path):
     assert Manifest.load(tmp_path / "clean1").num_images == len(samples) == zoo.num_images - lost
     manifest = Manifest.load(tmp_path / "clean1")
     for number, shard in enumerate(manifest.shards):
-        index, table = index_shard(manifest.path(number)), load_row_table(manifest, number)
-        assert len(index) == shard.num_images == len(read_tar(manifest.path(number))) and not index.counts
+        index, table = index_shard(Path(manifest.location(number))), load_row_table(manifest, number)
+        assert len(index) == shard.num_images == len(read_tar(Path(manifest.location(number)))) and not index.counts
         assert table is not None and table.image_offset.tolist() == index.image_offset.tolist()
 
 

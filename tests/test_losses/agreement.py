@@ -1,4 +1,4 @@
-"""Run a loss beside its transcription and compare everything that it returns and remembers."""
+"""Run a loss and its transcription, and compare everything that they return and remember."""
 
 from __future__ import annotations
 

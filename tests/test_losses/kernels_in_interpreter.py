@@ -1,4 +1,4 @@
-"""Runs the Triton kernels beside PyTorch's operations and prints how far they are apart, one JSON object a line.
+"""Compare the Triton kernels with PyTorch's operations, and print the difference, one JSON object a line.
 
 To be run as a program with ``TRITON_INTERPRET=1``, which Triton reads when it is imported.
 """
@@ -21,7 +21,7 @@ CASES: list[tuple[int, int, Any, Any, int, float]] = [
     (150, 40, "auto", "float32", 1, 0.02),
     (150, 40, 100, "float32", 3, 0.02),
     (200, 72, 135, "float32", 2, 0.02),
-    (9, 33, "auto", "float32", 9, 0.02),  # nobody has a negative
+    (9, 33, "auto", "float32", 9, 0.02),  # no anchor has a negative
     (1, 8, "auto", "float32", 1, 0.02),
     (5, 8, 2, "float32", 2, 0.02),
     (140, 70, 100, "bf16", 2, 0.05),

@@ -5,17 +5,18 @@ from __future__ import annotations
 import datetime
 import importlib.util
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from bimodal_cl.losses import build_loss
+from bimodal_cl.losses import LOSSES, build_loss
 
 GLOBAL_BATCH_SIZE = 64
 NUM_STEPS = 3
@@ -46,6 +47,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rgcl_g": ("rgcl_g", {"rho": 2.0, "tau_init": 0.1}),
     "rgcl_g-tiled": ("rgcl_g", {"rho_fraction": 0.5, "tau_init": 0.1, "gamma": 0.5, "tile_size": 7}),
 }
+CASES |= {name: (name, {}) for name in LOSSES if name not in {name for name, _ in CASES.values()}}  # of a new loss
 
 
 def global_batch(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -262,6 +264,16 @@ def join(rank: int, world_size: int, folder: str) -> None:
         world_size=world_size,
         timeout=datetime.timedelta(seconds=120),
     )
+
+
+def spawn_ranks(run_rank: Callable[..., None], world_sizes: tuple[int, ...], folder: Path) -> dict[Any, dict[Any, Any]]:
+    """Results by (number of ranks, rank): the processes are started once and form a group of each size in turn."""
+    torch.multiprocessing.spawn(run_rank, args=(world_sizes, str(folder)), nprocs=max(world_sizes))
+    return {
+        (world_size, rank): torch.load(folder / f"{world_size}-{rank}.pt", weights_only=True)
+        for world_size in world_sizes
+        for rank in range(world_size)
+    }
 
 
 def run_rank(rank: int, world_sizes: tuple[int, ...], folder: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.functional import normalize
 
-from bimodal_cl.losses import _CLASSES, build_loss
+from bimodal_cl.losses import build_loss
+from bimodal_cl.losses.family import LOSS_SETTINGS
 from bimodal_cl.losses.tables import anchors as anchors_module
 from bimodal_cl.losses.tables.anchors import AnchorTable, gather_state
 from bimodal_cl.losses.tables.occurrences import Occurrences
@@ -35,7 +35,7 @@ def has_tables(case: str) -> bool:
 
 def may_have_tables(name: str) -> bool:
     """Whether the loss takes the argument."""
-    return "tables" in inspect.signature(_CLASSES[name]).parameters
+    return "tables" in LOSS_SETTINGS[name].model_fields
 
 
 TABLE_CASES = [case for case in CASES if has_tables(case) and not case.endswith("-tiled")]  # tiles touch no table

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing
 
-from bimodal_cl.losses import LOSSES
 from tests.test_losses.linear_towers import (
     CASES,
     SWAPPED,
     compute_siglip_gradients,
     run_rank,
+    spawn_ranks,
     take_rounded_step,
     train,
 )
@@ -27,14 +25,8 @@ TOLERANCE = {"rtol": 1e-9, "atol": 1e-11, "equal_nan": True}
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[str, Any]]:
-    """Results by (number of ranks, rank): the processes are started once and form a group of each size in turn."""
-    folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(run_rank, args=(WORLD_SIZES, str(folder)), nprocs=max(WORLD_SIZES))
-    return {
-        (world_size, rank): torch.load(Path(folder) / f"{world_size}-{rank}.pt", weights_only=True)
-        for world_size in WORLD_SIZES
-        for rank in range(world_size)
-    }
+    """Results by (number of ranks, rank)."""
+    return spawn_ranks(run_rank, WORLD_SIZES, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
@@ -125,7 +117,3 @@ def test_every_rank_refuses_what_one_rank_gets_wrong(results: dict, world_size: 
         assert refusals["width"].startswith("features must be matrices") and refusals["width"].endswith(last)
         assert "not positive" in refusals["tau"]
         assert "tables moved" not in refusals["tau"]
-
-
-def test_every_name_is_covered() -> None:
-    assert {name for name, _ in CASES.values()} >= set(LOSSES)

@@ -1,4 +1,4 @@
-"""Closed-form facts, invariances and the life of the state: what must hold whatever the numbers are."""
+"""Closed-form facts, invariances and the life of the state, which hold for any numbers."""
 
 from __future__ import annotations
 
@@ -100,6 +100,18 @@ def test_macl_tau_follows_the_alignment() -> None:
     assert loss.image_anchors.alignment[:2].tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_temperatures_follow_from_the_tables() -> None:
+    """What a report computes from a checkpoint's columns: MACL's rule, iSogCLR's own column, nothing for SogCLR."""
+    own_text = {"text_tau_base": 0.05, "text_alpha": 0.25, "alignment_base": -0.1}
+    settings = build_double("macl", {"alignment": "anchor", **own_text}).settings
+    columns = {"alignment": np.array([0.4, np.nan, -0.1])}
+    np.testing.assert_allclose(settings.remembered_tau("image", columns), [0.125, np.nan, 0.1], rtol=1e-12)
+    np.testing.assert_allclose(settings.remembered_tau("text", columns), [0.05625, np.nan, 0.05], rtol=1e-12)
+    columns = {"tau": np.array([0.02, 0.03])}
+    assert build_double("isogclr", {}).settings.remembered_tau("text", columns) is columns["tau"]
+    assert build_double("sogclr", {}).settings.remembered_tau("text", {"log_u": np.zeros(2)}) is None
+
+
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("name", ["sogclr", "isogclr", "rgcl_g"])
 def test_gamma_falls_over_the_first_half(name: str, progress: float) -> None:
@@ -178,7 +190,7 @@ def test_order_of_the_batch_changes_nothing(case: str) -> None:
 def test_single_pair_does_nothing(case: str) -> None:
     """No negatives: loss 0, zero gradients, nothing moves, before and after other steps.
 
-    (Not so for ``siglip``, where a positive is a question of its own: ``test_losses_siglip.py``.)
+    (Not so for ``siglip``, where a positive contributes without negatives, too: ``test_losses_siglip.py``.)
     """
     loss = build_double(*CASES[case])
     single = PairBatch(unit(np.array([[1.0, 2.0]])), unit(np.array([[2.0, 1.0]])), [3], [7])
@@ -269,4 +281,5 @@ def test_unvisited_anchors() -> None:
 
 
 def test_names() -> None:
-    assert LOSSES == ("clip", "siglip", "cyclip", "macl", "sogclr", "isogclr", "rgcl_g")
+    """Configs and checkpoints hold these names; a loss added later comes after them."""
+    assert LOSSES[:7] == ("clip", "siglip", "cyclip", "macl", "sogclr", "isogclr", "rgcl_g")

@@ -1,4 +1,4 @@
-"""Hyperparameters that leave others without effect are warned of, once, with their values."""
+"""Hyperparameters that leave others without effect give one warning, with their values."""
 
 import warnings
 from typing import Any

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bimodal_cl.losses import LOSSES
+from bimodal_cl.losses.family import LOSS_SETTINGS
 from bimodal_cl.losses.margin import contrastive_margins
 from bimodal_cl.losses.margin.products import add_product_, multiply_
 from tests.test_losses.agreement import build_double, take_step
@@ -16,7 +16,7 @@ from tests.test_losses.pair_batches import PairBatch, draw_batches
 from tests.test_losses.test_losses_margin import SHARP, extreme_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rho")
-WITH_PRODUCTS = [name for name in LOSSES if name != "siglip"]
+WITH_PRODUCTS = [name for name, settings in LOSS_SETTINGS.items() if "products" in settings.model_fields]
 SHARP_WITH_PRODUCTS = [case for case, (name, _) in SHARP.items() if name in WITH_PRODUCTS]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.losses import _CLASSES, LOSSES, build_loss
+from bimodal_cl.losses import LOSSES, build_loss
+from bimodal_cl.losses.family import LOSS_SETTINGS
 from tests.test_losses.agreement import build_double, take_step
 from tests.test_losses.pair_batches import NUM_IMAGES, NUM_TEXTS, PairBatch, draw_batches, unit
 from tests.test_losses.test_losses_facts import assert_same_state, snapshot
@@ -124,7 +126,7 @@ def unchecked() -> Iterator[None]:
 
 def test_whole_numbers_and_numpys_are_numbers(unchecked: None) -> None:
     loss = build_loss("isogclr", num_images=4, num_texts=np.int64(4), rho=np.float32(1), tau_max=1)
-    assert (loss.num_texts, loss.tau_max) == (4, 1)
+    assert (loss.num_texts, loss.settings.tau_max) == (4, 1)
 
 
 @pytest.mark.parametrize("sizes", [{"num_images": "4", "num_texts": 4}, {"num_images": 4, "num_texts": 4.0}])
@@ -136,18 +138,19 @@ def test_table_sizes_are_whole_numbers(sizes: dict[str, Any], unchecked: None) -
 @pytest.mark.parametrize(
     ("name", "hyper", "message"),
     [
-        ("macl", {"alignment": "image"}, "alignment='image'.*batch.*anchor"),
-        ("sogclr", {"gamma_schedule": "linear"}, "gamma_schedule='linear'.*constant.*cosine"),
-        ("isogclr", {"tau_optimizer": "sgd"}, "tau_optimizer='sgd'.*momentum.*adam"),
-        ("isogclr", {"eta_schedule": "linear"}, "eta_schedule='linear'.*constant.*cosine.*exp"),
-        ("rgcl_g", {"gamma": "0.2"}, "gamma='0.2' must be a number"),
-        ("siglip", {"tau_min": "0.01"}, "tau_min='0.01' must be a number"),
+        ("macl", {"alignment": "image"}, r"alignment\n.*'batch' or 'anchor'.*input_value='image'"),
+        ("sogclr", {"gamma_schedule": "linear"}, r"gamma_schedule\n.*'constant' or 'cosine'.*input_value='linear'"),
+        ("isogclr", {"tau_optimizer": "sgd"}, r"tau_optimizer\n.*'momentum' or 'adam'.*input_value='sgd'"),
+        ("isogclr", {"eta_schedule": "linear"}, r"eta_schedule\n.*'constant', 'cosine' or 'exp'"),
+        ("rgcl_g", {"gamma": "much"}, r"gamma\n.*valid number.*input_value='much'"),
+        ("siglip", {"tau_min": True}, r"tau_min\n.*should be a number.*input_value=True"),
     ],
 )
-def test_classes_refuse_alone(name: str, hyper: dict[str, Any], message: str, unchecked: None) -> None:
-    """Built by their class, without ``build_loss`` to look at the types."""
+def test_settings_refuse_alone(name: str, hyper: dict[str, Any], message: str) -> None:
+    """Built by their class, as the config's schema does, which also takes a flag's text for a number."""
     with pytest.raises(ValueError, match=message):
-        _CLASSES[name](num_images=4, num_texts=4, **hyper)
+        LOSS_SETTINGS[name](name=name, **hyper)
+    assert LOSS_SETTINGS["rgcl_g"](name="rgcl_g", gamma="0.3").gamma == 0.3
 
 
 @pytest.mark.parametrize(
@@ -254,8 +257,21 @@ def test_progress_outside_the_training(progress: float) -> None:
         build_loss("clip").set_progress(progress)
 
 
-def test_every_name_is_covered() -> None:
-    assert {name for name, _, _ in OUT_OF_RANGE} >= set(LOSSES)
+def list_bounds() -> list[tuple[str, str, float]]:
+    """Of every loss, every field with a bound and a value just beyond it."""
+    found = []
+    for name, settings in LOSS_SETTINGS.items():
+        for key, schema in settings.model_json_schema()["properties"].items():
+            for choice in [schema, *schema.get("anyOf", [])]:
+                beyond = {"minimum": -1, "exclusiveMinimum": 0, "maximum": 1, "exclusiveMaximum": 0}
+                found += [(name, key, choice[bound] + step) for bound, step in beyond.items() if bound in choice]
+    return found
+
+
+@pytest.mark.parametrize(("name", "key", "value"), list_bounds())
+def test_every_bound_is_held(name: str, key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"^{key}={re.escape(repr(value))} must be a (whole )?number in [\[(]"):
+        build_loss(name, num_images=4, num_texts=4, **{key: value})
 
 
 @pytest.mark.parametrize("name", LOSSES)

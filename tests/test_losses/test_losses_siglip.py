@@ -1,4 +1,4 @@
-"""SigLIP beside open_clip's own loss, repeats and lone pairs in it (several ranks: ``test_losses_distributed.py``)."""
+"""SigLIP against open_clip's loss, with repeats and a single pair (ranks: ``test_losses_distributed.py``)."""
 
 from __future__ import annotations
 

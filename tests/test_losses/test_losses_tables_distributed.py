@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing
 
 from bimodal_cl.losses import LOSSES
-from tests.test_losses.linear_towers import CASES, NUM_IMAGES, NUM_STEPS, NUM_TEXTS, train
+from tests.test_losses.linear_towers import CASES, NUM_IMAGES, NUM_STEPS, NUM_TEXTS, spawn_ranks, train
 from tests.test_losses.table_ranks import KINDS, MORE_STEPS, SAVED_ON, TABLE_CASES, may_have_tables, run_rank
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:.*rho")]
@@ -22,14 +20,8 @@ SAME_BITS = {"rtol": 0, "atol": 0, "equal_nan": True}
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], dict[Any, Any]]:
-    """Results by (number of ranks, rank): the processes are started once and form a group of each size in turn."""
-    folder = tmp_path_factory.mktemp("tables")
-    torch.multiprocessing.spawn(run_rank, args=(WORLD_SIZES, str(folder)), nprocs=max(WORLD_SIZES))
-    return {
-        (world_size, rank): torch.load(Path(folder) / f"{world_size}-{rank}.pt", weights_only=True)
-        for world_size in WORLD_SIZES
-        for rank in range(world_size)
-    }
+    """Results by (number of ranks, rank)."""
+    return spawn_ranks(run_rank, WORLD_SIZES, tmp_path_factory.mktemp("tables"))
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES)

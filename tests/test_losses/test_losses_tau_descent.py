@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bimodal_cl.losses.tables.tau_descent import Adam, StepSize
+from bimodal_cl.losses.rules.tau_descent import Adam, StepSize
 from tests.reference.odds import compute_mean_excess, compute_odds
 from tests.test_losses.agreement import build_double, take_step
 from tests.test_losses.pair_batches import PairBatch, unit
@@ -85,7 +85,7 @@ def test_each_anchor_counts_its_own_updates() -> None:
 def test_step_sizes_at_the_beginning_the_middle_and_the_end(schedule: str, expected: list[float]) -> None:
     unused = {"constant": (1e-4, 0.00124), "cosine": (0.01, 0.00124), "exp": (0.01, 0.04)}[schedule]
     eta = StepSize(0.03, schedule, *unused)
-    assert [eta(lambda what, done=done: done) for done in (0.0, 0.5, 1.0)] == pytest.approx(expected, rel=1e-12)
+    assert [eta.at(done) for done in (0.0, 0.5, 1.0)] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_schedule_without_progress_is_warned_of_once() -> None:

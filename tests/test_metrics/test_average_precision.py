@@ -11,7 +11,7 @@ from bimodal_cl.metrics import average_precision, chance_average_precision, mean
 
 
 def by_definition(scores, targets):
-    """Of every class: sort by score, average the precision at the right images; 0 where there are none."""
+    """For each class, sort by score and average the precision at the right images; 0 where there are none."""
     found = []
     for column, right in zip(scores.T, targets.T, strict=True):
         ranked = right[np.argsort(-column)]
@@ -24,7 +24,7 @@ def test_equals_the_definition():
     rng = np.random.default_rng(0)
     scores, targets = rng.normal(size=(200, 9)), rng.random((200, 9)) < np.linspace(0, 0.6, 9)
     targets = targets.astype(np.uint8)
-    assert targets.sum(axis=0)[0] == 0  # a class that no image shows
+    assert targets.sum(axis=0)[0] == 0  # a class without images
     np.testing.assert_allclose(average_precision(scores, targets), by_definition(scores, targets), rtol=1e-12)
     assert mean_average_precision(scores, targets) == pytest.approx(by_definition(scores, targets).mean(), abs=1e-12)
     order = rng.permutation(200)
@@ -50,7 +50,7 @@ def test_chance_is_the_mean_over_all_orders(num_images, num_right):
 
 @pytest.mark.parametrize(
     ("targets", "message"),
-    [([[1, 0]], "targets must have the shape of scores"), ([[2], [0]], "nothing but 0 and 1")],
+    [([[1, 0]], "targets must have the shape of scores"), ([[2], [0]], "only 0 and 1")],
 )
 def test_refuses_other_targets(targets, message):
     with pytest.raises(ValueError, match=message):

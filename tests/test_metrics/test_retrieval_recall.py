@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimodal_cl import metrics
-from bimodal_cl.metrics import chance_recall, median_rank, retrieval_ranks, retrieval_recall
+from bimodal_cl.metrics import chance_recall, median_rank, retrieval, retrieval_ranks, retrieval_recall
 
 
 def recall_by_definition(images, texts, owner_of_text, k):
@@ -28,7 +27,7 @@ def recall_by_definition(images, texts, owner_of_text, k):
 
 @st.composite
 def tied_features(draw):
-    """Integer features (exact products, many ties), several captions an image, some images without any."""
+    """Integer features (exact products, many ties), several captions per image, some images without captions."""
     num_images, num_texts, dim = draw(st.integers(1, 7)), draw(st.integers(1, 12)), draw(st.integers(1, 3))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     images = rng.integers(-2, 3, (num_images, dim)).astype(np.float64)
@@ -41,7 +40,7 @@ def tied_features(draw):
 def test_equals_the_definition_in_every_block_size(data, k, block):
     images, texts, owners = data
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_BLOCK_ELEMENTS", block)
+        patch.setattr(retrieval, "_BLOCK_ELEMENTS", block)
         scores = retrieval_recall(images, texts, owners, ks=(k,))
     expected = recall_by_definition(images, texts, owners.tolist(), k)
     assert scores[f"image_retrieval_recall@{k}"] == pytest.approx(expected[0], abs=1e-12)
@@ -124,7 +123,7 @@ def test_takes_any_kind_of_array(kind):
 
 
 def test_images_without_captions_are_candidates_only():
-    images = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.9]])  # nobody describes the third
+    images = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.9]])  # no caption describes the third
     image_ranks, text_ranks = retrieval_ranks(images, np.array([[1.0, 0.0], [0.6, 0.8]]), [0, 1])
     assert image_ranks.tolist() == [1, 2]
     assert text_ranks.tolist() == [1, 1]

@@ -1,4 +1,4 @@
-"""Dot products without rounding: against fractions, and the same in every order, block and number of threads."""
+"""Dot products without rounding: equal to exact fractions in every order, block size and number of threads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bimodal_cl import metrics
-from bimodal_cl.metrics import retrieval_ranks
+from bimodal_cl.metrics import retrieval, retrieval_ranks
 from bimodal_cl.metrics.similarities import exact_similarities
 
 
@@ -69,7 +68,7 @@ def test_equal_features_tie_in_every_order_and_block(kind, monkeypatch):
     expected = retrieval_ranks(images, texts)
     assert (expected[1][:20] > 1).all() and (expected[1][40:] > 1).all()  # their text ties with the other's
     for seed, block in enumerate((1, 7 * 60, 2**24)):
-        monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", block)
+        monkeypatch.setattr(retrieval, "_BLOCK_ELEMENTS", block)
         order = np.random.default_rng(seed).permutation(60)
         moved = retrieval_ranks(images[order], texts[order])
         assert moved[0].tolist() == expected[0][order].tolist() and moved[1].tolist() == expected[1][order].tolist()

@@ -9,37 +9,39 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tests.test_models.small_models import END, write_tokenizer
+
 SIDE = 32
 SQUARE = {"height": SIDE, "width": SIDE}
 WORDS = ["a", "red", "blue", "dog", "cat", "photo", "of", "the", "two", "&", "amp", ";", "horse"]
 TOWER = {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 3}
-# Odd margins, portrait and landscape, smaller than the model's square, and just that.
+# Sizes with odd margins, portrait and landscape, smaller than the model's square, and equal to it.
 SIZES = ((144, 96), (97, 61), (61, 97), (20, 27), (300, 37), (32, 32))
 
 
 def blocks(width: int, height: int) -> Image.Image:
-    """Squares of random colours: no two ways to resize or crop it give the same."""
+    """Return an image of random colours, on which every way to resize or crop gives other pixels."""
     rng = np.random.default_rng(width * 1000 + height)
     colours = rng.integers(0, 255, (height // 8 + 1, width // 8 + 1, 3))
     return Image.fromarray(np.kron(colours, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8))
 
 
 def randomize(model: Any) -> Any:
-    """Put a model's weights far from their initial values, the same every time; in evaluation mode."""
+    """Set a model's weights far from their initial values, reproducibly, and put it into evaluation mode."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
 
 
-def write_clip(folder: Path, activation: str = "quick_gelu", positions: int = 12) -> Any:
-    """Write a CLIPModel without tokenizer and preprocessing; return it."""
+def write_clip(folder: Path, activation: str = "quick_gelu", **text: Any) -> Any:
+    """Write a CLIPModel without tokenizer and preprocessing, by default for OpenAI's tokens; return it."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "max_position_embeddings": positions}
-    vision = {"image_size": SIDE, "patch_size": 8}
+    openai = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "max_position_embeddings": 12}
+    vision = {"image_size": SIDE, "patch_size": 8, "num_hidden_layers": 3, "layer_norm_eps": 1e-3}
     config = CLIPConfig(
-        text_config={**TOWER, **text, "hidden_act": activation},
+        text_config={**TOWER, **openai, "hidden_act": activation, **text},
         vision_config={**TOWER, **vision, "hidden_act": activation},
         projection_dim=24,
     )
@@ -62,7 +64,7 @@ def write_siglip(folder: Path, vocab_size: int, positions: int = 16, **vision: A
 
 
 def write_clip_tokenizer(folder: Path, **options: Any) -> Any:
-    """Write OpenAI's tokenizer, whose vocabulary open_clip carries, in Hugging Face's form; return it."""
+    """Write OpenAI's tokenizer, with open_clip's copy of its vocabulary, in Hugging Face's format; return it."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
 
@@ -77,7 +79,7 @@ def write_clip_tokenizer(folder: Path, **options: Any) -> Any:
 
 
 def write_unigram(folder: Path, **options: Any) -> Any:
-    """Write a tokenizer as SigLIP's: lower case, no punctuation, pieces, an end-of-text token that may also pad."""
+    """Write a tokenizer like SigLIP's: lower case, no punctuation, an end-of-text token, perhaps also the padding."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -93,7 +95,7 @@ def write_unigram(folder: Path, **options: Any) -> Any:
 
 
 def write_gemma(folder: Path) -> Any:
-    """Write a tokenizer as SigLIP 2's: Gemma's byte-pair encoding in lower case."""
+    """Write a tokenizer like SigLIP 2's: Gemma's byte-pair encoding in lower case."""
     from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
@@ -104,6 +106,24 @@ def write_gemma(folder: Path) -> Any:
     return tokenizer
 
 
+def write_word_clip(folder: Path, activation: str = "quick_gelu", eos_token_id: int = END) -> Any:
+    """Write a CLIPModel with the word tokenizer of ``small_models``; return it."""
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": eos_token_id}
+    model = write_clip(folder, activation, vocab_size=9, **special)
+    write_tokenizer(folder)
+    return model
+
+
 def pooled(output: Any) -> torch.Tensor:
-    """The features of ``get_image_features`` and ``get_text_features``: a tensor before transformers 5."""
+    """Return the result of ``get_image_features`` or ``get_text_features``, a tensor before transformers 5."""
     return torch.nn.functional.normalize(getattr(output, "pooler_output", output), dim=-1)
+
+
+@torch.no_grad()
+def assert_same_image_features(model: Any, theirs: Any, processor: Any) -> None:
+    """Assert that images of all sizes have the features that transformers computes."""
+    for size in SIZES:
+        image = blocks(*size)
+        expected = pooled(theirs.get_image_features(**processor(images=image, return_tensors="pt")))
+        ours = model.encode_image(model.preprocess(image)[None])
+        assert torch.cosine_similarity(ours, expected).item() > 0.9999, size

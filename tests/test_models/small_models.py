@@ -1,4 +1,4 @@
-"""Sizes of small models, and Hugging Face folders made without a hub."""
+"""Sizes of small models, and Hugging Face folders written without the hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CAPTIONS = ["a dog", "a red cat a blue dog", "blue"]
 
 
 def write_tokenizer(folder: Path, pad_token: str = "[PAD]") -> None:
-    """Write a word tokenizer of nine words in Hugging Face's form."""
+    """Write a word tokenizer of nine words in Hugging Face's format."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

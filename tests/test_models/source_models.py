@@ -1,4 +1,4 @@
-"""Small models of other packages, and the forms in which their weights are handed around."""
+"""Small models of other packages, and the file formats in which their weights are distributed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from tests.test_models.small_models import CAPTIONS
 
-# Heads of 64, as in OpenAI's models, so that their own rule for the number of heads holds.
+# Heads of width 64, as in OpenAI's models, so that their rule for the number of heads applies.
 VIT = {"layers": 2, "width": 128, "patch_size": 16, "image_size": 32}
 RESNET = {"layers": [1, 2, 1, 1], "width": 16, "image_size": 64}
 TRANSFORMER = {"context_length": 16, "width": 64, "heads": 1, "layers": 2, "vocab_size": 49408}
@@ -21,7 +21,7 @@ PREPROCESS = {"mean": [0.1, 0.2, 0.3], "std": [0.3, 0.2, 0.1], "interpolation": 
 
 
 def open_clip_model(vision: dict[str, Any] = VIT, text: dict[str, Any] = TRANSFORMER, quick_gelu: bool = False) -> CLIP:
-    """An open_clip ``CLIP`` whose weights are far from their initial values, so that every setting shows."""
+    """Return an open_clip ``CLIP`` with weights far from their initial values, so that every setting has an effect."""
     torch.manual_seed(0)
     model = CLIP(24, vision, text, quick_gelu=quick_gelu).eval()
     for parameter in model.parameters():
@@ -31,7 +31,7 @@ def open_clip_model(vision: dict[str, Any] = VIT, text: dict[str, Any] = TRANSFO
 
 
 def openai_archive(model: CLIP, path: Path) -> Path:
-    """Write a model as OpenAI does: a TorchScript archive of its three methods, with sizes as tensors."""
+    """Write a model as OpenAI does: a TorchScript archive of its three methods, with settings as tensors."""
     size = model.visual.image_size
     side = size if isinstance(size, int) else size[0]
     images, tokens = torch.ones(2, 3, side, side), torch.zeros(2, model.context_length, dtype=torch.int)
@@ -53,7 +53,7 @@ def export_folder(model: CLIP, folder: Path, vision: dict[str, Any] = VIT, **mod
 
 
 def hub_cache(cache: Path, repository: str, folder: Path, commit: str = "0" * 40) -> None:
-    """Lay a folder's files into a hub cache as ``hf_hub_download`` does: blobs, links to them, the branch's commit."""
+    """Copy a folder's files into a hub cache as ``hf_hub_download`` does: blobs, links to them, the branch's commit."""
     root = cache / f"models--{repository.replace('/', '--')}"
     snapshot = root / "snapshots" / commit
     for part in (snapshot, root / "blobs", root / "refs"):
@@ -67,7 +67,7 @@ def hub_cache(cache: Path, repository: str, folder: Path, commit: str = "0" * 40
 
 @torch.no_grad()
 def assert_same_features(ours: Any, theirs: CLIP, tolerance: float = 1e-5) -> None:
-    """Both towers of one of our models give the features of an open_clip model."""
+    """Assert that both towers of our model give the features of an open_clip model."""
     images = torch.randn(2, 3, ours.image_size, ours.image_size, generator=torch.Generator().manual_seed(1))
     tokens = ours.tokenize(CAPTIONS)
     ours.eval()

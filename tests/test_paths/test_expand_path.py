@@ -1,4 +1,4 @@
-"""Paths as people write them, in a function, in a config and on the command line of all three programs."""
+"""Expand ``~`` and variables in paths: in a function, in a config and on all three command lines."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ import yaml
 import data_prep.cli
 import eval.cli
 from bimodal_cl import train
-from bimodal_cl.config.source import load_config, save_config
-from bimodal_cl.errors import UserError
+from bimodal_cl.config.yaml_files import load_config, save_config
 from bimodal_cl.files.paths import expand_path
+from tests.refusals import read_mistake, refused
 
 
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
-    """A home, a variable, and a working directory in which a folder called ``~`` would show."""
+    """Set a home, a variable and an empty working directory, where a folder named ``~`` would be noticed."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -41,7 +41,7 @@ def places(tmp_path, monkeypatch):
         ("pipe:cat $NOWHERE/~", "pipe:cat $NOWHERE/~"),
     ],
 )
-def test_paths_stand_for_what_a_shell_takes_them_for(text, expected, tmp_path):
+def test_paths_are_expanded_as_in_a_shell(text, expected, tmp_path):
     assert expand_path(text.format(tmp_path)) == expected.format(tmp_path)
 
 
@@ -61,8 +61,8 @@ def test_a_path_that_exists_with_its_dollar_is_that_path():
         ("local-dir:", "the path is empty"),
     ],
 )
-def test_what_stands_for_nothing_is_refused_by_name(text, expected):
-    with pytest.raises(UserError, match=expected):
+def test_paths_that_cannot_be_expanded_are_refused_by_name(text, expected):
+    with refused(expected):
         expand_path(text)
 
 
@@ -113,15 +113,14 @@ def test_every_path_of_a_config_is_expanded_and_stored_so(tmp_path):
 )
 def test_an_unset_variable_is_named_with_its_flag(flags, where, capsys):
     Path("run.yaml").write_text(yaml.safe_dump(CONFIG))
-    assert train.main(["--config", "run.yaml", *flags]) == 2
-    line = capsys.readouterr().err
-    assert where in line and "the variable $NOWHERE is not set" in line and line.count("\n") == 1
+    line = read_mistake(capsys, train.main, "--config", "run.yaml", *flags)
+    assert where in line and "the variable $NOWHERE is not set" in line
 
 
 def test_an_unset_variable_is_named_with_file_and_key(capsys):
     Path("run.yaml").write_text(yaml.safe_dump({**CONFIG, "output": "$NOWHERE/run"}))
-    assert train.main(["--config", "run.yaml"]) == 2
-    assert capsys.readouterr().err.startswith("error: run.yaml: output: the variable $NOWHERE is not set")
+    line = read_mistake(capsys, train.main, "--config", "run.yaml")
+    assert line.startswith("error: run.yaml: output: the variable $NOWHERE is not set")
 
 
 def test_config_files_are_found_in_the_home(tmp_path, capsys):
@@ -156,9 +155,8 @@ def test_prep_writes_to_the_home_and_makes_no_folder_called_tilde(tmp_path, caps
     ],
 )
 def test_other_commands_name_the_argument(main, argv, where, capsys):
-    assert main(argv) == 2
-    line = capsys.readouterr().err
-    assert where in line and "the variable $NOWHERE is not set" in line and line.count("\n") == 1
+    line = read_mistake(capsys, main, *argv)
+    assert where in line and "the variable $NOWHERE is not set" in line
 
 
 def test_the_file_of_arguments_may_hold_such_paths_too(tmp_path, capsys):
@@ -168,8 +166,8 @@ def test_the_file_of_arguments_may_hold_such_paths_too(tmp_path, capsys):
     assert (printed["models"], printed["data"]) == ([f"{tmp_path}/home/run"], f"{tmp_path}/data/val")
     assert printed["to"] == f"{tmp_path}/home/results"
     Path("eval.yaml").write_text("data: $NOWHERE/val\n")
-    assert eval.cli.main(["retrieval", "x", "--config", "eval.yaml"]) == 2
-    assert "eval.yaml: data: the variable $NOWHERE is not set" in capsys.readouterr().err
+    line = read_mistake(capsys, eval.cli.main, "retrieval", "x", "--config", "eval.yaml")
+    assert "eval.yaml: data: the variable $NOWHERE is not set" in line
 
 
 @pytest.mark.parametrize(
@@ -184,9 +182,7 @@ def test_the_file_of_arguments_may_hold_such_paths_too(tmp_path, capsys):
     ],
 )
 def test_an_empty_path_is_not_the_current_folder(main, argv, where, capsys):
-    """What a script's ``--to "$FOLDER"`` gives where FOLDER holds nothing."""
+    """A script's ``--to "$FOLDER"`` gives an empty path if FOLDER is empty."""
     Path("run.yaml").write_text(yaml.safe_dump(CONFIG))
-    assert main(argv) == 2
-    line = capsys.readouterr().err
-    assert where in line and line.count("\n") == 1
+    assert where in read_mistake(capsys, main, *argv)
     assert [each.name for each in Path().iterdir()] == ["run.yaml"]

@@ -1,4 +1,4 @@
-"""Evaluation's transform: exactly open_clip's pixels, and what the other keys say."""
+"""The evaluation transform: exactly open_clip's pixels, and the other options."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A small run as training and evaluation leave it behind: shards with drawn pictures, tables, a log, results."""
+"""A small finished run: shards with drawn pictures, tables, a log and results of an evaluation."""
 
 from __future__ import annotations
 
 import io
 import json
-import tarfile
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
+
+from tests.test_data.tiny_shards import write_manifest, write_tar
 
 COLORS = {"red": "#d33", "green": "#2a2", "blue": "#33d", "yellow": "#dc2", "purple": "#82b", "orange": "#e80"}
 SHAPES = ("circle", "square", "triangle", "diamond", "bar")
@@ -44,37 +46,23 @@ def draw(concept: str, rng: np.random.Generator) -> bytes:
 
 def write_shards(folder: Path) -> list[str]:
     """Write shards of two captions an image and return each image's concept, Zipf-distributed."""
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     weights = 1 / np.arange(1, len(CONCEPTS) + 1)
     concepts = [CONCEPTS[index] for index in rng.choice(len(CONCEPTS), NUM_IMAGES, p=weights / weights.sum())]
-    shards = []
+    counts = []
     for shard in range(NUM_SHARDS):
         path = folder / f"{shard:05d}.tar"
-        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for row in range(ROWS):
-                image_id = shard * ROWS + row
-                concept = concepts[image_id]
-                first = HOSTILE if image_id == 7 else f"there is a {concept} on a pale ground"
-                members = (
-                    (".jpg", draw(concept, rng)),
-                    (".txt", f"{first}\nthe picture shows one {concept}\n".encode()),
-                )
-                for extension, content in members:
-                    member = tarfile.TarInfo(f"{image_id:06d}{extension}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-        shards.append({"name": path.name, "num_images": ROWS, "num_texts": 2 * ROWS, "bytes": path.stat().st_size})
-    manifest = {
-        "version": 1,
-        "captions": "lines",
-        "shards": shards,
-        "num_images": NUM_IMAGES,
-        "num_texts": 2 * NUM_IMAGES,
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    counts = [{"concept": concept, "count": concepts.count(concept)} for concept in CONCEPTS]
-    (folder.parent / "concepts.json").write_text(json.dumps({"concepts": counts}))
+        members = []
+        for image_id in range(shard * ROWS, (shard + 1) * ROWS):
+            concept = concepts[image_id]
+            first = HOSTILE if image_id == 7 else f"there is a {concept} on a pale ground"
+            captions = f"{first}\nthe picture shows one {concept}\n".encode()
+            members += [(f"{image_id:06d}.jpg", draw(concept, rng)), (f"{image_id:06d}.txt", captions)]
+        write_tar(path, members)
+        counts.append((path.name, ROWS, 2 * ROWS))
+    write_manifest(folder, counts)
+    drawn = [{"concept": concept, "count": concepts.count(concept)} for concept in CONCEPTS]
+    (folder.parent / "concepts.json").write_text(json.dumps({"concepts": drawn}))
     return concepts
 
 
@@ -184,17 +172,7 @@ def make_run(root: Path, steps: int = 2000) -> Path:
             "vision": {"layers": 4, "width": 192, "patch_size": 8},
             "text": {"layers": 3, "width": 192, "context_length": 32},
         },
-        "loss": {
-            "name": "isogclr",
-            "tau_init": 0.01,
-            "tau_min": 0.005,
-            "tau_max": 1.0,
-            "gamma": 0.8,
-            "rho": 4.0,
-            "beta": 0.9,
-            "eta": 0.03,
-            "rho_fraction": None,
-        },
+        "loss": {"name": "isogclr", "tau_init": 0.01, "tau_min": 0.005, "rho": 4.0, "rho_fraction": None},
         "optim": {"learning_rate": 5e-4, "weight_decay": 0.1, "warmup_steps": 200, "betas": [0.9, 0.98]},
         "train": {"batch_size": 64, "epochs": 20, "precision": "no", "seed": 0},
     }
@@ -209,5 +187,12 @@ def make_run(root: Path, steps: int = 2000) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run; tests that change one take a copy."""
+    """A finished run that no test may change; see ``run``."""
     return make_run(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run that a test may change, with its data found from the working directory."""
+    monkeypatch.chdir(finished_run.parents[1])
+    return shutil.copytree(finished_run, tmp_path / "demo", symlinks=True)

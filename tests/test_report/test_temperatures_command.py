@@ -2,21 +2,13 @@
 
 import csv
 import json
-import shutil
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from eval import cli
-
-
-@pytest.fixture
-def run(finished_run, tmp_path, monkeypatch):
-    monkeypatch.chdir(finished_run.parents[1])
-    copy = tmp_path / "demo"
-    shutil.copytree(finished_run, copy, symlinks=True)
-    return copy
+from tests.refusals import read_mistake
 
 
 def test_quantiles_and_ends_are_those_of_the_visited_ids(run, capsys):
@@ -50,6 +42,4 @@ def test_every_text_is_written_with_its_temperature_and_caption(run, name, capsy
 
 def test_mistakes_are_one_line(run, capsys):
     for flags, message in ((["--to", "x.txt"], "must end in .csv or .json"), (["--top", "-1"], "--top")):
-        assert cli.main(["temperatures", str(run), *flags]) == 2
-        error = capsys.readouterr().err
-        assert message in error and error.count("\n") == 1
+        assert message in read_mistake(capsys, cli.main, "temperatures", run, *flags)

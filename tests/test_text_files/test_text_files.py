@@ -1,4 +1,4 @@
-"""Byte order marks, UTF-16 and Windows line ends in every kind of file that people hand over."""
+"""Byte order marks, UTF-16 and Windows line ends are read in every kind of text file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bimodal_cl.checkpoint import read_state
-from bimodal_cl.config.source import load_config
+from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.index import index_shard, split_captions
-from bimodal_cl.errors import UserError
 from bimodal_cl.files.text_files import NotText, read_text
-from bimodal_cl.models.architecture import read_json
+from bimodal_cl.models.json_files import read_json
+from bimodal_cl.run_folder import read_state
 from data_prep.cli import main as prep
 from eval.cli import main as evaluate
+from tests.refusals import refused
 from tests.test_data.tiny_shards import encode_image, write_tar
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32")
@@ -44,7 +44,7 @@ def test_text_is_the_same_in_every_encoding(written, tmp_path):
         ("a\nb".encode("utf-16-le"), "a NUL on line 1: no text, or UTF-16 without a byte order mark"),
     ],
 )
-def test_what_is_no_text_is_said_in_one_line(content, message, tmp_path):
+def test_files_that_are_not_text_are_refused_in_one_line(content, message, tmp_path):
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(NotText, match=message) as caught:
         read_text(tmp_path / "a.txt")
@@ -100,5 +100,5 @@ def test_captions_in_shards_of_others(encoding, tmp_path):
 
 def test_a_damaged_manifest_names_the_byte(tmp_path):
     (tmp_path / "manifest.json").write_bytes(b'{"name": "caf\xe9"}')
-    with pytest.raises(UserError, match=r"manifest\.json: cannot be read: byte 0xe9 on line 1 is not UTF-8"):
+    with refused(r"manifest\.json: cannot be read: byte 0xe9 on line 1 is not UTF-8"):
         Manifest.load(tmp_path)

@@ -1,18 +1,13 @@
-"""A small data set of drawn shapes and a config for a model that trains in seconds."""
+"""A small data set of drawn shapes, and trainings on it that take seconds."""
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
+from bimodal_cl import train
 from data_prep import cli
-
-ROOT = Path(__file__).parents[2]
 
 SMALL = {
     "seed": 3,
@@ -27,6 +22,8 @@ SMALL = {
     "optim": {"learning_rate": 0.002, "warmup_steps": 2},
     "train": {"num_epochs": 2, "global_batch_size": 72, "log_every": 1, "device": "cpu"},
 }
+# Each rank draws its own patch dropout, so runs on other numbers of ranks are compared without it.
+WITHOUT_DROPOUT = {"vision": {**SMALL["model"]["vision"], "patch_dropout": 0.0}}
 
 
 @pytest.fixture(scope="session")
@@ -57,19 +54,25 @@ def write_config(tmp_path, shapes):
 
 
 @pytest.fixture
-def start():
-    """Start a command of this environment in another process, without a hub, on as many threads as here."""
+def run_training(write_config, tmp_path):
+    """Train in this process with a config of that name (see ``write_config``); return the run's folder."""
 
-    def start_(*arguments: str, **keywords) -> subprocess.Popen:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        return subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **keywords,
-        )
+    def run(name: str = "run", *flags: str, status: int = 0, **changes: dict) -> Path:
+        assert train.main(["--config", str(write_config(name, **changes)), *flags]) == status
+        return tmp_path / name
 
-    return start_
+    return run
+
+
+@pytest.fixture
+def training_error(run_training, capsys):
+    """Train, expect an exit status (2: a user's mistake) and return the last line on stderr."""
+
+    def run(name: str = "run", *flags: str, status: int = 2, **changes: dict) -> str:
+        capsys.readouterr()
+        run_training(name, *flags, status=status, **changes)
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return error.strip().splitlines()[-1]
+
+    return run

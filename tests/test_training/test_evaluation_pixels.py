@@ -1,4 +1,4 @@
-"""Scores during training, ``bimodal-eval`` and ``preprocess`` see the same pixels, whatever the model asks for."""
+"""Scores during training, ``bimodal-eval`` and ``preprocess`` see the same pixels with every preprocessing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from bimodal_cl import train
 from bimodal_cl.build import build_evaluation
-from bimodal_cl.config.source import load_config
-from bimodal_cl.data import Manifest, read_pairs
+from bimodal_cl.config.yaml_files import load_config
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.pairs import read_pairs
 from bimodal_cl.models import build_model, load_model
 from data_prep import cli as prep
 from eval import cli as evaluation
 from eval.encode import open_model
 from eval.retrieval import encode_shards
 from tests.test_training.conftest import SMALL
+from tests.test_training.run_files import read_log
 
 PREPROCESS = {
     "clip": {},
@@ -33,7 +34,7 @@ PREPROCESS = {
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Shards of 24 images of 120 x 31 pixels: another crop shows other parts of the noise."""
+    """Shards of 24 images of 120 x 31 pixels: each crop shows different noise."""
     folder = tmp_path_factory.mktemp("wide")
     rng = np.random.default_rng(0)
     for i in range(24):
@@ -59,7 +60,7 @@ def save_model(tmp_path):
 
 
 @pytest.mark.parametrize("preprocess", PREPROCESS.values(), ids=PREPROCESS)
-def test_three_roads_give_the_same_pixels(preprocess, save_model, wide, write_config):
+def test_training_evaluation_and_preprocess_give_the_same_pixels(preprocess, save_model, wide, write_config):
     folder = save_model(preprocess)
     model = load_model(folder)
     expected = torch.stack([model.preprocess(pair.image) for pair in read_pairs(wide, range(24)).values()])
@@ -69,26 +70,24 @@ def test_three_roads_give_the_same_pixels(preprocess, save_model, wide, write_co
     assert pixels.dtype == torch.uint8
     assert torch.equal(model.encode_image(pixels), model.encode_image(expected))
 
-    arguments = argparse.Namespace(batch_size=24, workers=0, precision="fp32")
+    arguments = argparse.Namespace(batch_size=24, num_workers=0, precision="float32")
     pairs, _ = encode_shards(open_model(str(folder), torch.device("cpu")), Manifest.load(wide), arguments)
     with torch.no_grad():
         assert torch.equal(pairs.image_features, model.encode_image(expected))
 
 
 @pytest.mark.parametrize("name", ["squash", "larger"])
-def test_training_reports_what_bimodal_eval_reports(name, save_model, wide, write_config, tmp_path):
+def test_training_reports_what_bimodal_eval_reports(name, save_model, wide, run_training, tmp_path):
     folder = save_model(PREPROCESS[name])
-    config = write_config(
+    run = run_training(
         data={"train": str(wide), "val": str(wide)},
         model={"pretrained": str(folder)},
         loss={"name": "clip"},
         train={"num_epochs": None, "num_steps": 1, "global_batch_size": 12},
     )
-    assert train.main(["--config", str(config)]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    (during,) = (line for line in lines if line["event"] == "evaluate")
-    assert evaluation.main(["retrieval", str(tmp_path / "run"), "--data", str(wide), "--to", str(tmp_path / "to")]) == 0
+    (during,) = read_log(run, "evaluate")
+    assert evaluation.main(["retrieval", str(run), "--data", str(wide), "--to", str(tmp_path / "to")]) == 0
     (result,) = (tmp_path / "to").glob("*.json")
     after = json.loads(result.read_text())["metrics"]
     assert {f"retrieval/{key}": value for key, value in after.items()}.items() <= during.items()
-    assert load_model(tmp_path / "run").transform == load_model(folder).transform
+    assert load_model(run).transform == load_model(folder).transform

@@ -1,13 +1,27 @@
-"""A training on the fault zoo: it completes, and its summary counts what was planted."""
-
-import json
+"""A training on the fault zoo completes, and its summary counts the planted faults."""
 
 import pytest
 
-from bimodal_cl import train
 from bimodal_cl.data.shards.faults import REPLACED_KINDS, SHARD_KINDS, USED_KINDS
 from data_prep import cli
 from tests.fault_zoo import write_fault_zoo
+from tests.test_training.run_files import read_log
+
+STEPS = {"num_epochs": 1, "global_batch_size": 16}
+
+
+@pytest.fixture
+def zoo(tmp_path, capsys):
+    """The fault zoo, indexed with its damaged shards."""
+    zoo = write_fault_zoo(tmp_path / "zoo")
+    assert cli.main(["index", str(zoo.folder), "--damaged", "keep", "--captions", "lines"]) == 0
+    capsys.readouterr()
+    return zoo
+
+
+def train_on(zoo, max_bad_fraction, **keys):
+    """Return the ``data`` section of a config that trains on the zoo alone."""
+    return {"train": str(zoo.folder), "val": None, "max_bad_fraction": max_bad_fraction, **keys}
 
 
 def planted(counts: dict[str, int], kinds: dict[str, str]) -> dict[str, int]:
@@ -15,16 +29,11 @@ def planted(counts: dict[str, int], kinds: dict[str, str]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_run_counts_every_planted_fault(write_config, tmp_path, capsys, num_workers):
-    zoo = write_fault_zoo(tmp_path / "zoo")
-    assert cli.main(["index", str(zoo.folder), "--damaged", "keep", "--captions", "lines"]) == 0
-    data = {"train": str(zoo.folder), "val": None, "max_bad_fraction": 0.5, "num_workers": num_workers}
-    steps = {"num_epochs": 2, "global_batch_size": 16, "log_every": 1, "device": "cpu"}
-    assert train.main(["--config", str(write_config("run", data=data, train=steps))]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    summary = lines[-1]
+def test_a_run_counts_every_planted_fault(run_training, zoo, capsys, num_workers):
+    run = run_training(data=train_on(zoo, 0.5, num_workers=num_workers), train={**STEPS, "num_epochs": 2})
+    summary = read_log(run)[-1]
     assert summary["event"] == "summary" and summary["samples_seen"] == 2 * zoo.num_images
-    twice = {kind: 2 * count for kind, count in zoo.planted.items()}  # in either epoch
+    twice = {kind: 2 * count for kind, count in zoo.planted.items()}  # each fault occurs in both epochs
     assert summary["data"]["replaced"] == planted(twice, REPLACED_KINDS)
     assert summary["data"]["used"] == planted(twice, USED_KINDS)
     assert summary["shards"] == planted(zoo.planted, SHARD_KINDS)
@@ -37,49 +46,31 @@ def test_a_run_counts_every_planted_fault(write_config, tmp_path, capsys, num_wo
         assert f"data: {count} {kind} (found by index)" in lines
 
 
-def test_faults_before_a_resume_are_counted_too(write_config, tmp_path):
-    zoo = write_fault_zoo(tmp_path / "zoo")
-    assert cli.main(["index", str(zoo.folder), "--damaged", "keep", "--captions", "lines"]) == 0
-    data = {"train": str(zoo.folder), "val": None, "max_bad_fraction": 0.5}
-    steps = {"num_epochs": 1, "global_batch_size": 16, "log_every": 1, "device": "cpu"}
-    changes = {"data": data, "train": steps, "checkpoint": {"every": 2, "keep_last": 9}}
-    summaries = []
-    for flags in ([], ["--resume", "step_00000002"]):
-        assert train.main(["--config", str(write_config("run", **changes)), *flags]) == 0
-        summaries.append(json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1]))
-    assert summaries[0]["data"] == summaries[1]["data"]
-    assert summaries[0]["data"]["replaced"] == planted(zoo.planted, REPLACED_KINDS)
+def test_faults_before_a_resume_are_counted_too(run_training, zoo):
+    changes = {"data": train_on(zoo, 0.5), "train": STEPS, "checkpoint": {"every": 2, "keep_last": 9}}
+    whole, resumed = (
+        read_log(run_training("run", *flags, **changes))[-1] for flags in ([], ["--resume", "step_00000002"])
+    )
+    assert whole["data"] == resumed["data"]
+    assert whole["data"]["replaced"] == planted(zoo.planted, REPLACED_KINDS)
 
 
-def test_too_many_faults_stop_a_run_with_one_line(write_config, tmp_path, capsys):
-    zoo = write_fault_zoo(tmp_path / "zoo")
-    assert cli.main(["index", str(zoo.folder), "--damaged", "keep", "--captions", "lines"]) == 0
-    capsys.readouterr()
-    data = {"train": str(zoo.folder), "val": None, "max_bad_fraction": 0.0}
-    steps = {"num_epochs": 1, "global_batch_size": 16, "device": "cpu"}
-    assert train.main(["--config", str(write_config("run", data=data, train=steps))]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+def test_too_many_faults_stop_a_run_with_one_line(training_error, zoo):
+    error = training_error(data=train_on(zoo, 0.0), train=STEPS)
     assert "max_bad_fraction=0.0 allows" in error and f"`bimodal-prep verify {zoo.folder}` names them all" in error
 
 
-def test_faulty_validation_data_end_no_training(write_config, tmp_path, capsys):
-    zoo = write_fault_zoo(tmp_path / "zoo")
-    assert cli.main(["index", str(zoo.folder), "--damaged", "keep", "--captions", "lines"]) == 0
-    steps = {"num_steps": 2, "num_epochs": None, "global_batch_size": 16, "evaluate_every": 1, "device": "cpu"}
-    config = write_config("run", data={"val": str(zoo.folder)}, train=steps)
-    assert train.main(["--config", str(config)]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+def test_faulty_validation_data_end_no_training(run_training, zoo, capsys):
+    steps = {**STEPS, "num_steps": 2, "num_epochs": None, "evaluate_every": 1}
+    changes = {"data": {"val": str(zoo.folder)}, "train": steps}
     left_out = sum(planted(zoo.planted, REPLACED_KINDS).values())
-    assert [line["retrieval/left_out"] for line in lines if line["event"] == "evaluate"] == [left_out, left_out]
+    run = run_training(**changes)
+    assert [line["retrieval/left_out"] for line in read_log(run, "evaluate")] == [left_out, left_out]
 
     shard = zoo.folder / "00001.tar"
-    config = write_config("other", data={"val": str(zoo.folder)}, train=steps, checkpoint={"every": 1})
-    data = bytearray(shard.read_bytes())
-    data[:] = bytes(len(data))  # as large as before, and empty: found out when it is read
-    shard.write_bytes(data)
-    assert train.main(["--config", str(config)]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "other/metrics.jsonl").read_text().splitlines()]
-    errors = [line["error"] for line in lines if line["event"] == "evaluate"]
+    shard.write_bytes(bytes(shard.stat().st_size))  # as large as before, but empty: noticed when it is read
+    run = run_training("other", **changes, checkpoint={"every": 1})
+    errors = [line["error"] for line in read_log(run, "evaluate")]
     assert len(errors) == 2 and all("00001.tar" in error for error in errors)
     assert "step 1: not evaluated" in "".join(capsys.readouterr())
-    assert (tmp_path / "other/checkpoints/step_00000002").is_dir()
+    assert (run / "checkpoints/step_00000002").is_dir()

@@ -1,12 +1,9 @@
-"""Runs that are refused for a setting: one line, exit status 2, and no folder; and warnings as a user sees them."""
-
-import os
-import subprocess
-import sys
+"""A refused setting ends in one line, exit status 2 and no run folder; warnings are one line each."""
 
 import pytest
 
 from bimodal_cl import train
+from tests.test_training.processes.launching import start_launcher
 
 
 @pytest.mark.parametrize(
@@ -22,29 +19,28 @@ from bimodal_cl import train
         ({}, {"ACCELERATE_USE_FSDP": "true"}, "FSDP (--use_fsdp) is not supported"),
     ],
 )
-def test_one_line_and_no_folder(changes, environment, expected, write_config, tmp_path, monkeypatch, capsys):
+def test_one_line_and_no_folder(changes, environment, expected, run_training, monkeypatch, capsys):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert train.main(["--config", str(write_config(**changes))]) == 2
+    run = run_training(status=2, **changes)
     line = capsys.readouterr().err
     assert line.startswith("error: ") and expected in line and line.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    assert not run.exists()
 
 
-def test_what_all_processes_find_wrong_is_said_once(write_config, monkeypatch, capsys):
+def test_only_the_first_process_prints_a_refusal(write_config, monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit) as exit_:
         train.main(["--config", str(write_config(train={"global_batch_size": 1}))])
     assert exit_.value.code == 2 and capsys.readouterr().err == ""
 
 
-def test_warnings_are_one_line_each(write_config, capsys):
-    config = write_config(
+def test_warnings_are_one_line_each(run_training, capsys):
+    run_training(
         loss={"name": "macl", "alpha": 0.0, "alignment": "anchor"},
         train={"num_epochs": None, "num_steps": 2, "log_every": 50},
         optim={"warmup_steps": 9},
     )
-    assert train.main(["--config", str(config)]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
     assert [line.partition(":")[0] for line in lines] == ["warning"] * 3
     assert "optim.warmup_steps=9 is not shorter than the run of 2 steps" in lines[0]
@@ -52,27 +48,26 @@ def test_warnings_are_one_line_each(write_config, capsys):
     assert "loss: alpha=0: the temperatures are fixed" in lines[2]
 
 
-def test_a_refusal_is_the_only_line(write_config, tmp_path, capsys):
-    """Of a run that does not begin, nobody needs to know what else is odd."""
+def test_a_refusal_is_the_only_line(run_training, capsys):
+    """A run that does not start prints no warnings about its other settings."""
     idle = {"optim": {"warmup_steps": 900, "schedule": "constant", "min_learning_rate": 1e-5}}
-    assert train.main(["--config", str(write_config(**idle, checkpoint={"best": "zero_shot/acc1"}))]) == 2
+    run = run_training(status=2, **idle, checkpoint={"best": "zero_shot/acc1"})
     line = capsys.readouterr().err
     assert line.startswith("error: checkpoint.best") and line.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    assert not run.exists()
 
 
-def test_data_are_not_profiled_and_resumed_at_once(write_config, capsys):
-    assert train.main(["--config", str(write_config()), "--profile-data", "2", "--resume", "latest"]) == 2
-    assert "--resume has no effect with --profile-data" in capsys.readouterr().err
+def test_data_are_not_profiled_and_resumed_at_once(training_error):
+    error = training_error("run", "--profile-data", "2", "--resume", "latest")
+    assert "--resume has no effect with --profile-data" in error
 
 
 def test_the_launchers_flags_reach_the_check(write_config, tmp_path):
-    """A flag that Accelerate passes on to nobody is seen on its command line."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
-    flags = ["--gradient_accumulation_steps", "4", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    run = ["-m", "bimodal_cl.train", "--config", str(write_config())]
-    done = subprocess.run([*launch, *flags, *run], capture_output=True, text=True, env=os.environ, timeout=200)
-    assert done.returncode == 1
-    mistakes = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    """Accelerate passes this flag to no process, so the check reads it from the launcher's command line."""
+    flags = ["--gradient_accumulation_steps", "4", "-m", "bimodal_cl.train", "--config", str(write_config())]
+    process = start_launcher(1, *flags)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1
+    mistakes = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert len(mistakes) == 1 and "accelerate launch: gradient_accumulation_steps=4" in mistakes[0]
     assert not (tmp_path / "run").exists()

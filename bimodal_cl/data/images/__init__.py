@@ -1,1 +1,1 @@
-"""From the bytes of an image file to the pixels of a batch."""
+"""Decode and augment images."""

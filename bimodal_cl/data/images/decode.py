@@ -1,4 +1,4 @@
-"""From an image file's bytes to RGB pixels: any mode, upright, transparency on white; faults and oddities by kind."""
+"""Decode image files to upright RGB pixels of any mode, with faults and oddities by kind."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bimodal_cl.files.image_modes import WITH_ALPHA, UndefinedRange, is_deep, re
 
 # Pillow's own threshold for a suspected decompression bomb: 0.25 GiB of RGB.
 MAX_PIXELS = 89_478_485
-# One side this many times the other is an extreme aspect.
+# An aspect ratio above this is extreme.
 EXTREME_ASPECT = 20
-# Pillow calls a JPEG with an embedded preview MPO, and reads no further than the first image of either.
+# Pillow calls a JPEG with an embedded preview MPO, and only the first image of either is read.
 _JPEG = (*EXTENSIONS_OF_FORMAT["JPEG"], *EXTENSIONS_OF_FORMAT["MPO"])
 _EXTENSIONS = {**EXTENSIONS_OF_FORMAT, "JPEG": _JPEG, "MPO": _JPEG}
-_PNG_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")  # where a PNG may say its orientation
+_PNG_EXIF = (b"eXIf", b"Raw profile type", b"adobe.xmp")  # chunks in which a PNG may store an orientation
 _PNG_BIT_DEPTH = 24  # offset of the byte
 
-# Orientations, as EXIF numbers them, whose upright image begins at the far edge of what is stored, across and down.
+# EXIF orientations whose upright image begins at the right, or lower, edge of the stored one.
 _FAR_ACROSS, _FAR_DOWN = (2, 3, 6, 7), (3, 4, 7, 8)
-_PILLOW_LIMIT = threading.RLock()  # Pillow's own limit of pixels is one number for all threads
+_PILLOW_LIMIT = threading.RLock()  # all threads share Pillow's own limit of pixels
 
 Box = tuple[int, int, int, int]
 
@@ -50,16 +50,16 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image file whose header has been read and whose pixels have not. Made by :func:`open_encoded`.
+    """An image whose header has been read but whose pixels have not been decoded. Made by :func:`open_encoded`.
 
     Args:
-        data: the file's bytes.
+        data: the bytes of the file.
         size: (width, height) of the upright image, pixels.
-        format: what its bytes are, as Pillow calls it.
+        format: of the bytes, as Pillow calls it.
         notes: kinds of ``USED_KINDS`` of :mod:`~bimodal_cl.data.shards.faults` that the header shows, in that order.
-        orientation: how it is stored, 1 to 8, as EXIF numbers it.
-        jpeg: its header, where it can be decoded at a reduced scale.
-        max_pixels: the limit it was opened with.
+        orientation: of the stored image, 1 to 8, as in EXIF.
+        jpeg: the header, if the image can be decoded at a reduced scale.
+        max_pixels: the limit that it was opened with.
     """
 
     data: bytes
@@ -71,7 +71,7 @@ class EncodedImage:
     max_pixels: int = MAX_PIXELS
 
     def decode(self) -> Image.Image:
-        """Decode all of it, as :func:`decode_image` does.
+        """Decode the whole image, as :func:`decode_image` does.
 
         Raises:
             BadImage: the bytes are damaged or incomplete.
@@ -79,19 +79,19 @@ class EncodedImage:
         return decode_image(self.data, self.max_pixels)
 
     def decode_crop(self, box: Box, side: int) -> np.ndarray:
-        """Decode a box of the upright image for a square of ``side`` pixels, which it will be resized to.
+        """Decode a box of the upright image that will be resized to a square of ``side`` pixels.
 
-        A plain JPEG is decoded at an eighth, a quarter or a half of its size where the box has at least ``side`` pixels
-        each way then: the box is taken as :func:`align_box` gives it, so it covers whole pixels at that scale. After
-        resizing, pixels differ from those of a full decode by 1 to 3 grey levels in the mean over photos, by less than
-        8 in the mean over one.
+        A plain JPEG is decoded at an eighth, a quarter or a half of its size if the box then still has at least
+        ``side`` pixels each way. :func:`align_box` rounds the box, so it covers whole pixels at that scale. After
+        resizing, pixels differ from those of a full decode by 1 to 3 grey levels in the mean over photos, and by less
+        than 8 in the mean over a single photo.
 
         Args:
             box: left, top, right, bottom, pixels of the upright image.
             side: pixels, >= 1.
 
         Returns:
-            uint8 ``[height, width, 3]``, a view of all that was decoded.
+            uint8 ``[height, width, 3]``, a view of the decoded pixels.
 
         Raises:
             BadImage: the bytes are damaged or incomplete.
@@ -107,9 +107,9 @@ class EncodedImage:
         return np.array(np.asarray(self.decode())[top:bottom, left:right])
 
     def _largest_divisor(self) -> int:
-        """The smallest scale whose whole pixels begin where the upright image does.
+        """Return the largest divisor whose pixel grid begins at the upright image's left and upper edge.
 
-        Rounding leaves a part of a pixel at the right and the lower edge of what is stored.
+        Rounding leaves a partial pixel at the right and the lower edge of the stored image.
         """
         across = self.size[0] if self.orientation in _FAR_ACROSS else 0
         down = self.size[1] if self.orientation in _FAR_DOWN else 0
@@ -117,7 +117,7 @@ class EncodedImage:
 
 
 def align_box(box: Box, size: tuple[int, int], side: int) -> tuple[Box, int]:
-    """Move a box's edges to whole pixels of the smallest scale at which it has ``side`` pixels each way.
+    """Round a box's edges to whole pixels of the smallest scale at which it has ``side`` pixels each way.
 
     Args:
         box: left, top, right, bottom, pixels.
@@ -125,8 +125,9 @@ def align_box(box: Box, size: tuple[int, int], side: int) -> tuple[Box, int]:
         side: pixels, >= 1.
 
     Returns:
-        The box, whose edges are multiples of the divisor, and the divisor: 1, 2, 4 or 8. An edge moves by half of that
-        at most, so by half a pixel of the square that the box becomes; away from the image's end by one at most.
+        The box, whose edges are multiples of the divisor, and the divisor: 1, 2, 4 or 8. An edge moves by at most half
+        the divisor, so by half a pixel of the resized square; at the right and lower end of the image, by at most one
+        divisor.
     """
     left, top, right, bottom = box
     divisor = next(n for n in DIVISORS if min(right - left, bottom - top) >= n * side or n == 1)
@@ -137,15 +138,15 @@ def align_box(box: Box, size: tuple[int, int], side: int) -> tuple[Box, int]:
 
 
 def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "") -> EncodedImage:
-    """Read the header of an image of ``IMAGE_FORMATS``; no pixel is decoded.
+    """Read the header of an image of ``IMAGE_FORMATS`` without decoding pixels.
 
     Args:
-        data: the file's bytes.
-        max_pixels: more pixels than this are refused.
-        extension: that the file's name has, with or without its dot; ``""`` if it is not known.
+        data: the bytes of the file.
+        max_pixels: images with more pixels are refused.
+        extension: of the file's name, with or without its dot; ``""`` if unknown.
 
     Raises:
-        BadImage: there are no bytes, they are no image, or it has more than ``max_pixels`` pixels.
+        BadImage: there are no bytes, they are not an image, or it has more than ``max_pixels`` pixels.
     """
     jpeg = read_header(data)
     if jpeg is not None and not jpeg.metadata:
@@ -153,10 +154,10 @@ def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "")
         _require_few_pixels(size, max_pixels)
         return EncodedImage(data, size, "JPEG", _find_notes("JPEG", size, extension), 1, jpeg, max_pixels)
     picture = open_picture(data, max_pixels)
-    # To look for a PNG's EXIF, Pillow decodes the image.
+    # To look for EXIF in a PNG, Pillow decodes the image.
     may_turn = picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
     orientation = read_orientation(picture) if may_turn else 1
-    is_sideways = orientation >= 5 and picture.format != "TIFF"  # whose size Pillow gives upright
+    is_sideways = orientation >= 5 and picture.format != "TIFF"  # Pillow's size of a TIFF is upright
     size = (picture.height, picture.width) if is_sideways else picture.size
     format = picture.format or ""
     notes = _find_notes(format, size, extension, picture, data, orientation)
@@ -166,21 +167,25 @@ def open_encoded(data: bytes, max_pixels: int = MAX_PIXELS, extension: str = "")
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode an image of ``IMAGE_FORMATS`` (the first frame) to an upright RGB image.
 
-    Its mode becomes RGB as :func:`~bimodal_cl.files.image_modes.to_rgb` says; EXIF orientation is applied. The header's
-    size is checked before a pixel is decoded.
+    :func:`~bimodal_cl.files.image_modes.to_rgb` converts it, and the EXIF orientation is applied. The size in the
+    header is checked before any pixel is decoded.
+
+    Args:
+        data: the bytes of the file.
+        max_pixels: images with more pixels are refused.
 
     Raises:
-        BadImage: the bytes are no image, are incomplete, have more than ``max_pixels`` pixels, or hold values whose
+        BadImage: the bytes are not an image, are incomplete, have more than ``max_pixels`` pixels, or hold values whose
             brightness is not defined.
     """
     return decode_picture(open_picture(data, max_pixels))
 
 
 def decode_picture(picture: Image.Image) -> Image.Image:
-    """Decode what :func:`open_picture` opened, as :func:`decode_image` does.
+    """Decode an image that :func:`open_picture` opened, as :func:`decode_image` does.
 
     Raises:
-        BadImage: as there.
+        BadImage: as :func:`decode_image`.
     """
     load_picture(picture)
     with _as_bad_image():
@@ -188,7 +193,7 @@ def decode_picture(picture: Image.Image) -> Image.Image:
 
 
 def load_picture(picture: Image.Image) -> None:
-    """Decode the pixels of what :func:`open_picture` opened; a TIFF becomes upright by that.
+    """Decode the pixels of an image that :func:`open_picture` opened; Pillow turns a TIFF upright meanwhile.
 
     Raises:
         BadImage: the bytes are damaged or incomplete.
@@ -198,7 +203,7 @@ def load_picture(picture: Image.Image) -> None:
 
 
 def turn_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return a view of stored pixels ``[height, width, 3]``, turned as EXIF's ``orientation``, 1 to 8, asks for."""
+    """Return an upright view of stored pixels ``[height, width, 3]``, for an EXIF ``orientation`` from 1 to 8."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in _FAR_ACROSS:
@@ -207,10 +212,10 @@ def turn_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def open_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open an image of ``IMAGE_FORMATS`` with Pillow, which reads the header only.
+    """Open an image of ``IMAGE_FORMATS`` with Pillow, which only reads the header.
 
     Raises:
-        BadImage: the bytes are no image, or have more than ``max_pixels`` pixels.
+        BadImage: the bytes are not an image, or have more than ``max_pixels`` pixels.
     """
     if not data:
         raise BadImage("zero_bytes", "zero bytes")
@@ -222,7 +227,7 @@ def open_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 @contextmanager
 def _as_bad_image(data: bytes = b"") -> Iterator[None]:
-    """Turn whatever Pillow raises into ``BadImage``, and keep its advice on bombs and odd metadata to itself."""
+    """Turn Pillow's exceptions into ``BadImage``, and suppress its warnings about large images and metadata."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -237,14 +242,14 @@ def _as_bad_image(data: bytes = b"") -> Iterator[None]:
         found = name_other_content(data)
         what = f"are {found}" if found else f"are not {', '.join(IMAGE_FORMATS[:8])} or another format that is read"
         raise BadImage("undecodable", f"not an image that can be read (its bytes {what})") from None
-    except Exception as error:  # Pillow's decoders raise whatever their format's parser met
+    except Exception as error:  # Pillow's decoders raise exceptions of any type
         text = " ".join(str(error).split())
         raise BadImage("undecodable", text or type(error).__name__) from None
 
 
 @contextmanager
 def _pixels_allowed(count: int) -> Iterator[None]:
-    """Lift Pillow's own limit of pixels where ours is higher."""
+    """Lift Pillow's own limit of pixels if ours is higher."""
     if Image.MAX_IMAGE_PIXELS is None or count <= 2 * Image.MAX_IMAGE_PIXELS:
         yield
         return
@@ -284,13 +289,13 @@ def _find_notes(
 
 
 def _stores_sixteen_bits(picture: Image.Image) -> bool:
-    """Whether Pillow takes the high bytes of colours, as of a TIFF of 16 bits a channel."""
+    """Return whether Pillow reduces colours to their high bytes, as for a TIFF of 16 bits per channel."""
     tiles: list[tuple[Any, ...]] = getattr(picture, "tile", [])
     return bool(tiles) and ";16" in str(tiles[0][3])
 
 
 def _is_animated(picture: Image.Image) -> bool:
     try:
-        return bool(getattr(picture, "is_animated", False))  # of a GIF this looks for the second frame
-    except Exception:  # which is damaged; the first may be whole
+        return bool(getattr(picture, "is_animated", False))  # of a GIF, this reads the second frame
+    except Exception:  # that frame is damaged; the first may still be whole
         return True

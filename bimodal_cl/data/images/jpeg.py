@@ -1,7 +1,7 @@
-"""Plain JPEG files: what their header says, and decoding at the smallest scale that a crop needs.
+"""Parse the headers of plain JPEG files, and decode them at a reduced scale.
 
-Asked for half of the size, libjpeg computes 4 x 4 pixels of every block of 8 x 8, from the block's 4 x 4 lowest
-frequencies. That saves the work on pixels that the resampling after it would average away.
+At half the size, libjpeg computes 4 x 4 pixels of every block of 8 x 8 from the block's 4 x 4 lowest frequencies. This
+saves the work on pixels that the resampling afterwards would average.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import simplejpeg
 
-# libjpeg-turbo scales by any number of eighths, but has vector code for these alone: 5/8 takes longer than the whole.
+# libjpeg-turbo scales by any number of eighths, but has vector code for these only: 5/8 takes longer than full size.
 DIVISORS = (8, 4, 2, 1)
 
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive
@@ -21,11 +21,11 @@ _START_OF_SCAN, _METADATA = 0xDA, 0xE1
 
 
 class JpegHeader(NamedTuple):
-    """What the header of a plain JPEG says.
+    """The header of a plain JPEG.
 
     Args:
         width, height: as stored, pixels, >= 1.
-        metadata: whether there is an APP1 segment: EXIF or XMP, either of which may ask for a rotation.
+        metadata: whether there is an APP1 segment (EXIF or XMP), which may contain an orientation.
     """
 
     width: int
@@ -34,7 +34,7 @@ class JpegHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> JpegHeader | None:
-    """Read the header of a grey or three-colour JPEG of 8 bits; ``None`` for anything else or anything odd."""
+    """Parse the header of a grey or three-colour JPEG of 8 bits; ``None`` for anything else or unusual."""
     if data[:2] != b"\xff\xd8":
         return None
     size: tuple[int, int] | None = None
@@ -62,8 +62,8 @@ def _word(data: bytes, position: int) -> int:
 def decode_scaled(data: bytes, header: JpegHeader, divisor: int) -> np.ndarray | None:
     """Decode to RGB at 1 / ``divisor`` of the size, uint8 ``[ceil(height / divisor), ceil(width / divisor), 3]``.
 
-    ``None`` where the decoder complains, even if only of a defect that it can pass over, and for images of fewer than
-    8 pixels a side, which it may scale otherwise: it takes the scale as a smallest size.
+    Returns ``None`` if the decoder reports any defect, even one that it can ignore, and for images of fewer than 8
+    pixels per side, which it may scale differently: it takes the scale as a minimum size.
     """
     if max(header.width, header.height) < max(DIVISORS):
         return None

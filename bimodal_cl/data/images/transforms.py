@@ -1,4 +1,7 @@
-"""From an RGB image to the pixels of a batch: a random crop for training; evaluation has its own module."""
+"""Augment images for training: a random crop, resized, and perhaps flipped.
+
+The transform of evaluation is that of a model: see :mod:`bimodal_cl.preprocess`.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from bimodal_cl.data.images.decode import EncodedImage, align_box
+from bimodal_cl.data.images.decode import EncodedImage
 from bimodal_cl.data.order.draws import Purpose, draw_uniform
 from bimodal_cl.errors import UserError
-from bimodal_cl.preprocess import EvalTransform, to_tensor
-
-__all__ = ["EvalTransform", "TrainTransform", "resize"]
+from bimodal_cl.preprocess import to_tensor
 
 _ATTEMPTS = 10
 _DRAWS = 3 + 2 * _ATTEMPTS  # flip, left, top, then area and aspect ratio of each attempt
@@ -25,11 +25,11 @@ _DRAWS = 3 + 2 * _ATTEMPTS  # flip, left, top, then area and aspect ratio of eac
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Crop a random part, resize it to a square (bicubic, antialiased), flip it perhaps.
+    """Crop a random part, resize it to a square (bicubic, antialiased), and perhaps flip it.
 
-    The crop's distribution is that of Inception's augmentation (Szegedy et al., "Going deeper with convolutions",
-    CVPR 2015, section 6) as torchvision's ``RandomResizedCrop`` draws it. Edges of a crop of more than twice the
-    result's size are then moved to even pixels, and so on, as :func:`~bimodal_cl.data.images.decode.align_box` says.
+    The distribution of crops is that of Inception's augmentation (Szegedy et al., "Going deeper with convolutions",
+    CVPR 2015, section 6) as torchvision's ``RandomResizedCrop`` draws it. The edges of large crops are then rounded to
+    multiples of 2, 4 or 8 pixels: see :func:`~bimodal_cl.data.images.decode.align_box`.
 
     Args:
         image_size: side of the result, pixels, >= 1.
@@ -53,12 +53,6 @@ class TrainTransform:
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] <= most:
                 raise UserError(f"{name} must be two numbers with 0 < min <= max <= {most}, got {tuple(bounds)}")
 
-    def __call__(self, image: Image.Image, seed: int = 0, epoch: int = 0, image_id: int = 0) -> Tensor:
-        """Turn an RGB image into uint8 ``[3, image_size, image_size]``; the same for the same three integers."""
-        draws = draw_uniform(Purpose.AUGMENTATION, seed, epoch, image_id, np.arange(_DRAWS))
-        box, _ = align_box(self.crop_box(*image.size, draws), image.size, self.image_size)
-        return self._finish(np.array(image.crop(box)), draws)
-
     def apply(
         self,
         encoded: EncodedImage,
@@ -67,15 +61,15 @@ class TrainTransform:
         image_id: int = 0,
         when_decoded: Callable[[], object] = bool,
     ) -> Tensor:
-        """Do the same from an image file, of which no more is decoded than the crop needs.
+        """Return the crop of an image, uint8 ``[3, image_size, image_size]``, as a function of three integers.
 
-        A JPEG is decoded at a reduced scale where that suffices, which changes pixels a little but not the crop: see
+        A JPEG is decoded at a reduced scale if that suffices, which changes pixels slightly but not the crop: see
         :meth:`~bimodal_cl.data.images.decode.EncodedImage.decode_crop`.
 
         Args:
-            encoded: the file.
-            seed, epoch, image_id: which numbers are drawn.
-            when_decoded: called between decoding and resizing; for accounts of the time.
+            encoded: the image.
+            seed, epoch, image_id: that determine the random numbers.
+            when_decoded: called between decoding and resizing, to measure the time of each.
 
         Raises:
             BadImage: the bytes are damaged or incomplete.
@@ -94,7 +88,7 @@ class TrainTransform:
     def crop_box(self, width: int, height: int, draws: np.ndarray) -> tuple[int, int, int, int]:
         """Return the crop (left, top, right, bottom) in pixels for uniform numbers ``draws``, float64 ``[23]``.
 
-        Ten pairs of area and ratio are tried; where none fits, the crop is the largest central one of a valid ratio.
+        Ten pairs of area and ratio are tried. If none fits, the crop is the largest central one with a valid ratio.
         """
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for draw_area, draw_ratio in draws[3:].reshape(-1, 2):
@@ -115,9 +109,9 @@ class TrainTransform:
 def resize(pixels: np.ndarray, side: int) -> Tensor:
     """Resize pixels, uint8 ``[height, width, 3]``, to a square (bicubic, antialiased): uint8 ``[3, side, side]``.
 
-    torch's kernel gives Pillow's pixels up to rounding, in a fifth of the time, and starts no threads for one image.
-    The channels of a pixel stay together in memory, as decoders give them and convolutions like them.
+    torch's kernel computes Pillow's pixels up to rounding, in a fifth of the time, and starts no threads for one image.
+    The result is channels-last in memory, as decoders produce pixels and convolutions read them fastest.
     """
-    # Copied by numpy: torch has to copy a part of an image itself, for which it starts its threads.
+    # numpy copies the part of the image, since torch would start its threads to copy it.
     batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
     return interpolate(batch, (side, side), mode="bicubic", antialias=True)[0]

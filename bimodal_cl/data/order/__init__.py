@@ -1,1 +1,1 @@
-"""The order of samples: pure functions of seed, epoch and step."""
+"""Compute the order of samples: pure functions of seed, epoch and step."""

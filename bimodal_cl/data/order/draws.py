@@ -1,8 +1,9 @@
-"""Random numbers as functions of integers, with no state to save, to share between workers, or to restore.
+"""Draw random numbers as pure functions of integers, without a state to save, share between workers, or restore.
 
-Every random choice in the data is ``draw(purpose, seed, epoch, ...)``: the same on every machine, in every worker, on
-any number of ranks, whatever was drawn before. The mixing is splitmix64's finalizer (Steele, Lea and Flood, "Fast
-splittable pseudorandom number generators", OOPSLA 2014, figure 17), so no library's release can change the order.
+Every random choice in the data is ``draw(purpose, seed, epoch, ...)``: it is the same on every machine, in every worker
+and on any number of ranks, whatever was drawn before. The numbers are mixed by splitmix64's finalizer (Steele, Lea and
+Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 17), so that no release of a library can
+change the order.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(
 
 
 class Purpose(IntEnum):
-    """What a number is drawn for; two purposes never share numbers. Values are part of the order: do not renumber."""
+    """What a number is drawn for, so that two purposes never share numbers. Do not renumber: that changes the order."""
 
     SHARDS = 1
     ROTATION = 2
@@ -38,7 +39,7 @@ def _mix(state: np.ndarray) -> np.ndarray:
 
 
 def draw_bits(purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:
-    """Hash non-negative integers, ``[]`` or ``[n]`` each, to 64 bits: uint64 ``[n]``, ``[1]`` for scalars alone."""
+    """Hash non-negative integers, ``[]`` or ``[n]`` each, to 64 bits: uint64 ``[n]``, or ``[1]`` if all are scalars."""
     state = np.full(1, int(purpose), dtype=np.uint64)
     for key in keys:
         state = _mix(state ^ np.asarray(key).astype(np.uint64))
@@ -46,15 +47,15 @@ def draw_bits(purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:
 
 
 def draw_below(bound: int | np.ndarray, purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:
-    """Draw integers of ``[0, bound)``, int64. The bias of the remainder is below ``bound / 2**64``."""
+    """Draw integers from ``[0, bound)``, int64. The bias of the remainder is below ``bound / 2**64``."""
     return (draw_bits(purpose, *keys) % np.asarray(bound).astype(np.uint64)).astype(np.int64)
 
 
 def draw_uniform(purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:
-    """Draw float64 numbers of ``[0, 1)``, multiples of ``2**-53``."""
+    """Draw float64 numbers from ``[0, 1)``, multiples of ``2**-53``."""
     return (draw_bits(purpose, *keys) >> _S11) * 2.0**-53
 
 
 def draw_permutation(length: int, purpose: Purpose, *keys: int) -> np.ndarray:
-    """Draw a permutation of ``range(length)``, int64 ``[length]``: positions sorted by their hashes."""
+    """Draw a permutation of ``range(length)``, int64 ``[length]``, by sorting the positions by their hashes."""
     return np.argsort(draw_bits(purpose, *keys, np.arange(length)), kind="stable")

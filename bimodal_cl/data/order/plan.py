@@ -1,12 +1,12 @@
-"""The order of an epoch's samples: a pure function of integers, so that a position costs nothing to reach.
+"""Compute the order of an epoch's samples as a pure function of integers, so that resuming needs no replay.
 
-Training, ``EpochPlan``, in the order in which it is built:
+``EpochPlan`` builds the order of training as follows:
 
-1. The shards are permuted, their rows laid end to end, and this sequence is turned by a random number of rows.
-2. The first ``steps * global_batch_size`` rows of it are used; the rest, less than one batch, is dropped. Both draws
-   change with the epoch, so what is dropped does too, even from a single shard.
-3. It is cut into equal contiguous *lanes*, numbered at random: as many as the largest power of two up to 64 that
-   divides the global batch.
+1. The shards are permuted and their rows concatenated, and this sequence is rotated by a random number of rows.
+2. Its first ``steps * global_batch_size`` rows are used; the rest, less than one batch, is dropped. Both draws change
+   with the epoch, so different rows are dropped, even of a single shard.
+3. It is cut into equal contiguous *lanes*, numbered at random. Their number is the largest power of two up to 64 that
+   divides the global batch size.
 4. Each lane is cut into windows of at most ``shuffle_window`` rows, at borders that change with the epoch, and the
    rows of a window are permuted.
 5. Global batch ``t`` is the next ``global_batch_size / lanes`` rows of every lane: of lanes 0 to 7 in turn, then of
@@ -14,9 +14,10 @@ Training, ``EpochPlan``, in the order in which it is built:
 
 A data set of at most ``shuffle_window`` images is one window: all its rows are permuted and cut into batches.
 
-Ranks and workers do not occur in it: rank ``r`` of ``W`` takes rows ``[r B/W, (r+1) B/W)`` of each global batch ``B``,
-and a worker takes whole batches, so any numbers of them see the same global batches. Lanes let each batch sample from
-everywhere in the data set, yet on 8 ranks or more a rank reads an eighth of it in an epoch, not all.
+The order does not depend on ranks and workers. Rank ``r`` of ``W`` takes rows ``[r B/W, (r+1) B/W)`` of each global
+batch of ``B`` rows, and a worker takes whole batches, so the global batches are the same for any number of either.
+Lanes let each batch sample from the whole data set, while on 8 or more ranks a rank reads only an eighth of it in an
+epoch.
 """
 
 from __future__ import annotations
@@ -39,26 +40,26 @@ def count_lanes(global_batch_size: int) -> int:
 
 
 class EpochPlan:
-    """Which image stands in which row of which global batch of one training epoch.
+    """The images of every global batch of one training epoch, by row.
 
-    Memory: 8 bytes a row of the current window of each lane that is asked for (4 MiB for 64 lanes of 8,192 rows), or
-    of the whole data set where that is one window; plus 32 bytes a shard.
+    Memory: 8 bytes per row of the current window of each lane in use (4 MiB for 64 lanes of 8,192 rows), or of the
+    whole data set if that is one window; plus 32 bytes per shard.
 
     Args:
         shard_sizes: images of each shard, in the manifest's order.
         seed: of the run, >= 0.
-        epoch: number of the pass, >= 0.
+        epoch: number of the epoch, >= 0.
         global_batch_size: pairs of one step on all ranks together, >= 1.
-        shuffle_window: rows that are permuted together, >= 1; at 1 only shards are.
-        first_ids: image id of each shard's first row, int64 ``[shards]``; None: shards follow one another. With it, the
-            "shards" may be any runs of consecutive ids, such as
+        shuffle_window: rows that are permuted together, >= 1; with 1 only shards are permuted.
+        first_ids: image id of each shard's first row, int64 ``[shards]``; None: ids are consecutive over the shards.
+            With it, the "shards" may be any runs of consecutive ids, such as those of
             :meth:`~bimodal_cl.data.shards.mixture.Mixture.segments`.
 
     Attributes:
         num_images: sum of ``shard_sizes``.
         steps: whole global batches of the epoch, at least 1.
         dropped: images left over, ``num_images - steps * global_batch_size``.
-        lanes: of the global batch.
+        lanes: number of lanes.
 
     Raises:
         UserError: a number is out of range, or the data set does not fill one global batch.
@@ -112,7 +113,7 @@ class EpochPlan:
     def image_ids(self, step: int, first_row: int = 0, last_row: int | None = None) -> np.ndarray:
         """Return the image ids in rows ``[first_row, last_row)`` of global batch ``step``, int64.
 
-        Costs microseconds a row wherever ``step`` is: nothing before it is computed.
+        This takes microseconds per row for any ``step``, since nothing before it is computed.
 
         Raises:
             UserError: ``step`` is outside ``[0, steps)`` or the rows outside the global batch.
@@ -133,7 +134,7 @@ class EpochPlan:
         positions = np.empty_like(rows)
         for lane in np.unique(lanes).tolist():
             here = lanes == lane
-            # A lane's rows among those asked for are consecutive samples of it.
+            # The requested rows of a lane are consecutive samples of it.
             begin = step * (size // self.lanes) + int(sample[here][0])
             positions[here] = self._lane_positions(lane, begin, begin + int(here.sum()))
         return self._ids_at(positions)
@@ -151,7 +152,7 @@ class EpochPlan:
         return np.concatenate(parts) + self._lane_order[lane] * self._lane_length
 
     def _window(self, lane: int, window: int) -> tuple[int, np.ndarray]:
-        """Return where a window begins in its lane, and its permutation; each lane's latest is kept."""
+        """Return where a window begins in its lane, and its permutation; the latest of each lane is cached."""
         start = max(window * self.shuffle_window - int(self._borders[lane]), 0)
         kept = self._windows.get(lane)
         if kept is None or kept[0] != window:
@@ -167,14 +168,14 @@ class EpochPlan:
 
 
 class SequentialPlan:
-    """Evaluation: every image once, in the manifest's order, nothing dropped, padded or repeated.
+    """The order of evaluation: every image once, in the order of ids; nothing is dropped, padded or repeated.
 
-    Rank ``r`` of ``W`` takes the contiguous share ``[N r // W, N (r+1) // W)``, so shares differ by one image at most
-    and the ranks' numbers of batches by one; the last batch may be short.
+    Rank ``r`` of ``W`` takes the contiguous share ``[N r // W, N (r+1) // W)``. Shares of ranks differ by at most
+    one image, and so do their numbers of batches; the last batch may be short.
 
     Args:
         num_images: images of the data set.
-        batch_size: images of a batch of this rank, >= 1.
+        batch_size: of this rank, >= 1.
         rank, world_size: this process among the ranks.
 
     Attributes:

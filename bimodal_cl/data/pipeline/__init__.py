@@ -1,1 +1,1 @@
-"""The stages that turn a schedule into batches."""
+"""Turn a schedule into batches: the stages, and the stream that runs them in workers."""

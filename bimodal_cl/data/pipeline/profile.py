@@ -1,4 +1,4 @@
-"""Where the time of a stream goes: read, decode, augment, collate in the workers; waiting in the process they feed."""
+"""Measure where the time of a stream goes: each stage in the workers, and waiting for them in the main process."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bimodal_cl.errors import UserError
 
 @dataclass(frozen=True)
 class Profile:
-    """What some batches of a stream took.
+    """The time that some batches of a stream took.
 
     Args:
         samples: in those batches.
-        seconds: from the first to the last of them.
+        seconds: from the first to the last batch.
         by_stage: seconds by the names of ``stages.TIMED``, summed over workers, and ``"wait"``.
-        num_workers: processes that read and decode; 0: all happens in this one.
+        num_workers: processes that read and decode; 0: the main process does.
     """
 
     samples: int
@@ -27,7 +27,7 @@ class Profile:
     num_workers: int
 
     def lines(self) -> list[str]:
-        """A table for people."""
+        """Return the lines of a table to print."""
         work = sum(self.by_stage[name] for name in TIMED)
         workers = f"{self.num_workers} workers" if self.num_workers else "no workers"
         rate = self.samples / self.seconds
@@ -44,9 +44,13 @@ class Profile:
 
 
 def profile_stream(stream: Stream, num_batches: int) -> Profile:
-    """Take batches from a stream as fast as they come and measure.
+    """Take batches from a stream as fast as they come, and measure.
 
-    The first batch of each worker, and one, come before: workers start, files are opened.
+    One batch per worker, and another one, come before the measurement, while workers start and files are opened.
+
+    Args:
+        stream: to measure.
+        num_batches: to measure, fewer if the stream has fewer.
 
     Raises:
         UserError: the stream is too short, or its data cannot be used.

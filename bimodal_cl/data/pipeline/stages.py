@@ -1,4 +1,4 @@
-"""The stages between schedule and batches, each a generator: plan batches, read and prepare rows, collate them."""
+"""Turn a schedule into batches by stages, each a generator: schedule batches, read and prepare rows, collate them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.utils.data import get_worker_info
 
 from bimodal_cl.data.images.decode import BadImage
 from bimodal_cl.data.order.draws import Purpose, draw_below
+from bimodal_cl.data.order.schedule import Schedule, ScheduledBatch
 from bimodal_cl.data.shards.faults import MAX_EXAMPLES, REPLACED_KINDS, Fault
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
-from bimodal_cl.data.shards.reader import Row
+from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.errors import ServerFailed, UserError
 
 SAME_SHARD_DRAWS = 16
@@ -27,17 +27,17 @@ TIMED = ("read", "decode", "augment", "collate")
 
 @dataclass(frozen=True)
 class Batch:
-    """Pairs of one step on one rank, in the plan's order.
+    """Pairs of one step on one rank, in the order of the schedule.
 
     Args:
-        epoch: the pass over the data that it is part of.
-        step: which global batch of the epoch it is part of.
+        epoch: the pass over the data that the batch is part of.
+        step: number of the global batch in that epoch.
         images: uint8 ``[batch, 3, height, width]``, in channels-last memory.
         texts: the drawn caption of each image (evaluation: its first).
         image_ids, text_ids: int64 ``[batch]``.
         captions: all captions of each image.
-        first_text_ids: int64 ``[batch]``, the ``text_id`` of each image's first caption.
-        tokens: int64 ``[batch, tokens]`` of the texts, where the stream was given a tokenizer.
+        first_text_ids: ``text_id`` of each image's first caption, int64 ``[batch]``.
+        tokens: of the texts, int64 ``[batch, tokens]``; ``[batch, 0]`` from a stream without a tokenizer.
     """
 
     epoch: int
@@ -48,29 +48,28 @@ class Batch:
     text_ids: Tensor
     captions: list[list[str]]
     first_text_ids: Tensor
-    tokens: Tensor | None = None
+    tokens: Tensor
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def pin_memory(self) -> Batch:
-        """Return it with images and tokens in page-locked memory."""
-        tokens = None if self.tokens is None else self.tokens.pin_memory()
-        return replace(self, images=self.images.pin_memory(), tokens=tokens)
+        """Return the batch with images and tokens in page-locked memory."""
+        return replace(self, images=self.images.pin_memory(), tokens=self.tokens.pin_memory())
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a worker hands over for one batch.
+    """What a worker delivers for one batch.
 
     Args:
-        batch: ``None`` where no sample of it is good (evaluation only), or where ``error`` is set.
-        samples: rows that the plan has for it.
+        batch: the batch; ``None`` if no sample of it can be used (evaluation only), or if ``error`` is set.
+        samples: scheduled rows.
         faults: among those rows.
-        used: oddities among those rows by kind; they were used.
-        seconds: what the worker spent on the batch, by the names of ``TIMED``.
-        error: what ended the worker, in one line; exceptions do not cross processes as one.
-        is_mistake: whether that is the user's to mend, and not a server's failure.
+        used: oddities among those rows, by kind; they were used.
+        seconds: the time that the worker spent on the batch, by the names of ``TIMED``.
+        error: the error that ended the worker, in one line; an exception would arrive with a traceback.
+        is_mistake: whether the error is a mistake of the user, and not a server's failure.
     """
 
     batch: Batch | None
@@ -82,48 +81,32 @@ class Delivery:
     is_mistake: bool = True
 
     def pin_memory(self) -> Delivery:
-        """Return it with the batch in page-locked memory."""
+        """Return the delivery with the batch in page-locked memory."""
         return replace(self, batch=self.batch.pin_memory()) if self.batch else self
 
 
-@dataclass(frozen=True)
-class PlannedBatch:
-    """The image ids of this rank's part of a global batch, in order."""
-
-    epoch: int
-    step: int
-    image_ids: list[int]
-
-
-class Schedule(Protocol):
-    """The batches of this rank: ``schedule(number)`` for ``number`` from ``start`` to ``stop``."""
-
-    start: int
-    stop: int
-
-    def __call__(self, number: int) -> PlannedBatch:
-        """Return one of them."""
-        ...
-
-
 class Prepare(Protocol):
-    """Turns an encoded image into the pixels of a batch."""
+    """Turn an encoded image into the pixels of a batch."""
 
     def __call__(self, row: Row, epoch: int, image_id: int, stopwatch: Stopwatch) -> tuple[Tensor, Iterable[str]]:
-        """Return uint8 ``[3, height, width]`` and the kinds of oddities found, or raise ``BadImage``."""
+        """Return uint8 ``[3, height, width]`` and the kinds of oddities found.
+
+        Raises:
+            BadImage: the image cannot be used.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What fills a row of a batch.
+class PreparedSample:
+    """A sample ready for collation: the content of one row of a batch.
 
     Args:
-        image_id: of the planned image, or of its substitute. -1 where nothing fills the row.
-        image: uint8 ``[3, height, width]``; ``None`` where nothing fills the row.
+        image_id: of the scheduled image, or of its substitute; -1 if the row stays empty.
+        image: uint8 ``[3, height, width]``; ``None`` if the row stays empty.
         captions, first_text_id: of that image.
-        fault: of the planned image.
-        used: oddities of the planned image.
+        fault: of the scheduled image.
+        used: oddities of the scheduled image.
     """
 
     image_id: int = -1
@@ -136,36 +119,45 @@ class Sample:
 
 @dataclass(frozen=True)
 class Unusable:
-    """Why a row cannot be used: a kind of ``REPLACED_KINDS``, and what was found."""
+    """Why a row cannot be used.
+
+    Args:
+        kind: one of ``REPLACED_KINDS``.
+        reason: what was found.
+    """
 
     kind: str
     reason: str
 
-    def describe(self, reader: MixtureReader, image_id: int, with_key: bool = True) -> Fault:
-        """Name the row, by its key or by its number in the shard."""
+    def describe(self, reader: RowReader, image_id: int, with_key: bool = True) -> Fault:
+        """Return the fault with the shard and key of its row, or with the row's number in place of the key."""
         shard, key = reader.describe(image_id, with_key)
         return Fault(self.kind, shard, key, image_id, self.reason)
 
 
 class Stopwatch:
-    """Seconds by name. ``lap(name)`` gives the time since the lap before to a name."""
+    """A stopwatch with laps.
+
+    Attributes:
+        seconds: total by name, of ``TIMED``.
+    """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(TIMED, 0.0)
         self._last = time.perf_counter()
 
     def lap(self, name: str | None = None) -> None:
-        """Give the time since the last lap to a name; to none without one."""
+        """End a lap, and add its time to a name, or to no name."""
         now = time.perf_counter()
         if name is not None:
             self.seconds[name] += now - self._last
         self._last = now
 
 
-def plan_batches(schedule: Schedule) -> Iterator[PlannedBatch]:
-    """List this worker's batches: every ``num_workers``-th from its own number on.
+def schedule_batches(schedule: Schedule) -> Iterator[ScheduledBatch]:
+    """Yield this worker's batches: every ``num_workers``-th from its own number on.
 
-    A data loader asks its workers in turn, so their batches arrive in the plan's order.
+    A data loader asks its workers in turn, so their batches arrive in the order of the schedule.
     """
     worker = get_worker_info()
     first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -174,30 +166,38 @@ def plan_batches(schedule: Schedule) -> Iterator[PlannedBatch]:
 
 
 def fill_batches(
-    planned: Iterable[PlannedBatch], open_reader: Callable[[], MixtureReader], prepare: Prepare, seed: int, fill: bool
-) -> Iterator[tuple[PlannedBatch, list[Sample], Stopwatch]]:
-    """Read and prepare each row's image and captions; fill a faulty one's row by the stated rule, or leave it empty.
+    scheduled: Iterable[ScheduledBatch], open_reader: Callable[[], RowReader], prepare: Prepare, seed: int, fill: bool
+) -> Iterator[tuple[ScheduledBatch, list[PreparedSample], Stopwatch]]:
+    """Read and prepare the image and captions of each row; replace a faulty row by a substitute, or leave it empty.
 
-    The rule: the k-th attempt (from 0) takes row ``draw_below(rows, SUBSTITUTE, seed, epoch, image_id, k)`` of the
-    same shard, from k = 16 on that image of the whole data set, until one is good. So the place is filled alike
-    whoever reads it, and its ids are the substitute's own.
+    Attempt k (from 0) draws row ``draw_below(rows, SUBSTITUTE, seed, epoch, image_id, k)`` of the same shard, from
+    k = 16 on that of the whole data set, until the drawn row can be used. So the substitute is the same for every
+    worker and rank, and the row gets the substitute's ids.
+
+    Args:
+        scheduled: the batches.
+        open_reader: opens the rows, once per worker.
+        prepare: makes pixels of an encoded image.
+        seed: of the run.
+        fill: replace faulty rows (training) or leave them empty (evaluation).
 
     Raises:
-        UserError: a shard is not what the manifest says, or 32 attempts find nothing good.
+        UserError: a shard is not what the manifest says, or 32 attempts find no row that can be used.
+        ServerFailed: a server failed too often.
     """
     reader = open_reader()
     named = 0
     try:
-        for batch in planned:
+        for batch in scheduled:
             stopwatch = Stopwatch()
             reader.prefetch(batch.image_ids)
             samples = []
             for image_id in batch.image_ids:
                 sample = _prepare_row(reader, batch.epoch, image_id, prepare, stopwatch)
                 if isinstance(sample, Unusable):
-                    named += 1  # only the first examples are shown, and keys cost time
+                    named += 1  # looking up a key takes time, and only the first examples are shown
                     fault = sample.describe(reader, image_id, with_key=named <= MAX_EXAMPLES)
-                    sample = Sample()
+                    sample = PreparedSample()
                     if fill:
                         sample = _find_substitute(reader, batch.epoch, image_id, prepare, seed, stopwatch)
                     sample = replace(sample, fault=fault, used=())
@@ -208,8 +208,8 @@ def fill_batches(
 
 
 def _prepare_row(
-    reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, stopwatch: Stopwatch
-) -> Sample | Unusable:
+    reader: RowReader, epoch: int, image_id: int, prepare: Prepare, stopwatch: Stopwatch
+) -> PreparedSample | Unusable:
     try:
         row = reader.read(image_id)
         stopwatch.lap("read")
@@ -218,22 +218,22 @@ def _prepare_row(
         image, oddities = prepare(row, epoch, image_id, stopwatch)
     except BadImage as error:
         return Unusable(error.kind, str(error))
-    except ServerFailed:  # filling the row would make the samples depend on the network
+    except ServerFailed:  # a substitute would make the samples depend on the network
         raise
     except OSError as error:
         return Unusable("unreadable", str(error))
     used = (*oddities, *(("not_utf8",) if row.not_utf8 else ()))
-    return Sample(image_id, image, tuple(row.captions), row.first_text_id, used=used)
+    return PreparedSample(image_id, image, tuple(row.captions), row.first_text_id, used=used)
 
 
 def _find_substitute(
-    reader: MixtureReader, epoch: int, image_id: int, prepare: Prepare, seed: int, stopwatch: Stopwatch
-) -> Sample:
+    reader: RowReader, epoch: int, image_id: int, prepare: Prepare, seed: int, stopwatch: Stopwatch
+) -> PreparedSample:
     for attempt in range(SAME_SHARD_DRAWS + ANY_SHARD_DRAWS):
         first, rows = reader.neighbours(image_id, near=attempt < SAME_SHARD_DRAWS)
         drawn = first + int(draw_below(rows, Purpose.SUBSTITUTE, seed, epoch, image_id, attempt)[0])
         sample = _prepare_row(reader, epoch, drawn, prepare, stopwatch)
-        if isinstance(sample, Sample):
+        if isinstance(sample, PreparedSample):
             return sample
     assert isinstance(sample, Unusable)
     shard, key = reader.describe(image_id)
@@ -246,48 +246,54 @@ def _find_substitute(
 
 
 def collate(
-    batches: Iterable[tuple[PlannedBatch, list[Sample], Stopwatch]],
+    batches: Iterable[tuple[ScheduledBatch, list[PreparedSample], Stopwatch]],
     draw_caption: Callable[[int, int, int], int],
     tokenize: Callable[[list[str]], Tensor] | None = None,
 ) -> Iterator[Delivery]:
-    """Put a step's samples together, with caption number ``draw_caption(epoch, image_id, count)`` of each image."""
-    for planned, samples, stopwatch in batches:
+    """Collate the samples of each batch.
+
+    Args:
+        batches: scheduled batches with their samples and the time that they took.
+        draw_caption: ``(epoch, image_id, number of captions) -> number of the caption`` that becomes the text.
+        tokenize: ``list of texts -> int64 [texts, tokens]``; None: no tokens.
+    """
+    for scheduled, samples, stopwatch in batches:
         stopwatch.lap()
         faults = tuple(sample.fault for sample in samples if sample.fault is not None)
         used = Counter(kind for sample in samples for kind in sample.used)
         good = [sample for sample in samples if sample.image is not None]
-        batch = _build_batch(planned, good, draw_caption, tokenize) if good else None
+        batch = _build_batch(scheduled, good, draw_caption, tokenize) if good else None
         stopwatch.lap("collate")
         yield Delivery(batch, len(samples), faults, used, stopwatch.seconds)
 
 
 def _build_batch(
-    planned: PlannedBatch,
-    samples: list[Sample],
+    scheduled: ScheduledBatch,
+    samples: list[PreparedSample],
     draw_caption: Callable[[int, int, int], int],
     tokenize: Callable[[list[str]], Tensor] | None,
 ) -> Batch:
-    drawn = [draw_caption(planned.epoch, sample.image_id, len(sample.captions)) for sample in samples]
+    drawn = [draw_caption(scheduled.epoch, sample.image_id, len(sample.captions)) for sample in samples]
     first_text_ids = torch.tensor([sample.first_text_id for sample in samples])
-    # Rows of pixels with their channels together, as decoders give them and convolutions like them: no transposition.
-    # numpy, since torch would start its threads for so small copies.
+    # Channels-last, as decoders produce pixels and convolutions read them fastest, so nothing is transposed. numpy,
+    # because torch would start its threads for such small copies.
     images = np.stack([sample.image.numpy().transpose(1, 2, 0) for sample in samples if sample.image is not None])
     texts = [sample.captions[n] for sample, n in zip(samples, drawn, strict=True)]
     return Batch(
-        epoch=planned.epoch,
-        step=planned.step,
+        epoch=scheduled.epoch,
+        step=scheduled.step,
         images=torch.from_numpy(images).permute(0, 3, 1, 2),
         texts=texts,
         image_ids=torch.tensor([sample.image_id for sample in samples]),
         text_ids=first_text_ids + torch.tensor(drawn),
         captions=[list(sample.captions) for sample in samples],
         first_text_ids=first_text_ids,
-        tokens=None if tokenize is None else tokenize(texts),
+        tokens=torch.empty(len(texts), 0, dtype=torch.int64) if tokenize is None else tokenize(texts),
     )
 
 
 def forward_errors(deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
-    """Hand over, as a last delivery, what ends the stream, so that it stays one line on the way out of a worker."""
+    """Deliver the error that ends a stream as its last delivery, so that it leaves a worker as one line."""
     try:
         yield from deliveries
     except (UserError, ServerFailed) as error:

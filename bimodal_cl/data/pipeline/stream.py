@@ -1,4 +1,4 @@
-"""The stream of batches: webdataset's pipeline over the schedule, in worker processes or in this one."""
+"""Stream batches: a webdataset pipeline over the schedule, in worker processes or in this one."""
 
 from __future__ import annotations
 
@@ -20,15 +20,13 @@ from bimodal_cl.data.images.decode import MAX_PIXELS, open_encoded
 from bimodal_cl.data.images.transforms import TrainTransform
 from bimodal_cl.data.order.draws import Purpose, draw_below
 from bimodal_cl.data.order.plan import SHUFFLE_WINDOW
-from bimodal_cl.data.order.schedule import EvaluationSchedule, TrainSchedule
+from bimodal_cl.data.order.schedule import EvaluationSchedule, Schedule, TrainSchedule
 from bimodal_cl.data.pipeline import stages
 from bimodal_cl.data.pipeline.stages import Batch, Delivery, Stopwatch
 from bimodal_cl.data.shards.faults import FaultCounts
-from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.mixture import Folders, Mixture, open_mixture
-from bimodal_cl.data.shards.mixture_reader import MixtureReader
-from bimodal_cl.data.shards.reader import MAX_INDEXED_ROWS, MAX_OPEN_FILES, Row, RowReader
-from bimodal_cl.data.storage.sources import Storage
+from bimodal_cl.data.shards.reader import Row, RowReader
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.preprocess import EvalTransform
 
@@ -36,24 +34,30 @@ __all__ = ["Batch", "Stream", "open_stream"]
 
 
 class Stream:
-    """The batches of one or more epochs on one rank; iterating again gives the same batches again.
+    """The batches of one or more epochs on one rank; iterating again yields the same batches again.
+
+    Args:
+        mixture: the data.
+        schedule: of the batches.
+        build_pipeline: makes the webdataset pipeline of ``Delivery`` that workers run, stage by stage.
+        num_workers: processes that read and decode.
+        max_bad_fraction: see :meth:`~bimodal_cl.data.shards.faults.FaultCounts.require_few`.
+        pin_memory: put images and tokens in page-locked memory if CUDA is available.
 
     Attributes:
-        mixture: the data.
+        mixture, build_pipeline, num_workers: as given.
         steps: batches of an epoch on this rank.
-        start_step: the first that is given out; ``len(stream) == steps * num_epochs - start_step``.
-        dropped: images left over at an epoch's end, less than one global batch.
-        num_workers: processes that read and decode.
-        build_pipeline: makes the webdataset pipeline of ``Delivery`` that workers run, stage by stage.
-        seconds: what the current, or else the last, iteration took, by stage: the stages' names are those of
-            ``stages.TIMED``, summed over workers, and ``"wait"``, for how long this process waited for them.
-        samples_by_set: samples given out so far in it, by data set.
+        start_step: the first batch of the stream; ``len(stream) == steps * num_epochs - start_step``.
+        dropped: images left over at the end of an epoch, less than one global batch.
+        seconds: what the current or last iteration took, by stage: the names are those of ``stages.TIMED``, summed over
+            workers, and ``"wait"``, the time that this process waited for them.
+        samples_by_set: samples of the current or last iteration so far, by data set.
     """
 
     def __init__(
         self,
         mixture: Mixture,
-        schedule: TrainSchedule | EvaluationSchedule,
+        schedule: Schedule,
         build_pipeline: Callable[[], wds.DataPipeline],
         num_workers: int,
         max_bad_fraction: float,
@@ -72,24 +76,18 @@ class Stream:
         self._pin_memory = pin_memory
         self._counts = FaultCounts()
 
-    @property
-    def manifest(self) -> Manifest:
-        """Of the data set, where there is only one."""
-        (manifest,) = self.mixture.manifests
-        return manifest
-
     def __len__(self) -> int:
         return self._length
 
     def report(self) -> FaultCounts:
-        """Return the faults of the current, or else the last, iteration so far on this rank."""
+        """Return the faults of the current or last iteration so far, on this rank."""
         return deepcopy(self._counts)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Give out the batches from ``start_step`` on.
+        """Yield the batches from ``start_step`` on.
 
         Raises:
-            UserError: a shard is not what the manifest says, or too many samples are faulty; also from a worker.
+            UserError: a shard is not what the manifest says, or too many samples are faulty, here or in a worker.
             RunStopped: a server failed too often.
         """
         self._counts = counts = FaultCounts()
@@ -111,7 +109,7 @@ class Stream:
                     yield delivery.batch
                 asked = time.perf_counter()
         finally:
-            del deliveries  # the last reference: workers end now, and not at some later collection
+            del deliveries  # the last reference: workers end now instead of at a later garbage collection
 
     def _build_loader(self) -> DataLoader[Delivery]:
         return DataLoader(
@@ -119,8 +117,8 @@ class Stream:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self._pin_memory and torch.cuda.is_available(),
-            # A loader draws a seed for its workers when it starts. From the global generator, that would make what
-            # the model draws later depend on how often a run was resumed.
+            # A loader draws a seed for its workers when it starts. If it drew from the global generator, what the model
+            # draws later would depend on how often a run was resumed.
             generator=torch.Generator().manual_seed(0),
             worker_init_fn=_prepare_worker,
         )
@@ -150,36 +148,34 @@ def open_stream(
     tokenize: Callable[[list[str]], Tensor] | None = None,
     storage: Storage | None = None,
 ) -> Stream:
-    """Open epochs of a data set, or of a mixture of several, on one rank.
+    """Open the stream of one or more epochs of a data set, or of a mixture of several, on one rank.
 
-    Training: the order of :class:`~bimodal_cl.data.order.plan.EpochPlan`; one caption an image and its crop drawn by
-    (seed, epoch, image id); rows that cannot be used are filled as
-    :func:`~bimodal_cl.data.pipeline.stages.fill_batches` states. Batches depend neither on ``num_workers`` nor on
-    ``start_step``, and global batches not on ``world_size``.
+    Training: the order is that of :class:`~bimodal_cl.data.order.plan.EpochPlan`. A caption of each image and its crop
+    are drawn by (seed, epoch, image id). :func:`~bimodal_cl.data.pipeline.stages.fill_batches` replaces faulty rows.
+    Batches do not depend on ``num_workers`` and ``start_step``, nor global batches on ``world_size``.
 
-    Evaluation (``train=False``): every image once in the order of ids with its first caption and a centre crop; rank r
-    of W has the images ``[N r // W, N (r+1) // W)``, the last batch may be short, and a sample that cannot be used is
-    left out and counted.
+    Evaluation (``train=False``): every image comes once, in the order of ids, with its first caption and a centre crop.
+    The last batch may be short, and a sample that cannot be used is left out and counted.
 
     Args:
         folder: with ``manifest.json``, or the manifest, or a mixture.
         batch_size, image_size: pairs of a batch of this rank; side of the images in pixels; >= 1.
         seed, epoch: of the run; number of the first pass; >= 0.
-        start_step: batches left out at the beginning, in [0, steps]; nothing of them is read.
+        start_step: batches to skip at the beginning, in [0, steps]; none of their data is read.
         rank, world_size: this process among the ranks.
-        num_workers: processes that read and decode, over all the epochs; 0 does it in this one.
+        num_workers: processes that read and decode, over all the epochs; 0: this process does.
         train: training or evaluation.
         num_epochs, shuffle_window: passes; rows that are permuted together; >= 1 (training).
         scale, ratio, flip: of :class:`~bimodal_cl.data.images.transforms.TrainTransform` (training).
         max_bad_fraction: in [0, 1]; see :meth:`~bimodal_cl.data.shards.faults.FaultCounts.require_few`.
-        max_pixels: more pixels than this make an image a fault, >= 1.
-        pin_memory: put images and tokens in page-locked memory where CUDA is there.
-        eval_transform: what evaluation does to an image; None: ``EvalTransform(image_size)``. A model has its own.
-        tokenize: ``list of texts -> int64 [texts, tokens]``; workers then fill ``batch.tokens``.
-        storage: how shards that are elsewhere are fetched and kept.
+        max_pixels: an image with more pixels is a fault, >= 1.
+        pin_memory: put images and tokens in page-locked memory if CUDA is available.
+        eval_transform: of evaluation, for RGB images; None: ``EvalTransform(image_size)``. A model has its own.
+        tokenize: ``list of texts -> int64 [texts, tokens]``, called by the workers to fill ``batch.tokens``.
+        storage: opens shards that are not on this machine.
 
     Raises:
-        UserError: a value is out of range, a manifest or shard does not fit, or the data fill no global batch.
+        UserError: a value is out of range, the manifest does not fit a shard, or the data does not fill a global batch.
     """
     _require_ranges(
         batch_size=(batch_size, 1, None),
@@ -193,7 +189,7 @@ def open_stream(
         max_pixels=(max_pixels, 1, None),
     )
     mixture = open_mixture(folder)
-    schedule: TrainSchedule | EvaluationSchedule
+    schedule: Schedule
     prepare: stages.Prepare
     if train:
         schedule = TrainSchedule(
@@ -204,27 +200,21 @@ def open_stream(
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
         prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)
     _require_ranges(start_step=(start_step, 0, schedule.steps))
-    open_reader = partial(_open_reader, mixture, storage or Storage())
+    open_reader = partial(RowReader, mixture, storage or Storage())
     build_pipeline = partial(_build_pipeline, schedule, open_reader, prepare, seed, tokenize, train)
     return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory)
 
 
-def _open_reader(mixture: Mixture, storage: Storage) -> MixtureReader:
-    sets = len(mixture.manifests)  # they share the limits of a process
-    files, rows = max(MAX_OPEN_FILES // sets, 1), max(MAX_INDEXED_ROWS // sets, 1)
-    return MixtureReader(mixture, partial(RowReader, storage=storage, max_open_files=files, max_indexed_rows=rows))
-
-
 def _build_pipeline(
-    schedule: stages.Schedule,
-    open_reader: Callable[[], MixtureReader],
+    schedule: Schedule,
+    open_reader: Callable[[], RowReader],
     prepare: stages.Prepare,
     seed: int,
     tokenize: Callable[[list[str]], Tensor] | None,
     train: bool,
 ) -> wds.DataPipeline:
     return wds.DataPipeline(
-        partial(stages.plan_batches, schedule),
+        partial(stages.schedule_batches, schedule),
         partial(stages.fill_batches, open_reader=open_reader, prepare=prepare, seed=seed, fill=train),
         partial(stages.collate, draw_caption=partial(_draw_caption, seed) if train else _first, tokenize=tokenize),
         stages.forward_errors,
@@ -233,14 +223,24 @@ def _build_pipeline(
 
 @dataclass(frozen=True)
 class Augment:
-    """What training does to an image: a function of seed, epoch and image id."""
+    """Decode and augment an image of training, as a function of seed, epoch and image id.
+
+    Args:
+        transform: the augmentation.
+        seed: of the run.
+        max_pixels: an image with more pixels is a fault.
+    """
 
     transform: TrainTransform
     seed: int
     max_pixels: int
 
     def __call__(self, row: Row, epoch: int, image_id: int, stopwatch: Stopwatch) -> tuple[Tensor, Iterable[str]]:
-        """Decode and augment."""
+        """Return the pixels of a row, uint8 ``[3, height, width]``, and the oddities of its image.
+
+        Raises:
+            BadImage: the image cannot be used.
+        """
         encoded = open_encoded(row.image, self.max_pixels, row.extension)
         pixels = self.transform.apply(encoded, self.seed, epoch, image_id, partial(stopwatch.lap, "decode"))
         stopwatch.lap("augment")
@@ -249,13 +249,22 @@ class Augment:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What evaluation does to an image: the same for everybody."""
+    """Decode and preprocess an image of evaluation, always in the same way.
+
+    Args:
+        transform: RGB image -> uint8 ``[3, height, width]``.
+        max_pixels: an image with more pixels is a fault.
+    """
 
     transform: Callable[[Image.Image], Tensor]
     max_pixels: int
 
     def __call__(self, row: Row, epoch: int, image_id: int, stopwatch: Stopwatch) -> tuple[Tensor, Iterable[str]]:
-        """Decode fully and preprocess."""
+        """Return the pixels of a row, uint8 ``[3, height, width]``, and the oddities of its image.
+
+        Raises:
+            BadImage: the image cannot be used.
+        """
         encoded = open_encoded(row.image, self.max_pixels, row.extension)
         image = encoded.decode()
         stopwatch.lap("decode")
@@ -265,7 +274,7 @@ class Preprocess:
 
 
 def _prepare_worker(number: int) -> None:
-    # A tokenizer that was used before the workers were forked warns in each of them, unless it is told.
+    # A tokenizer that was used before the workers were forked prints a warning in each of them unless this is set.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -1,1 +1,1 @@
-"""What shards hold: the manifest, samples, row tables, and random access to rows."""
+"""Read shards of pairs: the manifest, mixtures, the index and table of rows, and random access to rows."""

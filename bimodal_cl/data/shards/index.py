@@ -1,4 +1,4 @@
-"""The rows of one shard, found from the tar's headers: where each image and text lies, without decoding any."""
+"""Index the rows of a shard from its tar headers: where each image and each text is, without reading images."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from pathlib import Path
 import numpy as np
 
 from bimodal_cl.data.shards.manifest import CAPTIONS_MODES, CaptionsMode, DamagedRule
-from bimodal_cl.data.shards.samples import decode_key, group_members
-from bimodal_cl.data.shards.tar_headers import TarMembers, mapped, walk_tar
+from bimodal_cl.data.tar.headers import TarMembers, walk_tar
+from bimodal_cl.data.tar.mapping import map_tar
+from bimodal_cl.data.tar.samples import decode_key, group_members
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import decode_text
 
 NAME_KINDS = {
     "name_not_utf8": "bytes of a key that are not UTF-8 are shown as \\xNN",
 }
-NO_TEXT, TEXT_ELSEWHERE = -1, -2  # in place of an offset
+NO_TEXT, TEXT_ELSEWHERE = -1, -2  # instead of an offset
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Where the rows of one shard lie. A row is a run of adjacent members with one key, an image among them.
+    """The rows of one shard. A row is a sample with an image: a run of adjacent members with one key.
 
     Args:
         captions: how texts are split, as in the manifest.
         keys: the name of each row's members without the extension.
         image_ext: extension of each row's image, lower case, with the dot.
         image_offset, image_size: bytes, int64 ``[rows]``.
-        text_offset, text_size: bytes, int64 ``[rows]``; offset -1 where the row has no text, -2 where its text stands
-            elsewhere in the shard.
-        caption_count: captions of each row, int64 ``[rows]``; 0 where there is no text beside it or it is blank.
-        counts: what the headers tell, by kind: faults of :mod:`bimodal_cl.data.shards.faults` and ``NAME_KINDS``.
-        left_out: members that belong to no sample with an image, by ending.
-        damage: what ends the tar before its end, for people; "" where nothing does.
+        text_offset, text_size: bytes, int64 ``[rows]``; the offset is -1 if the row has no text, and -2 if its text is
+            not adjacent but elsewhere in the shard.
+        caption_count: captions of each row, int64 ``[rows]``; 0 if it has no adjacent text or that is blank.
+        counts: by kind, what the headers show: faults of :mod:`bimodal_cl.data.shards.faults` and ``NAME_KINDS``.
+        left_out: counts, by extension, of the members that belong to no sample with an image.
+        damage: what ends the tar early, for messages; "" for a whole tar.
     """
 
     captions: CaptionsMode
@@ -58,7 +59,7 @@ class ShardIndex:
 def split_captions(text: bytes, captions: CaptionsMode) -> list[str]:
     """Split a text into its captions, stripped: non-empty lines (``"lines"``) or the whole text (``"whole"``).
 
-    UTF-8, or UTF-16 with its mark. Other bytes become U+FFFD, so that one bad byte moves no caption's id.
+    The text is UTF-8, or UTF-16 with a byte order mark. Other bytes become U+FFFD, so that a bad byte changes no ids.
     """
     whole = decode_text(text, "replace").strip()
     if captions == "whole" or "\n" not in whole:
@@ -70,32 +71,32 @@ def index_shard(
     path: str | Path,
     captions: CaptionsMode = "lines",
     damaged: DamagedRule = "refuse",
-    called: str | None = None,
+    name: str | None = None,
 ) -> ShardIndex:
-    """Find the rows of a shard from its headers; of the payloads only the short texts are looked at.
+    """Index the rows of a shard from its headers; only the short texts of the payloads are read.
 
-    The key is the name up to its last dot, so ``a.b.jpg`` has the key ``a.b``. An extension that comes a second time
-    starts a new row, so samples of one key stay apart. Of several images of a row the first is used, of several texts
-    the first of ``TEXT_EXTENSIONS``. Hidden files, links and folders are not rows.
+    The key is the name up to its last dot, so ``a.b.jpg`` has the key ``a.b``. An extension that repeats starts a new
+    row, so samples with the same key stay separate. If a row has several images the first is used, and if it has
+    several texts the first of ``TEXT_EXTENSIONS``. Hidden files, links and folders are not rows.
 
     Args:
         path: the tar.
         captions: "lines" or "whole", as in the manifest.
-        damaged: what becomes of a tar that is truncated or holds garbage: "refuse", or "keep" its rows before that.
-            The last of them is kept if its image and its text are there.
-        called: the shard's name in messages; None for ``path``.
+        damaged: what to do with a tar that is truncated or holds garbage: "refuse" it, or "keep" the rows before the
+            damage. The last of these is kept if it has its image and its text.
+        name: of the shard, for messages; None for ``path``.
 
     Raises:
-        UserError: the file cannot be opened, or (unless it is to be kept) is empty, truncated or no tar; the message
-            names it and the byte.
+        UserError: the file cannot be opened, or (unless ``damaged`` is "keep") is empty, truncated or no tar; the
+            message names it and the byte offset.
     """
     if captions not in CAPTIONS_MODES:
         raise UserError(f"captions {captions!r}{did_you_mean(str(captions), CAPTIONS_MODES)}")
-    called = str(path) if called is None else called
-    with mapped(path, called) as data:
+    name = str(path) if name is None else name
+    with map_tar(path, name) as data:
         members = walk_tar(data)
         if members.damage is not None and damaged == "refuse":
-            raise UserError(f"shard {called}: {members.damage.reason}")
+            raise UserError(f"shard {name}: {members.damage.reason}")
         return _find_rows(members, data, captions)
 
 
@@ -143,7 +144,7 @@ def _find_rows(members: TarMembers, data: mmap.mmap | None, captions: CaptionsMo
 
 
 def _mark_elsewhere(text_offset: np.ndarray, keys: list[bytes], orphans: list[bytes]) -> int:
-    """Mark the rows whose text stands elsewhere, and return how many of the texts without an image are nobody's."""
+    """Mark the rows whose text is elsewhere in the shard, and return the number of texts that belong to no row."""
     if not orphans:
         return 0
     elsewhere, taken = set(orphans), set()
@@ -155,7 +156,7 @@ def _mark_elsewhere(text_offset: np.ndarray, keys: list[bytes], orphans: list[by
 
 
 def _at(values: np.ndarray, member: np.ndarray, places: np.ndarray, absent: int) -> np.ndarray:
-    """The values of the members at some places, ``absent`` where the place is -1."""
+    """Return the values of the members at some places, ``absent`` for place -1."""
     out = np.full(len(places), absent, dtype=np.int64)
     out[places >= 0] = values[member[places[places >= 0]]]
     return out
@@ -181,7 +182,7 @@ def _count_captions(
     rows = np.flatnonzero((offsets >= 0) & (sizes > 0))
     if data is None or not len(rows):
         return counts
-    # A text that begins with a visible letter has a caption; one line of it is all there is to see in most shards.
+    # A text that begins with a visible character has a caption. In most shards every text is a single line.
     first = np.frombuffer(data, np.uint8)[offsets[rows]]
     plain = (first > ord(" ")) & (first < 127)
     counts[rows[plain]] = 1

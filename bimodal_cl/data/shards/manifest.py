@@ -1,4 +1,4 @@
-"""The manifest: what a folder of shards holds; ids, table sizes and epoch lengths follow from it alone."""
+"""Load and save the manifest of a data set, which determines ids, table sizes and the length of an epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bimodal_cl.data.shards.faults import SHARD_KINDS
-from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations, name_of
+from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations, redact
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import read_text
 
@@ -25,7 +25,7 @@ CaptionsMode = Literal["lines", "whole"]
 CAPTIONS_MODES: tuple[CaptionsMode, ...] = ("lines", "whole")
 DamagedRule = Literal["refuse", "keep"]
 
-_MAX_PATTERNS = 5  # of shards in a message
+_MAX_PATTERNS = 5  # names of shards in a message
 _KEYS = ("version", "captions", "shards", "num_images", "num_texts", "faults")
 _SHARD_KEYS = ("name", "num_images", "num_texts", "bytes", "sha256")
 
@@ -36,10 +36,10 @@ class Shard:
 
     Args:
         name: file name relative to the manifest's folder, with ``/`` between folders; or an absolute path, or a URL.
-        num_images: rows of the shard that hold an image.
-        num_texts: captions of all its rows together.
+        num_images: images of the shard, one per row.
+        num_texts: captions of all rows.
         bytes: size of the file.
-        sha256: hexadecimal digest of the file, where somebody computed it.
+        sha256: hexadecimal digest of the file; None if it was not computed.
     """
 
     name: str
@@ -51,16 +51,16 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The shards of a folder in the order that gives every image and caption its id.
+    """The shards of a data set, in the order that assigns an id to every image and caption.
 
     ``image_id`` = images in earlier shards + row in its shard; ``text_id`` = captions in earlier shards + captions
     before it in its shard.
 
     Args:
-        folder: where ``manifest.json`` and the shards with relative names are.
+        folder: of ``manifest.json`` and of the shards with relative names.
         captions: ``"lines"`` (each non-empty line of a ``.txt`` is a caption) or ``"whole"`` (the text is one caption).
-        shards: in id order.
-        faults: how often each of ``SHARD_KINDS`` was found while the shards were indexed; only those that were.
+        shards: in the order of ids.
+        faults: counts of ``SHARD_KINDS`` that were found while the shards were indexed; only those that occurred.
     """
 
     folder: Path
@@ -90,53 +90,26 @@ class Manifest:
 
     @property
     def damaged(self) -> DamagedRule:
-        """How the shards are to be indexed: "keep" where a damaged one was accepted, so that it gives the same rows."""
+        """The rule to index the shards by: "keep" if a damaged one was accepted, so that its rows stay the same."""
         return "keep" if {"truncated", "garbage"} & set(self.faults) else "refuse"
 
     @property
     def index_command(self) -> str:
-        """The command that takes the shards as they are now, for messages. It has no secrets, even where URLs have."""
+        """The command, without secrets, that indexes the shards as they are now; for messages."""
         return _index_command(self, self.damaged)
 
     def location(self, shard: int) -> str:
-        """Where shard number ``shard`` is: a path, or a URL."""
+        """Return where shard number ``shard`` is: a path, or a URL."""
         name = self.shards[shard].name
         return name if is_remote(name) else str(self.folder / name)
 
-    def path(self, shard: int) -> Path:
-        """The file of shard number ``shard``.
-
-        Raises:
-            UserError: it is not on this machine.
-        """
-        name = self.shards[shard].name
-        if is_remote(name):
-            raise UserError(f"shard {name}: is not a local file, which is needed here")
-        return self.folder / name
-
-    def locate_images(self, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn image ids, int64 ``[batch]``, into shard numbers and rows inside those shards, int64 ``[batch]`` each.
-
-        Raises:
-            UserError: an id is outside ``[0, num_images)``.
-        """
-        return _locate(np.asarray(image_ids, dtype=np.int64), self.image_offsets, "image_id", self.folder)
-
-    def locate_texts(self, text_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn text ids, int64 ``[batch]``, into shard numbers and the captions before them in those shards.
-
-        Raises:
-            UserError: an id is outside ``[0, num_texts)``.
-        """
-        return _locate(np.asarray(text_ids, dtype=np.int64), self.text_offsets, "text_id", self.folder)
-
     @classmethod
     def load(cls, folder: str | Path) -> Manifest:
-        """Read ``folder/manifest.json`` and compare every local shard's size with it (no shard is opened).
+        """Load ``folder/manifest.json`` and check the size of every local shard, without opening shards.
 
         Raises:
-            UserError: the folder or the manifest is missing or unreadable, has unknown keys or another version, its
-                sums do not fit, or a shard is missing or of another size (named).
+            UserError: the folder or the manifest is missing or unreadable; the manifest has unknown keys, another
+                version or wrong sums; or a shard, which the message names, is missing or has another size.
         """
         folder = Path(folder)
         manifest = cls._parse(folder, _read_json(folder))
@@ -148,7 +121,7 @@ class Manifest:
     @classmethod
     def _parse(cls, folder: Path, content: dict[str, Any]) -> Manifest:
         path = folder / MANIFEST_NAME
-        # The version comes first: another version may well have other keys.
+        # The version is checked first, because another version may have other keys.
         if content.get("version") != VERSION:
             raise UserError(f"{path}: version {content.get('version')!r} is not {VERSION}, the one this program reads")
         _require_keys(path, "", content, _KEYS, optional=("faults",))
@@ -169,7 +142,7 @@ class Manifest:
         return manifest
 
     def save(self) -> Path:
-        """Write ``folder/manifest.json``, whole or not at all, and return its path."""
+        """Write ``folder/manifest.json`` by an atomic rename, and return its path."""
         content: dict[str, object] = {
             "version": VERSION,
             "captions": self.captions,
@@ -195,14 +168,6 @@ class Manifest:
 
 def _cumulative(counts: Sequence[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-
-
-def _locate(ids: np.ndarray, offsets: np.ndarray, what: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    outside = (ids < 0) | (ids >= offsets[-1])
-    if outside.any():
-        raise UserError(f"{folder}: {what} {ids[outside][0]} is outside [0, {offsets[-1]})")
-    shards = np.searchsorted(offsets, ids, side="right") - 1
-    return shards, ids - offsets[shards]
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
@@ -270,7 +235,7 @@ def _index_command(manifest: Manifest, damaged: DamagedRule) -> str:
     folder, names = str(manifest.folder), [shard.name for shard in manifest.shards]
     words, flags = [folder], []
     if any(is_remote(name) or "/" in name for name in names):
-        words = join_locations(name_of(manifest.location(shard)) for shard in range(len(names)))
+        words = join_locations(redact(manifest.location(shard)) for shard in range(len(names)))
         flags = ["--to", shlex.quote(folder)]
     shards = [shlex.quote(word) for word in words[:_MAX_PATTERNS]]
     more = ["..."] if len(words) > _MAX_PATTERNS else []

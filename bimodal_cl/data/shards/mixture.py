@@ -1,34 +1,58 @@
-"""Several data sets in one training: global ids, and how many rows of each an epoch draws.
+"""Mix several data sets: global ids, and how many rows of each an epoch draws.
 
-Ids stay global and stable: the data sets' images and captions are numbered one after the other, in the order in which
-the data sets are given, so one that is added at the end changes no id of the others.
+Shards, images and captions of all data sets are numbered consecutively, in the order in which the data sets are given,
+so a data set that is added at the end changes no id of the others.
 
-An epoch draws ``repeat_k * n_k`` rows of data set ``k``, whose size is ``n_k``. Weights are shares: with weights
-``w_k``, ``repeat_k = w_k / sum(w) * sum(n) / n_k``, so that an epoch is as long as the data sets together. The whole
-part of a repeat takes every row that often. The rest, a fraction ``f`` of the rows, is the next ``f n_k`` rows of a
-sequence that depends on the seed alone and that the epochs walk through in turn: after ``1 / f`` epochs each row has
-been taken once.
+An epoch draws ``repeat_k * n_k`` rows of data set ``k``, whose size is ``n_k``. Weights are shares of an epoch that is
+as long as the data sets together: ``repeat_k = w_k / sum(w) * sum(n) / n_k``. The integer part of a repeat draws every
+row that often. The rest, a fraction ``f`` of the rows, is the next ``f n_k`` rows of a sequence that depends on the
+seed only and that the epochs traverse in turn, so that each row has been drawn once after ``1 / f`` epochs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from bimodal_cl.data.order.draws import Purpose, draw_permutation
-from bimodal_cl.data.shards.manifest import Manifest
+from bimodal_cl.data.shards.manifest import Manifest, Shard
 from bimodal_cl.errors import UserError
 
 
+class MixtureShard(NamedTuple):
+    """A shard of one of the data sets.
+
+    Args:
+        data_set: number of the data set.
+        manifest: of the data set.
+        number: of the shard in that manifest.
+    """
+
+    data_set: int
+    manifest: Manifest
+    number: int
+
+    @property
+    def entry(self) -> Shard:
+        """The shard's entry in the manifest."""
+        return self.manifest.shards[self.number]
+
+    @property
+    def location(self) -> str:
+        """Where the shard is: a path, or a URL."""
+        return self.manifest.location(self.number)
+
+
 class Mixture:
-    """Data sets that are trained on together.
+    """Data sets that are used together. A single data set is a mixture of one.
 
     Args:
         manifests: of the data sets, at least one, in the order of their ids.
@@ -37,11 +61,12 @@ class Mixture:
 
     Attributes:
         manifests: as given.
-        names: what the data sets are called in logs: their folders' names, or whole paths where those are not unique.
+        shards: of all data sets, in the order of ids.
+        names: of the data sets in logs: the names of their folders, or whole paths if these are not unique.
         rows: images that an epoch draws from each.
 
     Raises:
-        UserError: a number is out of range, or there is no data set.
+        UserError: a number is out of range, there is no data set, or a folder is given twice.
     """
 
     def __init__(
@@ -55,6 +80,11 @@ class Mixture:
         if repeats is not None and weights is not None:
             raise UserError("a mixture has repeats or weights, not both")
         self.manifests = tuple(manifests)
+        self.shards = tuple(
+            MixtureShard(data_set, manifest, number)
+            for data_set, manifest in enumerate(manifests)
+            for number in range(len(manifest.shards))
+        )
         folders = [manifest.folder for manifest in manifests]
         short = [folder.resolve().name for folder in folders]
         self.names = tuple(short if len(set(short)) == len(short) else map(str, folders))
@@ -88,19 +118,19 @@ class Mixture:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Images that an epoch draws, what is dropped at its end included."""
+        """Images that an epoch draws, including those that are dropped at its end."""
         return sum(self.rows)
 
     @property
     def shard_faults(self) -> dict[str, int]:
-        """What ``bimodal-prep index`` has found wrong with shards, by kind."""
+        """Faults of shards that ``bimodal-prep index`` found, by kind."""
         return dict(sum((Counter(manifest.faults) for manifest in self.manifests), start=Counter[str]()))
 
     @property
     def digest(self) -> str:
-        """Hexadecimal hash of what gives every id its image and caption: shards in order, by name, counts and size.
+        """Hexadecimal hash of what assigns ids to images and captions: the shards in order, by name, counts and size.
 
-        Folders and servers do not count: data may move.
+        Folders and servers do not count, so data may move.
         """
         digest = hashlib.sha256()
         for manifest in self.manifests:
@@ -118,21 +148,47 @@ class Mixture:
         """The first ``text_id`` of every data set, and the total: int64 ``[sets + 1]``."""
         return np.cumsum([0, *(manifest.num_texts for manifest in self.manifests)])
 
+    @cached_property
+    def shard_image_offsets(self) -> np.ndarray:
+        """The first ``image_id`` of every shard, and the total: int64 ``[shards + 1]``."""
+        return np.cumsum([0, *(shard.entry.num_images for shard in self.shards)], dtype=np.int64)
+
+    @cached_property
+    def shard_text_offsets(self) -> np.ndarray:
+        """The first ``text_id`` of every shard, and the total: int64 ``[shards + 1]``."""
+        return np.cumsum([0, *(shard.entry.num_texts for shard in self.shards)], dtype=np.int64)
+
+    @cached_property
+    def _shard_starts(self) -> list[int]:
+        return self.shard_image_offsets.tolist()
+
     def __str__(self) -> str:
         return ", ".join(str(manifest.folder) for manifest in self.manifests)
 
-    def locate(self, image_id: int) -> int:
-        """Return the number of the data set that an image belongs to.
+    def locate(self, image_id: int) -> tuple[int, int]:
+        """Return the number of an image's shard, and the image's row in it.
 
         Raises:
-            UserError: the id is outside all of them.
+            UserError: the id is outside all data sets.
         """
-        if not 0 <= image_id < self.num_images:
-            raise UserError(f"{self}: image_id {image_id} is outside [0, {self.num_images})")
-        return int(np.searchsorted(self.image_offsets, image_id, side="right")) - 1
+        starts = self._shard_starts
+        if not 0 <= image_id < starts[-1]:
+            raise UserError(f"{self}: image_id {image_id} is outside [0, {starts[-1]})")
+        shard = bisect_right(starts, image_id) - 1
+        return shard, image_id - starts[shard]
+
+    def shard_extent(self, shard: int) -> tuple[int, int]:
+        """Return the first id and the number of the images of a shard."""
+        first, after = self._shard_starts[shard : shard + 2]
+        return first, after - first
+
+    def set_extent(self, data_set: int) -> tuple[int, int]:
+        """Return the first id and the number of the images of a data set."""
+        first, after = self.image_offsets[data_set : data_set + 2].tolist()
+        return first, after - first
 
     def count(self, image_ids: np.ndarray) -> Counter[str]:
-        """Count how many of the images, int64 ``[batch]``, are of each data set, by name."""
+        """Count the images, int64 ``[batch]``, of each data set, by name."""
         sets = np.searchsorted(self.image_offsets, image_ids, side="right") - 1
         counts = np.bincount(sets, minlength=len(self.names)).tolist()
         return Counter(dict(zip(self.names, counts, strict=True)))
@@ -140,7 +196,7 @@ class Mixture:
     def segments(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return what an epoch draws as runs of consecutive image ids: first ids and lengths, int64 ``[runs]`` each.
 
-        A run is a shard, or a part of one where an epoch draws a fraction of a data set.
+        A run is a shard, or a part of one if an epoch draws a fraction of a data set.
         """
         firsts, sizes = [], []
         for number, (manifest, rows) in enumerate(zip(self.manifests, self.rows, strict=True)):
@@ -159,7 +215,7 @@ class Mixture:
 
 
 def _cut(first: np.ndarray, sizes: np.ndarray, begin: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Cut ``count`` rows from row ``begin`` on out of runs that follow one another in a ring."""
+    """Cut ``count`` rows from row ``begin`` on out of runs that form a ring."""
     starts = np.cumsum(sizes) - sizes
     total = int(sizes.sum())
     pieces = []
@@ -175,7 +231,11 @@ Folders: TypeAlias = "str | Path | Manifest | Mixture"
 
 
 def open_mixture(folder: Folders) -> Mixture:
-    """Return a mixture as it is, and a single data set, loaded where only its folder is given, as a mixture of one."""
+    """Return a mixture as it is, or a mixture of one data set, which is loaded if only its folder is given.
+
+    Raises:
+        UserError: the manifest cannot be loaded.
+    """
     if isinstance(folder, Mixture):
         return folder
     return Mixture([folder if isinstance(folder, Manifest) else Manifest.load(folder)])

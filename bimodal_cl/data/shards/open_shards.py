@@ -1,4 +1,4 @@
-"""The shards that a process has open, local and remote, and for how long."""
+"""Keep the shards open that a process reads, local and remote ones."""
 
 from __future__ import annotations
 
@@ -6,34 +6,43 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from bimodal_cl.data.shards.manifest import Manifest
-from bimodal_cl.data.shards.recent import Recent
+from bimodal_cl.data.shards.lru_cache import LRUCache
+from bimodal_cl.data.shards.mixture import MixtureShard
+from bimodal_cl.data.storage.concurrency import run_concurrently
 from bimodal_cl.data.storage.locations import is_remote
-from bimodal_cl.data.storage.sources import ShardFile, Storage, run_concurrently
+from bimodal_cl.data.storage.shard_file import ShardFile
+from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import ServerFailed
 
-# A copy that is open cannot leave the cache: one that was not read for so long is closed.
+# An open copy cannot be evicted from the cache, so one that was not read for this long is closed.
 IDLE_SECONDS = 60.0
-# What is read by ranges is opened anew so often: there may be room in the cache by then.
+# A shard that is read by range requests is opened again after this time, when the cache may have room for it.
 RANGED_SECONDS = 60.0
 
 
 class OpenShards:
-    """Opens shards of a manifest and keeps those open that are used. One a process.
+    """Open shards on demand, and keep the most recently used ones open. Each process needs its own.
 
     Args:
-        manifest: of the shards.
+        shards: that may be opened.
         storage: opens them.
-        max_open_files: open at a time, >= 1.
-        version_of: gives the version that a remote shard had when it was indexed, "" where nobody knows.
+        max_open_files: number of shards that are open at a time, >= 1.
+        version_of: returns the version of a remote shard when it was indexed, "" if unknown.
+
+    Attributes:
+        remote: of each shard, whether it is not a file of this machine.
     """
 
     def __init__(
-        self, manifest: Manifest, storage: Storage, max_open_files: int, version_of: Callable[[int], str]
+        self,
+        shards: tuple[MixtureShard, ...],
+        storage: Storage,
+        max_open_files: int,
+        version_of: Callable[[int], str],
     ) -> None:
-        self._manifest, self._storage, self._version_of = manifest, storage, version_of
-        self._files: Recent[ShardFile] = Recent(max_open_files, close=lambda file: file.close())
-        self.remote = [is_remote(shard.name) for shard in manifest.shards]
+        self._shards, self._storage, self._version_of = shards, storage, version_of
+        self._files: LRUCache[ShardFile] = LRUCache(max_open_files, close=lambda file: file.close())
+        self.remote = [is_remote(shard.entry.name) for shard in shards]
         self._opened: dict[int, float] = {}
         self._used: dict[int, float] = {}
         self._next_tidying = 0.0
@@ -51,7 +60,7 @@ class OpenShards:
         return self._files.get(shard, lambda shard: self._open(shard, self._version_of(shard)))
 
     def prefetch(self, shards: Iterable[int]) -> None:
-        """Open remote shards at once, as many as the storage allows.
+        """Open remote shards concurrently, with as many connections as the storage allows.
 
         Raises:
             UserError, ServerFailed: as :meth:`get`.
@@ -71,7 +80,7 @@ class OpenShards:
             except ServerFailed:
                 raise
             except OSError:
-                pass  # a disk's failure: ``get`` reports it for the rows that it concerns
+                pass  # the disk failed: ``get`` reports this for the rows that need the shard
 
         try:
             run_concurrently([partial(open_one, *item) for item in missing.items()], self._storage.connections)
@@ -81,17 +90,18 @@ class OpenShards:
                     self._files.get(shard, opened.__getitem__)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all shards."""
         self._files.clear()
         self._opened.clear()
 
     def _open(self, shard: int, version: str = "") -> ShardFile:
-        entry = self._manifest.shards[shard]
-        file = self._storage.open(self._manifest.location(shard), entry.bytes, entry.sha256, version)
+        entry = self._shards[shard].entry
+        file = self._storage.open(self._shards[shard].location, entry.bytes, entry.sha256, version)
         self._opened[shard] = time.monotonic()
         return file
 
     def _tidy(self) -> None:
+        """Close remote shards that are idle or ought to be opened again."""
         now = time.monotonic()
         if now < self._next_tidying:
             return

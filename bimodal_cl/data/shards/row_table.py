@@ -1,7 +1,7 @@
-"""Row tables: where the rows of a shard lie, kept beside the manifest so that no epoch reads the tars' headers again.
+"""Save and load row tables: where the rows of a shard are, so that no epoch reads the headers of tars again.
 
-``rows/<shard>.rows`` is one line of JSON (the header) and a raw array of ``ROW_TYPE``. A table is a cache, never the
-truth: one that is missing, damaged, older or newer than its shard, or at odds with the manifest is not used.
+``rows/<shard>.rows`` beside the manifest is one line of JSON (the header) and a raw array of ``ROW_TYPE``. A table is
+only a cache: it is not used if it is missing, damaged, older or newer than its shard, or contradicts the manifest.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy as np
 
 from bimodal_cl.data.shards.index import ShardIndex, index_shard
 from bimodal_cl.data.shards.manifest import CaptionsMode, Manifest, Shard
-from bimodal_cl.data.storage.locations import is_remote, name_of
+from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 
 ROWS_FOLDER = "rows"
 VERSION = 1
-RULES = 2  # by which rows were found: 1 knew four image formats and ``.txt`` alone
+RULES = 2  # version of the rules of indexing: 1 knew four image formats and only ``.txt``
 
 # A row of a shard; ``first_text`` is the number of captions before it in the shard.
 ROW_TYPE = np.dtype(
@@ -40,21 +40,20 @@ ROW_TYPE = np.dtype(
         ("image_ext", "u1"),
     ]
 )
-_MAX_NAME = 200  # bytes; file systems allow 255, and a temporary name is longer
+_MAX_NAME = 200  # bytes; file systems allow 255, and the temporary name is longer
 
 
 @dataclass(frozen=True)
 class RowTable:
-    """Where the rows of one shard lie: about 37 bytes a row.
+    """Where the rows of one shard are, in about 37 bytes per row.
 
     Args:
         image_offset, image_size: bytes, ``[rows]``.
-        text_offset: bytes, ``[rows]``; -1 where the row has no text, -2 where its text stands elsewhere in the shard,
-            and so is not read.
-        text_size: bytes, ``[rows]``; 0 where there is no text.
-        first_text_id: global ``text_id`` of each row's first caption, int64 ``[rows]``.
+        text_offset: bytes, ``[rows]``; -1 if the row has no text, -2 if its text is elsewhere in the shard.
+        text_size: bytes, ``[rows]``; 0 if there is no text.
+        first_text_id: ``text_id`` of each row's first caption, int64 ``[rows]``.
         image_ext: number of each image's extension in ``IMAGE_EXTENSIONS``, uint8 ``[rows]``.
-        version: of the remote shard that it was made from, as its server called it; "" where nobody said.
+        version: of the remote shard that the table was made from, as its server called it; "" if unknown.
     """
 
     image_offset: np.ndarray
@@ -69,21 +68,21 @@ class RowTable:
         return len(self.first_text_id)
 
     def extension(self, row: int) -> str:
-        """The extension of a row's image, lower case, with the dot."""
+        """Return the extension of a row's image, lower case, with the dot."""
         return IMAGE_EXTENSIONS[self.image_ext[row]]
 
 
 @dataclass(frozen=True)
 class TableHeader:
-    """What a table says of its shard.
+    """What a table records about its shard.
 
     Args:
         shard: the manifest's entry, without a hash.
         captions: how texts were split.
-        counts: what was found while it was indexed, as :attr:`ShardIndex.counts`.
-        left_out: members that belong to no sample, as :attr:`ShardIndex.left_out`.
-        version: of a remote shard, as its server calls it; "" where it does not say.
-        rules: by which its rows were found; those of ``RULES`` are what an index finds today.
+        counts: as :attr:`~bimodal_cl.data.shards.index.ShardIndex.counts`.
+        left_out: as :attr:`~bimodal_cl.data.shards.index.ShardIndex.left_out`.
+        version: of a remote shard, as its server called it; "" if unknown.
+        rules: version of the rules of indexing; ``RULES`` is the current one.
     """
 
     shard: Shard
@@ -95,7 +94,7 @@ class TableHeader:
 
 
 def load_row_table(manifest: Manifest, shard: int) -> RowTable | None:
-    """Read the table of shard number ``shard``; None where there is none that fits the manifest and the shard."""
+    """Load the table of shard number ``shard``; None if there is none that matches the manifest and the shard."""
     entry = manifest.shards[shard]
     found = _read(manifest.folder, entry.name)
     if found is None:
@@ -108,12 +107,12 @@ def load_row_table(manifest: Manifest, shard: int) -> RowTable | None:
 
 
 def index_row_table(manifest: Manifest, shard: int, path: Path) -> RowTable:
-    """Make the table of shard number ``shard`` from the tar itself, a file at ``path``.
+    """Make the table of shard number ``shard`` from the tar at ``path``.
 
     Raises:
-        UserError: it is broken, or holds other rows than the manifest says.
+        UserError: the tar is damaged, or its rows are not those of the manifest.
     """
-    entry, name = manifest.shards[shard], name_of(manifest.location(shard))
+    entry, name = manifest.shards[shard], redact(manifest.location(shard))
     index = index_shard(path, manifest.captions, manifest.damaged, name)
     num_texts = int(index.caption_count.sum())
     if (len(index), num_texts) != (entry.num_images, entry.num_texts):
@@ -134,16 +133,19 @@ def make_row_table(index: ShardIndex, first_text_id: int = 0) -> RowTable:
 
 
 def save_row_table(folder: Path, shard: Shard, index: ShardIndex, version: str = "") -> Path | None:
-    """Write the table of a shard, whole or not at all, and return its path.
+    """Write the table of a shard by an atomic rename.
 
-    The table of a local shard gets the shard's time of modification: the same shard gives the same bytes, and a shard
-    that has changed since does not fit any longer. None, and no table, where a member is too large for one.
+    The table of a local shard gets the shard's modification time, so that equal shards give equal files, and a table
+    no longer matches once its shard has changed.
 
     Args:
-        folder: the manifest's.
+        folder: of the manifest.
         shard: its entry in the manifest.
-        index: its index, in the manifest's captions mode.
+        index: of the shard, in the manifest's captions mode.
         version: of a remote shard.
+
+    Returns:
+        The path of the table; None, without a table, if a member has 4 GiB or more.
     """
     try:
         rows = _make_rows(index)
@@ -180,13 +182,13 @@ def save_row_table(folder: Path, shard: Shard, index: ShardIndex, version: str =
 
 
 def load_table_header(folder: Path, name: str) -> TableHeader | None:
-    """Read what the table of the shard called ``name`` says; None where there is none that fits the shard."""
+    """Load the header of the table of the shard called ``name``; None if there is none that matches the shard."""
     found = _read(folder, name)
     return None if found is None else found[0]
 
 
 def row_table_path(folder: Path, name: str) -> Path:
-    """The file of the table of the shard that the manifest calls ``name``."""
+    """Return the path of the table of the shard that the manifest calls ``name``."""
     quoted = quote(name, safe="", errors="surrogateescape")
     if len(quoted) > _MAX_NAME:
         digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
@@ -197,7 +199,7 @@ def row_table_path(folder: Path, name: str) -> Path:
 def _make_rows(index: ShardIndex) -> np.ndarray:
     sizes = (index.image_size, index.text_size)
     if any(int(size.max(initial=0)) >= 2**32 for size in sizes):
-        raise OverflowError("a member of 4 GiB or more has no place in a row table")
+        raise OverflowError("a row table has no room for a member of 4 GiB or more")
     rows = np.empty(len(index), dtype=ROW_TYPE)
     for column in ("image_offset", "image_size", "text_offset", "text_size"):
         rows[column] = getattr(index, column)
@@ -243,7 +245,7 @@ def _parse_counts(content: dict[str, Any]) -> dict[str, int]:
 
 
 def _same_time(table: Path, shard: Path) -> bool:
-    """Whether both were modified at one time, to the microsecond: the folder's file system may keep less than ns."""
+    """Return whether both have the same modification time, in microseconds: some file systems do not store ns."""
     with suppress(OSError):
         return table.stat().st_mtime_ns // 1000 == shard.stat().st_mtime_ns // 1000
     return False

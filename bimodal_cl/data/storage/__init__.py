@@ -1,1 +1,1 @@
-"""Where the bytes of shards come from: local files, HTTP servers, object stores, commands, a cache."""
+"""Open and read shards: local files, HTTP servers, object stores, the output of commands, and a cache of copies."""

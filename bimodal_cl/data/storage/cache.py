@@ -1,13 +1,15 @@
-"""A folder of whole shards from elsewhere, shared by all processes of a machine, never larger than its limit.
+"""Cache copies of remote shards in a folder of limited size that all processes of a machine share.
 
-Locks are flock's, so they end with the process that holds them, however it ends:
+All locks are those of ``flock``, which end with the process that holds them, however it ends:
 
-- An entry is locked (shared) as long as it is open. Only what nobody has locked is evicted, least recently used first.
-- A download is a ``.part``, locked (exclusively) by the process that fills it; others wait for it. It becomes the
-  entry by renaming, so an entry is whole; the ``.part`` of a killed process is evicted like any other file.
-- Room is made, and claimed by giving the ``.part`` its final length, under the lock of the folder.
+- An entry has a shared lock as long as it is open. Only entries without a lock are evicted, least recently used first.
+- A download is a ``.part`` file with an exclusive lock of the process that fills it; other processes wait for it. An
+  atomic rename makes it the entry, so an entry is always whole. The ``.part`` of a killed process is evicted like any
+  other file.
+- Entries are evicted, and space is reserved by giving the ``.part`` its final length, under the lock of the folder.
 
-An entry's time of access is its last use, set by us; its time of modification says which version of the source it is.
+The access time of an entry is its last use, which this module sets; its modification time encodes the version of the
+source that it is a copy of.
 """
 
 from __future__ import annotations
@@ -24,36 +26,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bimodal_cl.data.storage.remote import Write, base_name
+from bimodal_cl.data.storage.locations import base_name
+from bimodal_cl.data.storage.retry import Write
 from bimodal_cl.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Left free on the disk: a cache that fills it would end other programs, checkpoints among them.
+# Space left free on the disk: a cache that fills it would make checkpoints and other programs fail.
 FREE_BYTES = 2**30
-_STEP = 2**26  # bytes claimed at a time where the size is not known before
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between looks at another process's download
+_STEP = 2**26  # bytes reserved at a time if the size is not known in advance
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.1  # seconds between polls of another process's download
 _ENTRY = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9._-]*\.(shard|part)$")
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class NoRoom(Exception):
-    """What is in use leaves no room for a shard, in the cache or on its disk."""
+    """A shard does not fit into the cache or on its disk, because everything there is in use."""
 
 
 class ShardCache:
-    """Whole copies of remote shards.
+    """A cache of remote shards.
 
     Args:
-        folder: where they are; made when it is first needed. Other files in it are left alone.
-        limit: bytes that all copies and downloads together may have.
+        folder: of the copies; made when it is first needed. Other files in it are left alone.
+        limit: of all copies and downloads together, bytes.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
 
     def path(self, location: str) -> Path:
-        """The file of a shard's copy, there or not."""
+        """Return the path of a shard's copy, whether or not it exists."""
         digest = hashlib.sha256(location.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         name = re.sub(r"[^A-Za-z0-9._-]", "_", base_name(location))[-80:]
         return self.folder / f"{digest}-{name}.shard"
@@ -63,11 +66,11 @@ class ShardCache:
 
         Args:
             location: of the shard.
-            size: bytes that the copy must have; None for any.
-            version: of the source that it must be; None for any.
+            size: that the copy must have, bytes; None for any.
+            version: of the source, which the copy must be of; None for any.
 
         Returns:
-            The descriptor; None where there is no such copy.
+            The descriptor; None if there is no such copy.
         """
         path = self.path(location)
         try:
@@ -83,8 +86,8 @@ class ShardCache:
                 raise FileNotFoundError
             if version is not None and stat.st_mtime_ns // 1000 != version_time(version) // 1000:
                 raise FileNotFoundError
-            with suppress(PermissionError):  # somebody else's copy; its last use stays theirs
-                # Not by its path, where another version may stand by now.
+            with suppress(PermissionError):  # another user's copy, whose access time only that user can set
+                # Set by descriptor: the path may lead to another version by now.
                 os.utime(descriptor, ns=(time.time_ns(), stat.st_mtime_ns))
         except FileNotFoundError:
             os.close(descriptor)
@@ -97,19 +100,19 @@ class ShardCache:
     def add(
         self, location: str, size: int | None, fill: Callable[[Write], str], have: Callable[[], int | None]
     ) -> int | None:
-        """Bring a shard into the cache, or wait for the process that is doing it.
+        """Download a shard into the cache, or wait for the process that is doing so.
 
         Args:
             location: of the shard.
-            size: bytes; None where only the download tells.
-            fill: downloads: calls its argument with offsets and bytes, and returns the version.
-            have: opens the copy where there is a good one: asked again once other processes have finished.
+            size: bytes; None if it is not known before the download.
+            fill: downloads: it calls its argument with offsets and bytes, and returns the version.
+            have: opens a valid copy, or returns None; called again once other processes have finished.
 
         Returns:
-            The copy's descriptor, as :meth:`open`.
+            The copy's descriptor, as :meth:`open` returns it.
 
         Raises:
-            NoRoom: what is in use leaves none, or the disk is full.
+            NoRoom: the shard does not fit beside the entries in use, or the disk is full.
             UserError: the folder cannot be written.
         """
         final = self.path(location)
@@ -123,12 +126,12 @@ class ShardCache:
             if found is not None:
                 return found
             os.truncate(descriptor, 0)
-            claimed = self._claim(descriptor, part, size or 0)
+            reserved = self._reserve(descriptor, part, size or 0)
 
             def write(offset: int, data: bytes) -> None:
-                nonlocal claimed
-                if offset + len(data) > claimed:
-                    claimed = self._claim(descriptor, part, offset + len(data) + _STEP)
+                nonlocal reserved
+                if offset + len(data) > reserved:
+                    reserved = self._reserve(descriptor, part, offset + len(data) + _STEP)
                 _write_all(descriptor, data, offset)
 
             length = _Furthest(write)
@@ -136,8 +139,8 @@ class ShardCache:
             os.truncate(descriptor, length.stop)
             modified = version_time(version) if version else time.time_ns()
             os.utime(descriptor, ns=(time.time_ns(), modified))
-            os.fsync(descriptor)  # or else a power cut could leave an entry of the right length, full of zeros
-            with self._folder_locked():  # whoever adds up the folder meanwhile could miss it under both names
+            os.fsync(descriptor)  # without it, a power cut could leave an entry of the right length, full of zeros
+            with self._folder_locked():  # a process that adds up the folder could otherwise miss both names
                 part.rename(final)
             renamed = True
         except OSError as error:
@@ -150,18 +153,18 @@ class ShardCache:
             release(descriptor)
         return have()
 
-    def _claim(self, descriptor: int, part: Path, size: int) -> int:
-        """Make room for a download, evicting what is used least, and give its file that length."""
+    def _reserve(self, descriptor: int, part: Path, size: int) -> int:
+        """Reserve space for a download: evict what was used least recently and give the file its length."""
         with self._folder_locked():
             others = [(path, stat) for path, stat in self._files() if path != part]
             own = os.fstat(descriptor)
             total = sum(stat.st_size for _, stat in others)
             free = shutil.disk_usage(self.folder).free - FREE_BYTES
-            # Other downloads have claimed more than they have written so far.
+            # Other downloads have reserved more than they have written so far.
             free -= sum(stat.st_size - stat.st_blocks * 512 for path, stat in others if path.suffix == ".part")
             excess = max(total + size - self.limit, size - own.st_blocks * 512 - free)
             if excess > 0 and not _evict(sorted(others, key=_last_use), excess):
-                raise NoRoom(f"{size} bytes find no room in the {self.limit} of {self.folder}")
+                raise NoRoom(f"no space for {size} bytes: too much of the {self.limit} of {self.folder} is in use")
             os.truncate(descriptor, size)
         return size
 
@@ -198,7 +201,7 @@ class ShardCache:
 
 
 class _Furthest:
-    """Passes bytes on and remembers where they end; from offset 0 on it is another try."""
+    """Pass bytes on and remember where they end; at offset 0 the download starts again."""
 
     def __init__(self, write: Write) -> None:
         self._write, self.stop = write, 0
@@ -209,18 +212,18 @@ class _Furthest:
 
 
 def version_time(version: str) -> int:
-    """A time, ns, that stands for a version: the same on every machine, since several may share a cache."""
+    """Return a time, ns, that encodes a version: the same on every machine, since several may share a cache."""
     digest = int.from_bytes(hashlib.sha256(version.encode()).digest()[:6], "big")
-    return 10**18 + digest % 10**14 * 1000  # whole microseconds of the three years from 2001-09-09 on
+    return 10**18 + digest % 10**14 * 1000  # whole microseconds of the three years after 2001-09-09
 
 
 def _last_use(file: tuple[Path, os.stat_result]) -> tuple[bool, int]:
     path, stat = file
-    return path.suffix != ".part", stat.st_atime_ns  # what a killed process left goes first
+    return path.suffix != ".part", stat.st_atime_ns  # downloads of killed processes go first
 
 
 def _evict(files: list[tuple[Path, os.stat_result]], needed: int) -> bool:
-    """Remove the first files that nobody uses until ``needed`` bytes are free; none if that cannot be reached."""
+    """Remove the first files without a lock until ``needed`` bytes are free; remove none if that is impossible."""
     locked: list[tuple[Path, int]] = []
     try:
         for path, stat in files:
@@ -249,17 +252,17 @@ def _evict(files: list[tuple[Path, os.stat_result]], needed: int) -> bool:
 
 
 def _open_part(part: Path) -> int:
-    """Open and lock the file of a download; waits while another process has it.
+    """Open and lock the file of a download; wait while another process has it locked.
 
-    By asking again and again: one who waited in the kernel would wait on after the file was renamed, for all who have
-    the entry open.
+    This polls: a process that waited in the kernel would still wait after the file was renamed, for every process that
+    has the entry open.
     """
     pause = _SHORTEST_PAUSE
     while True:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):  # renamed, or evicted, since it was opened
+            with suppress(FileNotFoundError):  # renamed or evicted since it was opened
                 if os.path.samestat(part.stat(), os.fstat(descriptor)):
                     return descriptor
         except BlockingIOError:
@@ -278,14 +281,14 @@ def _lock(descriptor: int, kind: int) -> None:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
         raise UserError(
-            f"the cache of shards stands on a file system without locks ({error.strerror}); choose another cache_dir"
+            f"the cache of shards is on a file system without locks ({error.strerror}); choose another cache_dir"
         ) from None
 
 
 def release(descriptor: int) -> None:
     """Unlock a file of the cache and close it.
 
-    A process forked meanwhile has the descriptor too: closing ours alone would not unlock it.
+    A process that was forked meanwhile has the descriptor too, so closing it here would not unlock it.
     """
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)

@@ -1,7 +1,7 @@
-"""A file on an HTTP server, whole or by byte ranges. Status, range and length of every answer are checked.
+"""Read a file from an HTTP server, whole or by range requests. Status, range and length of every answer are checked.
 
-``requests`` and not fsspec's client: that one needs aiohttp, takes a whole file for a range where a server ignores the
-header, and ends every transfer after five minutes.
+This uses ``requests`` instead of fsspec's client, which needs aiohttp, takes a whole file for the range if a server
+ignores the header, and ends every transfer after five minutes.
 """
 
 from __future__ import annotations
@@ -20,59 +20,59 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_auth_from_url
 
-from bimodal_cl.data.storage.locations import name_of
-from bimodal_cl.data.storage.remote import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
+from bimodal_cl.data.storage.locations import redact
+from bimodal_cl.data.storage.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
 from bimodal_cl.errors import UserError
 
 _BLOCK = 2**20
 _MAX_REDIRECTS = 10
-_MAX_SERVERS = 32  # whose connections are kept
-_MAX_IDLE = 256  # connections kept open a server: more than there are threads
+_MAX_SERVERS = 32  # servers whose connections are kept open
+_MAX_IDLE = 256  # connections per server that are kept open: more than there are threads
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)$")
-_LIBRARY_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError)  # requests lets some of the latter through
+_LIBRARY_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError)  # requests passes some of the latter on
 
 
 class HttpSource:
     """A file on an HTTP server. Connections stay open between requests.
 
     Args:
-        url: of it; may hold a name and a password.
-        timeout: seconds without a byte after which a try has failed.
+        url: of the file; may hold a user name and a password.
+        timeout: seconds without a byte after which an attempt has failed.
 
     Raises:
-        UserError: that is not a URL.
+        UserError: the URL is malformed.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
-        self.name = name_of(url)
+        self.name = redact(url)
         self.latest = SourceInfo()
         self._timeout = timeout
         session = _session(os.getpid())
         with self._errors():
             user, password = get_auth_from_url(url)
-            # Named here they come before ~/.netrc; in bytes because text is sent as Latin-1.
+            # Passed here, they take precedence over ~/.netrc; as bytes, because text would be sent as Latin-1.
             auth = (user.encode(), password.encode()) if user else None
-            # Made once: to make a request takes as long as to send it.
+            # Prepared once: preparing a request takes as long as sending it.
             self._request = session.prepare_request(requests.Request("GET", url, auth=auth))
             self._settings = session.merge_environment_settings(self._request.url or url, {}, True, None, None)
-            # requests itself refuses a proxy that is named as user:password@host.
+            # requests refuses a proxy that is given as user:password@host, without a scheme.
             proxies = self._settings["proxies"].items()
             self._settings["proxies"] = {kind: at if "://" in at else f"http://{at}" for kind, at in proxies}
 
     def info(self) -> SourceInfo:
-        """Ask for size and version by the first byte alone: not every server that signs its URLs answers HEAD."""
+        """Ask for size and version by a request for the first byte: not every server of signed URLs answers HEAD."""
         for _ in self.chunks(0, 1):
             pass
         return self.latest
 
     def chunks(self, start: int, stop: int | None) -> Generator[bytes, None, None]:
-        """Give out the bytes from ``start`` to ``stop`` (None: the end): one try."""
-        request = self._request.copy()  # threads share the other one
+        """Yield the bytes from ``start`` to ``stop`` (None: to the end), in one attempt."""
+        request = self._request.copy()  # threads share the original
         if start or stop is not None:
             request.headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         with self._errors():
             response = _session(os.getpid()).send(request, timeout=self._timeout, **self._settings)
-        with response:  # closes the connection unless the answer was read whole
+        with response:  # closes the connection unless the whole answer was read
             first, length = self._read_head(response, start)
             if first != start:
                 raise WholeOnly("the server sends whole files only")
@@ -80,7 +80,7 @@ class HttpSource:
             yield from _read_body(response, min(wanted, default=None))
 
     def _read_head(self, response: requests.Response, start: int) -> tuple[int, int | None]:
-        """Return the byte of the file that the body begins with, and the body's length if it is announced."""
+        """Return the offset in the file at which the body begins, and the body's length if the server announces it."""
         status, headers = response.status_code, response.headers
         length: int | None = response.raw.length_remaining
         found = _CONTENT_RANGE.match(headers.get("Content-Range", ""))
@@ -108,7 +108,7 @@ class HttpSource:
 
     @contextmanager
     def _errors(self) -> Generator[None, None, None]:
-        """Sort what the libraries raise: what may go away, and the user's or the server's mistakes."""
+        """Turn the libraries' exceptions into ``TransferError`` or, for mistakes that remain, ``UserError``."""
         try:
             yield
             return
@@ -116,7 +116,7 @@ class HttpSource:
             mistake = f"more than {_MAX_REDIRECTS} redirections"
         except requests.exceptions.InvalidSchema:
             mistake = "a redirection or a proxy is neither http:// nor https://"
-        except ValueError as error:  # the libraries' own, and urllib's; the texts repeat URLs and their secrets
+        except ValueError as error:  # the libraries' and urllib's; their texts repeat URLs with their secrets
             mistake = f"its URL, a redirection, a proxy or an answer is malformed ({type(error).__name__})"
         except _LIBRARY_ERRORS as error:
             cause = _cause(error)
@@ -137,13 +137,13 @@ def _read_body(response: requests.Response, expected: int | None) -> Generator[b
             break
         got += len(data)
         yield data
-    # urllib3 checks the body's length, which may be right and yet not the range's.
+    # urllib3 checks the length of the body, which may be right and still not be that of the range.
     if expected is not None and got < expected:
         raise TransferError(f"the connection ended after {got} of {expected} bytes")
 
 
 class _Adapter(HTTPAdapter):
-    """Trusts what this machine trusts (``SSL_CERT_FILE`` too), besides the certificates that requests brings along."""
+    """Trust the machine's certificates (``SSL_CERT_FILE`` included) besides those that requests brings along."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         self._trust = ssl.create_default_context()
@@ -155,15 +155,15 @@ class _Adapter(HTTPAdapter):
 
 @functools.cache
 def _session(process: int) -> requests.Session:
-    """The connections of a process. A forked one makes its own: two must not talk on one connection.
+    """Return the session of a process. A forked process makes its own, since two must not share a connection.
 
-    Its parent's stay in the cache: dropping them would take locks that another thread may have held at the fork.
+    The parent's session stays in the cache: dropping it would take locks that another thread may have held at the fork.
     """
     session = requests.Session()
     session.headers.clear()
     session.headers.update({"Accept-Encoding": "identity", "User-Agent": "bimodal_cl"})
     session.max_redirects = _MAX_REDIRECTS
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # threads share it: it keeps no state
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))  # threads share it, so it is stateless
     adapter = _Adapter(_MAX_SERVERS, _MAX_IDLE)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
@@ -171,7 +171,7 @@ def _session(process: int) -> requests.Session:
 
 
 def _seconds_to_wait(value: str) -> float:
-    """Read ``Retry-After``: seconds or a date; 0 where there is none."""
+    """Parse ``Retry-After``, seconds or a date; 0 if it is neither."""
     try:
         return urllib3.Retry().parse_retry_after(value)
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
@@ -179,7 +179,7 @@ def _seconds_to_wait(value: str) -> float:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The standard library's exception below those of the libraries, whose texts repeat URLs and their secrets."""
+    """Return the standard library's exception below the libraries' own, whose texts repeat URLs with their secrets."""
     while isinstance(error, _LIBRARY_ERRORS) and error.__context__ is not None:
         error = error.__context__
     return error

@@ -1,4 +1,4 @@
-"""Which code sums the tiles: fused Triton kernels on CUDA, PyTorch's operations everywhere else."""
+"""Choose the code that sums the tiles: fused Triton kernels on CUDA, PyTorch's operations everywhere else."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Kernel = Literal["auto", "torch", "triton"]
 def choose_kernel(kernel: Kernel, batch: GlobalBatch) -> ModuleType:
     """Return the module whose ``sum_tiles`` and ``add_gradients_`` are to be used.
 
-    ``"auto"`` takes the Triton kernels on a GPU where they can run, once they have given there what PyTorch gives; a
-    difference or a failure is warned of, once, and PyTorch is used. ``"triton"`` also runs on a CPU, in Triton's
+    ``"auto"`` takes the Triton kernels on a GPU where they can run, after comparing them with PyTorch there; if they
+    differ or fail, one warning says so and PyTorch is used. ``"triton"`` also runs on a CPU, in Triton's
     interpreter, if the environment has ``TRITON_INTERPRET=1``.
 
     Args:
         kernel: ``"torch"``, ``"triton"`` or ``"auto"``.
-        batch: tells device and types.
+        batch: its device and types decide.
 
     Raises:
         ValueError: another name, or ``"triton"`` where it cannot run; the message says why.
@@ -78,7 +78,7 @@ def triton_agrees(device: torch.device, dtype: torch.dtype) -> bool:
         difference = torch.stack([(ours - theirs).abs().max() / theirs.abs().max() for ours, theirs in pairs]).max()
         agree = difference.item() < (0.05 if dtype == torch.bfloat16 else 1e-3)
         problem = None if agree else f"differ from PyTorch by {difference.item():.2g}"
-    except Exception as error:  # whatever a compiler or a driver may raise: there is another way to compute the loss
+    except Exception as error:  # compilers and drivers raise many types; PyTorch can still compute the loss
         problem = f"fail ({type(error).__name__}: {error})"
     if problem:
         warnings.warn(f"the Triton kernels {problem} on {device}: the losses use PyTorch instead", stacklevel=2)

@@ -1,4 +1,4 @@
-"""Who is whose negative in the global batch, and how the pairs that are none are kept out of a tile."""
+"""Find the in-batch negatives of every anchor, and mask all other pairs of a tile."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from bimodal_cl.distributed import gather_rows, rank
 
-# Stands for the similarity of a pair that is no negative: finite, so that 0 * MASKED is 0 and not NaN.
+# The similarity of a pair that is not a negative: finite, so that 0 * MASKED is 0 and not NaN.
 MASKED = -1e30
 
 
 @dataclasses.dataclass(frozen=True)
 class Negatives:
-    """Who is whose negative in the global batch; the relation is symmetric, so both directions share it.
+    """The in-batch negatives of the global batch. The relation is symmetric, so both directions share it.
 
     Attributes:
         image_group: equal numbers stand for equal image ids.
@@ -34,9 +34,10 @@ class Negatives:
 
     @classmethod
     def gather(cls, image_ids: Tensor, text_ids: Tensor, mask_repeats: bool) -> Negatives:
-        """Find the negatives in the global batch from this process's ids; without ``mask_repeats``, all but itself.
+        """Find the negatives in the global batch from this process's ids.
 
-        One collective; the host does not wait for the device.
+        Without ``mask_repeats`` every other pair is a negative. One collective; the host does not wait for
+        the device.
         """
         batch_size = image_ids.shape[0]
         own = slice(rank() * batch_size, (rank() + 1) * batch_size)
@@ -87,7 +88,7 @@ class Negatives:
 
     @functools.cached_property
     def _repeated(self) -> tuple[Tensor, list[int]]:
-        """Where the pairs are that have fewer negatives than all others: on the device, and on the host (waits)."""
+        """Positions of the pairs with repeats, on the device and on the host (which waits for the device)."""
         positions = (self.num_negatives[:, 0] < len(self.num_negatives) - 1).nonzero()[:, 0]
         return positions, positions.tolist()
 

@@ -1,4 +1,4 @@
-"""The matrix products of the margin: in the features' own precision, or of bf16 numbers.
+"""Multiply matrices for the margin, in the features' own precision or in bf16.
 
 In bf16, features and the weights of the gradient are rounded to 8 significant bits before they are multiplied; products
 are summed in float32. ``s_ii``, temperatures, margins, state and the sums of gradients stay float32. A similarity is

@@ -1,4 +1,4 @@
-"""What the ways of computing the margin share: a step's operands, and sums of exponentials that never overflow."""
+"""Operands of a step, and running sums of exponentials that never overflow; both kernels use them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bimodal_cl.losses.margin.negatives import MASKED, Negatives
 
 
 class GlobalBatch(NamedTuple):
-    """What a step's similarities are made of, equal on every rank.
+    """The operands of a step's similarities, equal on every rank.
 
     Attributes:
         images: features, in the type that they are multiplied in; so are ``texts``.
         tau_images: temperatures of the image anchors, in the type of all sums and gradients; ``tau_texts`` likewise.
-        negatives: who is whose negative.
+        negatives: which pairs are negatives of each other.
     """
 
     images: Float[Tensor, "candidates dim"]
@@ -41,12 +41,12 @@ class Pulls(NamedTuple):
     scale: Float[Tensor, "anchors 1"]
 
     def of(self, anchors: slice) -> Pulls:
-        """Those of some of the anchors."""
+        """Return the values of some of the anchors."""
         return Pulls(*(values[anchors] for values in self))
 
 
 class Sums(NamedTuple):
-    """Of some candidates of each anchor, with ``w_j = exp((s_j - peak) / tau)``.
+    """Sums over some candidates of each anchor, with ``w_j = exp((s_j - peak) / tau)``.
 
     Attributes:
         peak: not less than any ``s_j``; ``MASKED`` where there is no negative.
@@ -74,7 +74,7 @@ class RunningSums:
         self.sums = Sums(torch.full_like(tau, MASKED), torch.zeros_like(tau), torch.zeros_like(tau))
 
     def add_(self, anchors: slice, more: Sums) -> None:
-        """Add sums of the given anchors over further candidates. Sums over ``MASKED`` ones leave no trace."""
+        """Add sums of the given anchors over further candidates. Sums over ``MASKED`` candidates change nothing."""
         peak, total, weighted = (values[anchors] for values in self.sums)
         higher = torch.maximum(peak, more.peak)
         shrink, shrink_more = (torch.exp((old - higher) / self._tau[anchors]) for old in (peak, more.peak))

@@ -1,4 +1,4 @@
-"""How the B x B similarities are cut into tiles."""
+"""Cut the B x B similarities into tiles."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Buffers:
         self._flat: dict[str, Tensor] = {}
 
     def take(self, use: str, rows: slice, columns: slice, dtype: torch.dtype | None = None) -> Tensor:
-        """A contiguous matrix for a tile, in the same memory at every call for one use."""
+        """Return a contiguous matrix for a tile, in the same memory at every call for one use."""
         shape = rows.stop - rows.start, columns.stop - columns.start
         if use not in self._flat:
             self._flat[use] = self._like.new_empty(math.prod(shape), dtype=dtype)
@@ -74,7 +74,7 @@ def choose_tiling(tile_size: TileSize, num_rows: int, num_columns: int, features
         tile_size: a number of rows and columns, None or ``"auto"``.
         num_rows: this process's anchors.
         num_columns: the global batch.
-        features: tells device and precision.
+        features: their device and precision count.
     """
     everything = max(num_rows, num_columns, 1)
     if tile_size is None:
@@ -91,7 +91,7 @@ def choose_tiling(tile_size: TileSize, num_rows: int, num_columns: int, features
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that can still be taken on a device; infinite where the system does not say."""
+    """Return the bytes that are free on a device; infinite where the system does not say."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached

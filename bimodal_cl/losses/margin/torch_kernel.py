@@ -79,7 +79,7 @@ def add_gradients_(
 
 
 def compute_sims_(out: Tensor, batch: GlobalBatch, rows: slice, columns: slice) -> None:
-    """Write one tile of similarities into ``out``, ``MASKED`` where a pair is no negative."""
+    """Write one tile of similarities into ``out``, ``MASKED`` where a pair is not a negative."""
     multiply_(out, batch.images[rows], batch.texts[columns].T)
     batch.negatives.mask_(out, rows, columns)
 

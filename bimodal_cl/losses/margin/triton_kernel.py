@@ -9,7 +9,7 @@ TF32.
   ``[blocks, anchors]``, so the result does not depend on the order in which programs run.
 - Backward: the block of ``dL/ds``, in the type of the products. PyTorch's products turn a tile of it into gradients.
 
-Memory: one tile (two in float32) besides the features and gradients.
+Memory: one tile (two in float32) in addition to the features and gradients.
 
 The kernels have been compared with :mod:`~bimodal_cl.losses.margin.torch_kernel` in Triton's interpreter, which has no
 bf16 products, and compiled for compute capabilities 8.0 and 9.0. **They have not been run or timed on a GPU yet.**
@@ -100,7 +100,7 @@ class Tiles:
         self.buffers = Buffers(batch.tau_images)
 
     def launch(self, kernel: Any, rows: slice, columns: slice, *operands: Tensor) -> None:
-        """Run a kernel on all blocks of a tile; ``operands`` is what it takes besides, contiguous."""
+        """Run a kernel on all blocks of a tile; ``operands`` are its further arguments, contiguous."""
         images, texts = self._images[rows], self._texts[columns]
         sims = None
         if images.dtype not in MULTIPLIED_IN_BLOCKS:

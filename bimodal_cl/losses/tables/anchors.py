@@ -1,6 +1,6 @@
-"""What is remembered for every image and every text of the data set.
+"""Keep per-anchor state: a table with one row for every image, or every text, of the data set.
 
-A table has one row per id and a few float32 columns (``log_u``, ``tau``, ``tau_grad`` or ``alignment``), which
+A table has a few float32 columns (``log_u``, ``tau``, ``tau_grad`` or ``alignment``), which
 ``state_dict`` holds, so that a resumed run continues with them.
 
 Either every process keeps all rows (``replicated``), or row ``k`` is kept by rank ``k mod W`` alone (``sharded``). A
@@ -28,8 +28,9 @@ class AnchorTable(nn.Module):
 
     The columns are attributes: ``[N]`` in a replicated table; in a sharded one this rank's rows, ids ``rank``,
     ``rank + W``, ``rank + 2 W``, ..., so a rank needs ``4 * ceil(N / W)`` bytes for each column (see :meth:`full`).
-    They are no buffers of the module: DistributedDataParallel would copy rank 0's buffers over all others' before every
-    forward pass. ``.to(device)`` and ``.double()`` reach them all the same; ``.half()`` and ``.bfloat16()`` leave them.
+    They are not buffers of the module, since DistributedDataParallel would copy rank 0's buffers over all others'
+    before every forward pass. ``.to(device)`` and ``.double()`` reach them nevertheless; ``.half()`` and
+    ``.bfloat16()`` leave them.
 
     ``state_dict()`` holds whole columns ``[N]`` whatever the kind, and ``load_state_dict`` takes them, so a state can
     be loaded on any number of ranks and by either kind. For a sharded table ``state_dict()`` is a collective: call it
@@ -40,7 +41,7 @@ class AnchorTable(nn.Module):
         num_anchors: N, images or texts of the whole data set; ids are 0 .. N-1.
         tables: ``"replicated"`` or ``"sharded"``; build a sharded table after ``init_process_group``.
         table_device: ``"cpu"`` keeps the rows there wherever the module is moved, for tables that do not fit on the
-            device; a step then copies the batch's rows to and fro. None: on the module's device.
+            device; a step then copies the batch's rows to the device and back. None: on the module's device.
         columns: name and initial value of each column.
 
     Raises:
@@ -116,7 +117,7 @@ class AnchorTable(nn.Module):
         for start in range(0, most_rows, step):
             num_rows = min(step, most_rows - start)
             part = mine[start : start + num_rows].to(self._exchange_device)
-            part = nn.functional.pad(part, (0, num_rows - part.numel()))  # the last row of some ranks is no id
+            part = nn.functional.pad(part, (0, num_rows - part.numel()))  # some ranks have one row less
             by_rank = gather_rows(part).view(self.num_shards, num_rows)
             if whole is not None:
                 chunk = whole[start * self.num_shards : (start + num_rows) * self.num_shards]
@@ -127,7 +128,7 @@ class AnchorTable(nn.Module):
         super()._apply(fn, recurse)
         for name, initial in self._initial.items():
             column = self._column(name)
-            asked = fn(column.new_empty(0))  # what would become of the column, without moving it there
+            asked = fn(column.new_empty(0))  # the device and type that the column is to have
             self._exchange_device = asked.device
             if self.table_device is None:
                 column = column.to(asked.device)

@@ -1,4 +1,4 @@
-"""The anchors of a step grouped by id: repeats in the global batch are combined, and every row is updated once.
+"""Group the anchors of a step by id, so that repeats in the global batch are combined and every row is updated once.
 
 A step does no work that grows with the table: the distinct ids of the global batch are found by a sort, and only their
 rows are read and written.
@@ -21,7 +21,7 @@ _NO_ID = torch.iinfo(torch.int64).max
 
 @dataclasses.dataclass(frozen=True)
 class _Groups:
-    """Where the anchors of the global batch go. What is sent to the processes that keep their rows "arrives" there.
+    """How the anchors of the global batch are grouped. Values sent to the process that keeps their rows "arrive" there.
 
     Attributes:
         ids: the distinct ids that take part and whose rows are kept here, ascending.
@@ -57,7 +57,7 @@ class Occurrences:
     Args:
         local_ids: ids of this process's anchors.
         counted: whether each takes part; an anchor without negatives does not. None: all do.
-        table: whose rows the ids name; None stands for a replicated one.
+        table: the table whose rows the ids name; None stands for a replicated one.
     """
 
     def __init__(
@@ -66,12 +66,17 @@ class Occurrences:
         self._local_ids, self._counted, self._table = local_ids, counted, table
 
     def gather(self, column: str) -> Float[Tensor, "anchors 1"]:
-        """Look up a column of the table for this process's anchors, whoever keeps their rows.
+        """Look up a column of the table for this process's anchors, whichever rank keeps their rows.
 
         A collective where the table is sharded: the owners look up what each rank asks for and send it (all-to-all).
         """
         assert self._table is not None
         return self._to_anchors(self._table.look_up(column, self._groups.asked_ids))
+
+    def look_up(self, column: str) -> Float[Tensor, "ids 1"]:
+        """Return a column of the table for :attr:`ids`, whose rows this process keeps."""
+        assert self._table is not None
+        return self._table.look_up(column, self.ids)
 
     @property
     def ids(self) -> Int[Tensor, " ids"]:

@@ -1,1 +1,1 @@
-"""Hugging Face folders of image-text models as dual encoders."""
+"""Load Hugging Face folders of image-text models (CLIP, SigLIP) as dual encoders."""

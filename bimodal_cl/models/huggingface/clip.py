@@ -1,6 +1,6 @@
-"""A Hugging Face ``CLIPModel`` as a dual encoder: the same network under open_clip's names.
+"""Convert a Hugging Face ``CLIPModel`` to a dual encoder: the same network under open_clip's names.
 
-Converted rather than wrapped, so that it is saved, trained and exported like every other model.
+The model is converted rather than wrapped, so that it is saved, trained and exported like every other model.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import Architecture, inline_architecture
-from bimodal_cl.models.build import assemble
+from bimodal_cl.models.architecture import Architecture
+from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from bimodal_cl.models.huggingface.tokenizer import read_tokenizer_keys
-from bimodal_cl.models.towers.strict_load import load_transformers
+from bimodal_cl.models.open_clip_config import inline_architecture
+from bimodal_cl.models.weights.transformers_loading import load_transformers
 
-# Configurations written before 2023 carry this wrong id; transformers then takes the largest token, and so do we.
+# Configurations written before 2023 have this wrong id; transformers then pools at the largest token id.
 _LEGACY_EOS_ID = 2
 # torch's arguments for transformers' names.
 _GELU: dict[str, dict[str, str]] = {
@@ -39,9 +40,9 @@ _BLOCK_NAMES = {
 
 
 def load_huggingface_clip(folder: Path, image_size: int | None = None) -> DualEncoder:
-    """Load a folder that ``CLIPModel.save_pretrained`` wrote; see :mod:`bimodal_cl.models.huggingface.folder`.
+    """Load a folder written by ``CLIPModel.save_pretrained``; see :mod:`bimodal_cl.models.huggingface.folder`.
 
-    A folder without a tokenizer gets open_clip's, whose vocabulary is OpenAI's.
+    A folder without a tokenizer gets open_clip's, which has OpenAI's vocabulary.
 
     Raises:
         UserError: an option that open_clip's towers do not have, or damaged files.
@@ -53,7 +54,7 @@ def load_huggingface_clip(folder: Path, image_size: int | None = None) -> DualEn
     encoder = assemble(_convert_config(model.config, folder), image_size=image_size)
     tensors = convert_weights(model.state_dict())
     resize_pos_embed(tensors, encoder)
-    # A tokenizer that cuts texts shorter leaves positions that no text has.
+    # A tokenizer with a shorter context leaves positions unused.
     tensors["text.positional_embedding"] = tensors["text.positional_embedding"][: encoder.text.context_length]
     encoder.load_state_dict(tensors)
     return encoder
@@ -71,7 +72,7 @@ def _convert_config(config: Any, folder: Path) -> Architecture:
     if vision.num_channels != 3:
         raise UserError(f"{folder}/config.json: num_channels must be 3, got {vision.num_channels}")
     tokenizer_keys = read_tokenizer_keys(folder, text.max_position_embeddings)
-    if tokenizer_keys is not None:  # positions count from the text's beginning
+    if tokenizer_keys is not None:  # the tower numbers positions from the left
         tokenizer_keys["tokenizer_kwargs"]["padding_side"] = "right"
     legacy = text.eos_token_id == _LEGACY_EOS_ID
     vision_keys = _shared_keys(vision) | {
@@ -87,7 +88,7 @@ def _convert_config(config: Any, folder: Path) -> Architecture:
         "eos_id": text.eos_token_id,
     }
     if tokenizer_keys is None and not legacy and text.eos_token_id != text.vocab_size - 1:
-        raise UserError(f"{folder}: no tokenizer in it, and open_clip's ends a text with another token")
+        raise UserError(f"{folder}: has no tokenizer, and open_clip's ends a text with another token")
     architecture = inline_architecture(config.projection_dim, vision_keys, text_keys, f"{folder}/config.json: ")
     architecture = Architecture(
         architecture.embed_dim, architecture.vision, architecture.text, quick_gelu="quick_gelu" in activations
@@ -97,7 +98,7 @@ def _convert_config(config: Any, folder: Path) -> Architecture:
 
 def _shared_keys(tower: Any) -> dict[str, Any]:
     ratio = tower.intermediate_size / tower.hidden_size
-    if int(tower.hidden_size * ratio) < tower.intermediate_size:  # open_clip multiplies again and cuts
+    if int(tower.hidden_size * ratio) < tower.intermediate_size:  # open_clip multiplies again and truncates
         ratio = math.nextafter(ratio, math.inf)
     return {
         "width": tower.hidden_size,
@@ -109,7 +110,7 @@ def _shared_keys(tower: Any) -> dict[str, Any]:
 
 
 def convert_weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and join a ``CLIPModel``'s tensors to those of a :class:`DualEncoder`."""
+    """Return a ``CLIPModel``'s tensors under the names of a :class:`DualEncoder`, with q, k and v joined."""
     converted = {
         "logit_scale": tensors["logit_scale"],
         "visual.class_embedding": tensors["vision_model.embeddings.class_embedding"],

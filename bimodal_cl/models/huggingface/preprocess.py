@@ -1,4 +1,4 @@
-"""The preprocessing of a Hugging Face folder in our own words, read whole: what we could not do is refused by name."""
+"""Translate a Hugging Face folder's image preprocessing; an option that is not supported is refused by name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from PIL import Image
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import default_preprocess, read_json
+from bimodal_cl.models.architecture import default_preprocess
+from bimodal_cl.models.json_files import read_json
 
-# Keys that change no pixel of one RGB image.
+# Keys that do not change the pixels of an RGB image.
 _INERT = {
     *("image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys", "_name_or_path"),
     *("data_format", "input_data_format", "return_tensors", "device", "disable_grouping", "do_convert_rgb"),
@@ -22,7 +23,7 @@ _READ = {
     *("do_resize", "size", "resample", "do_center_crop", "crop_size"),
     *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
 }
-# What transformers' classes do where the file is silent; `default_to_square` is what a number means as `size`.
+# Defaults of transformers' classes; `default_to_square`: a number as `size` is both sides, not the shortest edge.
 _SHARED = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
 _SWITCHES = ("do_resize", "do_rescale", "do_normalize", "do_center_crop")
 _HALF = {"image_mean": 0.5, "image_std": 0.5, "do_center_crop": False}
@@ -45,19 +46,19 @@ def read_preprocess(folder: Path, family: str, image_size: int) -> dict[str, Any
     """Return the keys of :attr:`Architecture.preprocess` that give transformers' pixels.
 
     Args:
-        folder: of the model.
-        family: ``clip`` or ``siglip``: whose preprocessing it is where no file says.
+        folder: the model's folder.
+        family: ``clip`` or ``siglip``, whose defaults apply where no file sets them.
         image_size: side of the images that the model takes, pixels.
 
     Raises:
-        UserError: a key that we could not follow, or one that gives images of another size; with file and key.
+        UserError: a key is not supported, or gives images of another size; the message names the file and the key.
     """
     values, where = _find_values(folder)
     for key, value in values.items():
         if key not in _INERT | _READ and value is not None and value is not False:
-            raise UserError(f"{where}{key} = {value!r} is nothing that this preprocessing can do")
+            raise UserError(f"{where}{key} = {value!r} is not supported")
     options = {**_SHARED, **_class_defaults(values, family, where)}
-    # null is "no" where a step is switched, and silence elsewhere
+    # null turns a step off, and leaves any other key at its default.
     options |= {key: value for key, value in values.items() if value is not None or key in _SWITCHES}
     return {
         **_read_resize(options, image_size, where),
@@ -67,7 +68,7 @@ def read_preprocess(folder: Path, family: str, image_size: int) -> dict[str, Any
 
 
 def _find_values(folder: Path) -> tuple[dict[str, Any], str]:
-    """The image processor's keys and what a message about one begins with; in the order in which transformers looks."""
+    """Return the image processor's keys, and a prefix for messages; files are tried in transformers' order."""
     path = folder / "processor_config.json"
     if path.is_file():
         values = read_json(path).get("image_processor")
@@ -76,7 +77,7 @@ def _find_values(folder: Path) -> tuple[dict[str, Any], str]:
     path = folder / "preprocessor_config.json"
     if path.is_file():
         return read_json(path), f"{path}: "
-    warnings.warn(f"{folder}: no preprocessor_config.json, so its family's usual preprocessing is taken", stacklevel=2)
+    warnings.warn(f"{folder}: no preprocessor_config.json, so its family's usual preprocessing is used", stacklevel=2)
     return {}, f"{path}: "
 
 
@@ -85,17 +86,19 @@ def _class_defaults(values: Mapping[str, Any], family: str, where: str) -> dict[
     name = str(values[given]) if given else _OF_FAMILY[family]
     name = name.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if name not in _DEFAULTS:
-        raise UserError(f"{where}{given} = {name!r} is none of {', '.join(_DEFAULTS)}")
+        raise UserError(f"{where}{given} = {name!r} is not one of {', '.join(_DEFAULTS)}")
     return {**_DEFAULTS[name], "squash_by_default": name != "CLIPImageProcessor"}
 
 
 def _read_resize(options: Mapping[str, Any], image_size: int, where: str) -> dict[str, Any]:
-    """The keys of the transform: how an image is resized, and that a square of the model's size comes out."""
+    """Return the transform's keys for resizing, after checking that the result is a square of the model's size."""
     resample = options["resample"]
     names = [filter_.name.lower() for filter_ in Image.Resampling]
     filters: dict[Any, str] = dict(zip([*Image.Resampling, *names], [*names, *names], strict=True))
     if resample not in filters:
-        raise UserError(f"{where}resample = {resample!r} is none of Pillow's filters: 0 to 5, or a name as 'bicubic'")
+        raise UserError(
+            f"{where}resample = {resample!r} is not one of Pillow's filters: 0 to 5, or a name such as 'bicubic'"
+        )
     transform = {"interpolation": filters[resample], **_read_mode(options, image_size, where)}
     if options["do_center_crop"]:
         crop = _read_size(options.get("crop_size", image_size), "crop_size", True, where)
@@ -128,7 +131,7 @@ def _read_mode(options: Mapping[str, Any], image_size: int, where: str) -> dict[
 
 
 def _read_size(value: Any, key: str, square: bool, where: str) -> dict[str, int]:
-    """A size in any of the forms that transformers has written, as a mapping."""
+    """Return a size, in any of the forms that transformers has written, as a mapping."""
     if isinstance(value, Mapping):
         size = {name: length for name, length in value.items() if length is not None}
     elif isinstance(value, (list, tuple)) and len(value) == 2:
@@ -137,14 +140,14 @@ def _read_size(value: Any, key: str, square: bool, where: str) -> dict[str, int]
         size = {"height": value, "width": value} if square else {"shortest_edge": value}
     if set(size) not in _SIZES or not all(type(length) is int and length >= 1 for length in size.values()):
         raise UserError(
-            f"{where}{key} = {value!r} is no size: height and width, shortest_edge (and longest_edge), or max_height "
-            "and max_width, in pixels"
+            f"{where}{key} = {value!r} is not a size: height and width, shortest_edge (and longest_edge), or "
+            "max_height and max_width, in pixels"
         )
     return size
 
 
 def _read_statistics(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Mean and standard deviation of pixels in [0, 1], with what the rescaling does to them."""
+    """Return mean and standard deviation of pixels in [0, 1], adjusted for a rescaling by another factor."""
     factor = options["rescale_factor"] if options["do_rescale"] else 1
     if not isinstance(factor, (int, float)) or not factor > 0:
         raise UserError(f"{where}rescale_factor = {factor!r} is not above 0")

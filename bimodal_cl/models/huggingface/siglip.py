@@ -1,4 +1,4 @@
-"""A Hugging Face ``SiglipModel``, also a SigLIP 2 of fixed resolution, as a dual encoder."""
+"""Load a Hugging Face ``SiglipModel``, or a SigLIP 2 of fixed resolution, as a dual encoder."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import Any
 from torch import Tensor
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.models.architecture import Architecture, check_image_size
-from bimodal_cl.models.build import assemble
+from bimodal_cl.models.architecture import Architecture
+from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from bimodal_cl.models.huggingface.tokenizer import read_tokenizer_keys
-from bimodal_cl.models.towers.strict_load import load_transformers
+from bimodal_cl.models.tower_keys import check_image_size
+from bimodal_cl.models.weights.transformers_loading import load_transformers
 
 _TOWERS = {"vision_model.": "visual.transformer.", "text_model.": "text.transformer."}
 
 
 def load_huggingface_siglip(folder: Path, image_size: int | None = None) -> DualEncoder:
-    """Load a folder that ``SiglipModel.save_pretrained`` wrote; see :mod:`bimodal_cl.models.huggingface.folder`.
+    """Load a folder written by ``SiglipModel.save_pretrained``; see :mod:`bimodal_cl.models.huggingface.folder`.
 
     Raises:
-        UserError: an option that changes the features and that we do not have, or damaged files.
+        UserError: an option that changes the features and is not supported, or damaged files.
     """
     from transformers import SiglipModel
 
@@ -48,7 +49,7 @@ def _convert_config(config: Any, folder: Path) -> Architecture:
         )
     keys = read_tokenizer_keys(folder, text.max_position_embeddings)
     if keys is None:
-        raise UserError(f"{folder}: no tokenizer in it (tokenizer.json or spiece.model)")
+        raise UserError(f"{folder}: has no tokenizer (tokenizer.json or spiece.model)")
     size = check_image_size(vision.image_size, f"{where}vision_config.image_size")
     return Architecture(
         embed_dim=vision.hidden_size,

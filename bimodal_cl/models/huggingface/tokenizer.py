@@ -1,4 +1,4 @@
-"""The tokenizer of a folder that Hugging Face's ``save_pretrained`` wrote, as keys of a text tower."""
+"""Read the tokenizer of a folder written by Hugging Face's ``save_pretrained`` as keys of a text tower."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "sp
 
 
 def read_tokenizer_keys(folder: Path, num_positions: int) -> dict[str, Any] | None:
-    """Return the keys of open_clip's ``CLIPTextCfg`` that make it tokenize as transformers does with this folder.
+    """Return the keys of open_clip's ``CLIPTextCfg`` with which texts are tokenized as transformers does.
 
     Args:
         folder: with or without a tokenizer.
-        num_positions: the most tokens that the text tower takes.
+        num_positions: maximum number of tokens that the text tower takes.
 
     Returns:
-        None where the folder has no tokenizer.
+        The keys, or None where the folder has no tokenizer.
 
     Raises:
         UserError: its files cannot be read.

@@ -1,1 +1,1 @@
-"""Image towers and text towers."""
+"""Build image towers and text towers."""

@@ -1,4 +1,4 @@
-"""A Hugging Face text model as a text tower: any encoder that ``AutoModel`` knows, pooled and projected."""
+"""Use a Hugging Face text model as a text tower: any encoder that ``AutoModel`` loads, pooled and projected."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bimodal_cl.errors import UserError, did_you_mean, one_line
-from bimodal_cl.models.towers.strict_load import quiet_transformers, refuse_other_weights
+from bimodal_cl.models.weights.transformers_loading import quiet_transformers, refuse_other_weights
 
 POOLERS = ("mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
 PROJECTIONS = ("linear", "mlp", "none")
 
 
 class HuggingFaceTextTower(nn.Module):
-    """Tokens to one vector a text: transformer, pooling over the valid tokens, projection.
+    """Encode tokens as one vector per text: transformer, pooling over the valid tokens, projection.
 
-    Parameters are called as in open_clip's adapter (``transformer.*``, ``proj.*``), whose checkpoints load here. Unlike
-    it, no table of known families is needed, the projection's width is read from the configuration, and the padding
-    that the tokenizer really uses decides which tokens count.
+    Parameters are named as in open_clip's adapter (``transformer.*``, ``proj.*``), so that its checkpoints load here.
+    Unlike that adapter, this tower supports any family of models, reads the projection's width from the configuration,
+    and masks the padding that the tokenizer really uses.
 
     Args:
-        transformer: returns ``last_hidden_state`` ``[batch, tokens, width]`` and, for ``cls_pooler``, maybe
+        transformer: returns ``last_hidden_state`` ``[batch, tokens, width]`` and, optionally for ``cls_pooler``,
             ``pooler_output`` ``[batch, width]``.
         width: width of the transformer's output.
         dim: width of the shared space.
         context_length: number of tokens of a text.
         pad_id: the tokenizer's padding token.
-        eos_id: the tokenizer's end-of-text token, which some tokenizers also pad with.
-        pooler: ``mean_pooler``, ``max_pooler``, ``cls_pooler`` (the model's own pooled output where it has one, else
-            the first token) or ``cls_last_hidden_state_pooler`` (the first token).
-        projection: ``linear``, ``mlp`` (one hidden layer, GELU; its width is the mean of both ends) or ``none``.
+        eos_id: the tokenizer's end-of-text token, which some tokenizers also use as padding.
+        pooler: ``mean_pooler``, ``max_pooler``, ``cls_pooler`` (the model's own pooled output if it has one, else the
+            first token) or ``cls_last_hidden_state_pooler`` (the first token).
+        projection: ``linear``, ``mlp`` (one hidden layer with GELU, of the mean width of input and output) or ``none``.
 
     Raises:
-        UserError: unknown pooler or projection, or ``none`` where the widths differ.
+        UserError: the pooler or projection is unknown, or the projection is ``none`` and the widths differ.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class HuggingFaceTextTower(nn.Module):
         return self.proj(self._pool(output, valid))
 
     def _valid_tokens(self, tokens: Tensor) -> Tensor:
-        """Mark the tokens that are no padding, ``[batch, tokens]`` bool."""
+        """Return the mask of tokens that are not padding, bool ``[batch, tokens]``."""
         padding = tokens == self.pad_id
         if self.pad_id != self.eos_id:
             return ~padding
-        # The first end-of-text token is the text's own; those after it are padding.
+        # The first end-of-text token belongs to the text; those after it are padding.
         return (padding.cumsum(dim=1) - padding.long()) == 0
 
     def _pool(self, output: Any, valid: Tensor) -> Tensor:
@@ -86,10 +86,10 @@ class HuggingFaceTextTower(nn.Module):
 
 
 def check_head(pooler: str, projection: str) -> None:
-    """Refuse an unknown pooler or projection, naming the nearest.
+    """Refuse an unknown pooler or projection.
 
     Raises:
-        UserError: the key and its value.
+        UserError: the message names the key, its value and the nearest valid choice.
     """
     if pooler not in POOLERS:
         raise UserError(f"model.text.hf_pooler_type '{pooler}' is unknown{did_you_mean(pooler, POOLERS)}")
@@ -110,7 +110,7 @@ def load_text_config(name: str) -> dict[str, Any]:
     """Return a Hugging Face model's configuration from a local folder, the hub's cache or the hub.
 
     Raises:
-        UserError: nothing there, or it is no text model's.
+        UserError: the configuration cannot be found or read.
     """
     from transformers import AutoConfig
 
@@ -118,8 +118,8 @@ def load_text_config(name: str) -> dict[str, Any]:
         config = AutoConfig.from_pretrained(name)
     except Exception as error:
         raise UserError(
-            f"model.text.hf_model_name '{name}': no such folder with a config.json, and the hub does not give it "
-            f"({one_line(error)})"
+            f"model.text.hf_model_name '{name}': no such folder with a config.json, and it cannot be loaded from the "
+            f"hub ({one_line(error)})"
         ) from error
     return json.loads(config.to_json_string(use_diff=False))
 
@@ -127,20 +127,19 @@ def load_text_config(name: str) -> dict[str, Any]:
 def build_transformer(
     name: str, config_values: dict[str, Any], pretrained: bool, pooled: bool
 ) -> tuple[nn.Module, int]:
-    """Build a text model, random or with its weights, in float32.
+    """Build a text model in float32, with random or pretrained weights.
 
     Args:
-        name: local folder or hub name, where the weights come from.
-        config_values: its configuration, as :func:`load_text_config` gives it.
-        pretrained: load the weights.
-        pooled: keep the model's own pooling layer, where it has an optional one. Kept unused, it would hold
-            parameters that no gradient reaches.
+        name: local folder or hub name of the weights.
+        config_values: the model's configuration from :func:`load_text_config`.
+        pretrained: whether to load the weights.
+        pooled: whether to keep an optional pooling layer; unused, its parameters would get no gradient.
 
     Returns:
         The model (of an encoder-decoder, the encoder) and the width of its output.
 
     Raises:
-        UserError: a family that transformers does not know, one with several towers, or weights that cannot be read.
+        UserError: the family is unknown or has several towers, or the weights cannot be read.
     """
     from transformers import MODEL_MAPPING, AutoConfig, AutoModel
 

@@ -1,4 +1,4 @@
-"""SigLIP's two towers: transformers' own modules, which pool by themselves and project within the pooling."""
+"""SigLIP's two towers: transformers' own modules, which include pooling and projection."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TEXT_FAMILY = "siglip_text_model"
 
 
 class SiglipImageTower(nn.Module):
-    """Normalised pixels to one vector an image: a vision transformer whose tokens are pooled by attention.
+    """Encode normalised pixels as one vector per image: a vision transformer with attention pooling.
 
     Source: Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023; the pooling is the head of "Scaling
     Vision Transformers" (CVPR 2022).
 
     Args:
-        config: keys of transformers' ``SiglipVisionConfig``. Weights for another image size are resampled as they are
-            loaded.
+        config: keys of transformers' ``SiglipVisionConfig``. Position embeddings for another image size are resampled
+            when weights are loaded.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -35,12 +35,14 @@ class SiglipImageTower(nn.Module):
 
 
 class SiglipTextTower(nn.Module):
-    """Tokens to one vector a text: a bidirectional transformer whose last token, padding or not, is projected.
+    """Encode tokens as one vector per text: a bidirectional transformer with a projection of its last token.
+
+    The last token may be padding.
 
     Args:
         config: keys of transformers' ``SiglipTextConfig``.
-        tokenizer: a Hugging Face tokenizer. Padding is hidden from the attention where it says so, which those of the
-            published models do not (``model_input_names`` without ``attention_mask``).
+        tokenizer: a Hugging Face tokenizer. Padding is masked in the attention if its ``model_input_names`` include
+            ``attention_mask``, which those of the published models do not.
     """
 
     def __init__(self, config: dict[str, Any], tokenizer: Any) -> None:
@@ -51,7 +53,7 @@ class SiglipTextTower(nn.Module):
         self.pad_id = tokenizer.pad_token_id
         self.masked = "attention_mask" in tokenizer.model_input_names
         self.padding_side = tokenizer.padding_side
-        # Where the end-of-text token also pads, a text has one of its own.
+        # Where the end-of-text token is also the padding, each text has one of its own.
         self.own_padding = tokenizer("a")["input_ids"].count(self.pad_id)
 
     def forward(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch dim"]:
@@ -60,7 +62,7 @@ class SiglipTextTower(nn.Module):
         return self.transformer(input_ids=tokens, attention_mask=mask).pooler_output
 
     def _valid_tokens(self, tokens: Tensor) -> Tensor:
-        """Mark the tokens that are no padding, ``[batch, tokens]`` bool."""
+        """Return the mask of tokens that are not padding, bool ``[batch, tokens]``."""
         padding = (tokens == self.pad_id).long()
         if self.padding_side == "left":
             return padding.flip(1).cumsum(1).flip(1) <= self.own_padding
@@ -74,7 +76,7 @@ def _build_config(values: dict[str, Any]) -> Any:
 
 
 def _resample_positions(tower: nn.Module, tensors: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Bring position embeddings of another image size to this tower's grid, as open_clip and timm do."""
+    """Resample position embeddings of another image size to this tower's grid, as open_clip and timm do."""
     from timm.layers import resample_abs_pos_embed
 
     key = f"{prefix}transformer.embeddings.position_embedding.weight"
@@ -85,5 +87,5 @@ def _resample_positions(tower: nn.Module, tensors: dict[str, Tensor], prefix: st
 
 
 def _inner(model: Any, name: str) -> nn.Module:
-    """The module with the tower's tensors; before transformers 5 it is wrapped in another."""
+    """Return the module with the tower's tensors, which another module wraps before transformers 5."""
     return getattr(model, name, model)

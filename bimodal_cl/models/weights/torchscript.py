@@ -1,8 +1,8 @@
-"""The tensors of a TorchScript archive, without compiling or running the code that is in it.
+"""Read the tensors of a TorchScript archive without compiling or running its code.
 
-``torch.jit.load`` compiles the archive's code and runs the parts of it that restore objects. Here the pickle that lists
-the modules is read by an unpickler that knows tensors and containers alone; every class of the archive becomes an
-inert object, and the folder ``code/`` is never opened.
+``torch.jit.load`` compiles the archive's code and runs the parts of it that restore objects. Here a restricted
+unpickler reads the modules: it accepts tensors and containers only, replaces every class of the archive by an inert
+object, and never opens the folder ``code/``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class ScriptedModule:
-    """What a TorchScript archive holds.
+    """The content of a TorchScript archive.
 
     Args:
-        tensors: by the names that ``state_dict`` would give them.
-        classes: last part of the names of the classes of its modules, such as ``QuickGELU``.
-        num_heads: by the module's name, where the archive has kept them (scripted rather than traced models).
+        tensors: the tensors by their names in ``state_dict``.
+        classes: the class names of its modules without their package, such as ``QuickGELU``.
+        num_heads: attention heads by module name, where the archive keeps them (scripted, not traced models).
     """
 
     tensors: dict[str, Tensor]
@@ -51,7 +51,7 @@ class ScriptedModule:
 
 
 class _Module:
-    """Stands for an object of any class of the archive: keeps its attributes and does nothing."""
+    """An inert replacement for an object of any class of the archive; it only keeps the attributes."""
 
     state: Any = None
 
@@ -60,7 +60,7 @@ class _Module:
 
 
 def is_torchscript(names: list[str]) -> bool:
-    """Whether a zip file with members of these names is a TorchScript archive; other files of torch hold no code."""
+    """Return whether a zip file with members of these names is a TorchScript archive, and not from ``torch.save``."""
     return any(name.endswith("/constants.pkl") or "/code/" in name for name in names)
 
 
@@ -68,7 +68,7 @@ def read_torchscript(path: Path) -> ScriptedModule:
     """Read a TorchScript archive's tensors.
 
     Raises:
-        UserError: the file is damaged, or holds what is neither a module nor a tensor.
+        UserError: the file is damaged, or holds something that is neither a module nor a tensor.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -92,7 +92,7 @@ def read_torchscript(path: Path) -> ScriptedModule:
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles tensors, containers and inert modules; any other name in the pickle ends the reading."""
+    """Unpickle tensors, containers and inert modules; any other name in the pickle raises an error."""
 
     def __init__(self, archive: zipfile.ZipFile, pickled: str) -> None:
         super().__init__(io.BytesIO(archive.read(pickled)))
@@ -102,7 +102,7 @@ class _Reader(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name of the pickle; nothing is ever imported."""
+        """Return the safe replacement for a name in the pickle; nothing is ever imported."""
         if module.split(".")[0] == "__torch__":
             self.classes.add(name)
             return _Module

@@ -1,0 +1,129 @@
+"""Checks of a config on its own: each returns one line where a setting cannot work or has no effect, else None.
+
+A loss checks its own hyperparameters, because it is also used without a config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bimodal_cl.config.schema import Config
+
+
+def _batch_without_negatives(config: Config) -> str | None:
+    if config.train.global_batch_size == 1:
+        return "train.global_batch_size=1: a single pair has no negatives; use 2 or more"
+    return None
+
+
+def _learning_rate_that_rises(config: Config) -> str | None:
+    optim = config.optim
+    if optim.schedule == "cosine" and optim.min_learning_rate > optim.learning_rate:
+        return (
+            f"optim.min_learning_rate={optim.min_learning_rate} exceeds optim.learning_rate={optim.learning_rate}: the "
+            "learning rate would rise to it; lower it"
+        )
+    return None
+
+
+def _heads_that_do_not_fit(config: Config) -> str | None:
+    vision = config.model.vision
+    if vision is not None and vision.width and vision.head_width and vision.width % vision.head_width:
+        return (
+            f"model.vision.head_width={vision.head_width} does not divide model.vision.width={vision.width}: heads of "
+            "that width do not fill it"
+        )
+    return None
+
+
+def _idle_min_learning_rate(config: Config) -> str | None:
+    optim = config.optim
+    if optim.schedule == "constant" and optim.is_set("min_learning_rate"):
+        return (
+            f"optim.min_learning_rate={optim.min_learning_rate} has no effect with optim.schedule=constant: leave it "
+            "out, or take the cosine"
+        )
+    if optim.schedule == "cosine" and optim.min_learning_rate == optim.learning_rate:
+        return (
+            f"optim.schedule=cosine has no effect: optim.min_learning_rate={optim.min_learning_rate} is the "
+            "learning_rate; lower it, or set optim.schedule to constant"
+        )
+    return None
+
+
+def _evaluation_of_nothing(config: Config) -> str | None:
+    if config.train.is_set("evaluate_every") and config.data.val is None and config.data.zero_shot is None:
+        return (
+            f"train.evaluate_every={config.train.evaluate_every} has no effect: there are no data to score on; give "
+            "data.val or data.zero_shot, or leave it out"
+        )
+    return None
+
+
+def _cache_of_nothing(config: Config) -> str | None:
+    if config.data.cache_gb == 0 and config.data.is_set("cache_dir"):
+        return (
+            f"data.cache_dir={config.data.cache_dir} has no effect with data.cache_gb=0, which keeps nothing: raise "
+            "cache_gb, or leave cache_dir out"
+        )
+    return None
+
+
+def _weights_that_are_replaced(config: Config) -> str | None:
+    model = config.model
+    if model.pretrained is None:
+        return None
+    for part, section, key in (
+        ("vision", model.vision, "timm_model_pretrained"),
+        ("text", model.text, "hf_model_pretrained"),
+    ):
+        if section is not None and section.is_set(key) and getattr(section, key):
+            return (
+                f"model.{part}.{key}=true has no effect: model.pretrained={model.pretrained} replaces those weights; "
+                "leave one of them out"
+            )
+    return None
+
+
+def _order_of_the_shards(config: Config) -> str | None:
+    if config.data.shuffle_window == 1:
+        return (
+            "data.shuffle_window=1: samples keep their order within a shard, epoch after epoch; raise it unless they "
+            "were shuffled when they were written"
+        )
+    return None
+
+
+def _weight_of_the_only_set(config: Config) -> str | None:
+    if len(config.data.train) == 1 and config.data.train[0].weight is not None:
+        return (
+            f"data.train: weight={config.data.train[0].weight} has no effect on the only data set: leave it out, or "
+            "set its repeat"
+        )
+    return None
+
+
+def _tile_larger_than_all(config: Config) -> str | None:
+    size, batch = config.loss.tile_size, config.train.global_batch_size
+    if isinstance(size, int) and size > batch:
+        return (
+            f"loss.tile_size={size} is more than the global batch of {batch}: there is a single tile, computed twice; "
+            "use auto, null or a smaller one"
+        )
+    return None
+
+
+CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
+    _batch_without_negatives,
+    _learning_rate_that_rises,
+    _heads_that_do_not_fit,
+)
+CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
+    _idle_min_learning_rate,
+    _evaluation_of_nothing,
+    _cache_of_nothing,
+    _weights_that_are_replaced,
+    _order_of_the_shards,
+    _weight_of_the_only_set,
+    _tile_larger_than_all,
+)

@@ -1,0 +1,1 @@
+"""Find the members and samples of a tar from its headers, all at once."""

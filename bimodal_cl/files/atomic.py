@@ -1,0 +1,73 @@
+"""Write files so that a crash leaves the old content or the new, never a part: write, flush, rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from bimodal_cl.errors import UserError
+
+
+@contextmanager
+def open_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path``; at the end of the block it is flushed to the disk and renamed to ``path``.
+
+    An exception in the block leaves ``path`` as it was, and no temporary file.
+
+    Raises:
+        OSError: the file cannot be written; its ``filename`` is set, also where the system does not say it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a full disk the system does not say which file
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a UTF-8 text file with :func:`open_whole`.
+
+    Raises:
+        UserError: the folder does not exist or may not be written to.
+        OSError: the disk is full, say.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file")
+    try:
+        with open_whole(path) as file:
+            file.write(text.encode())
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush all files below a folder, and the folder itself, to the disk."""
+    for path in [*(each for each in folder.rglob("*") if each.is_file()), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def point_link(link: Path, target: str) -> None:
+    """Make or move a symbolic link by an atomic rename.
+
+    Args:
+        link: the link's path.
+        target: what it points to, relative to the link's folder.
+    """
+    temporary = link.with_name(f"{link.name}.partial")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(link)

@@ -1,0 +1,141 @@
+"""Read what a training run left in its folder: configuration, log, scores, per-anchor tables; and find its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bimodal_cl.errors import UserError
+from bimodal_cl.run_folder import LOSS_FILE, STATE_FILE, RunFolder, read_state
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.shards.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a training run left behind.
+
+    Attributes:
+        folder: the run's folder.
+        config: the values of ``config.yaml``.
+        training: the log's lines of training steps, ordered by step; where a step was logged twice, the later line.
+        evaluations: the log's lines of evaluations, likewise.
+        results: the score files' contents, with their file name under ``"file"``.
+        checkpoint: the newest checkpoint, or None.
+        step: optimizer steps of that checkpoint, or else of the log.
+        tables: arrays of the loss by name, such as ``image_anchors.tau``; empty where the loss keeps none or there is
+            no checkpoint yet.
+    """
+
+    folder: RunFolder
+    config: dict[str, Any]
+    training: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+    checkpoint: Path | None
+    step: int
+    tables: dict[str, np.ndarray]
+
+    @property
+    def path(self) -> Path:
+        """Path of the run's folder."""
+        return self.folder.path
+
+    @property
+    def loss(self) -> dict[str, Any]:
+        """The configuration's ``loss`` section: ``name`` and its hyperparameters."""
+        return self.config["loss"]
+
+
+def load_run(path: str | Path) -> TrainedRun:
+    """Read a run's folder.
+
+    Raises:
+        UserError: the folder, its ``config.yaml`` or ``metrics.jsonl`` is missing, or a file in it cannot be read.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.path.is_dir():
+        raise UserError(f"{path}: no such run folder")
+    config = folder.read_config()
+    lines = list(folder.read_log())
+    checkpoint = folder.newest_checkpoint()
+    training = _by_step(line for line in lines if line.get("event") == "train")
+    last_logged = training[-1]["step"] if training else 0
+    return TrainedRun(
+        folder=folder,
+        config=config,
+        training=training,
+        evaluations=_by_step(line for line in lines if line.get("event") == "evaluate"),
+        results=folder.read_results(),
+        checkpoint=checkpoint,
+        step=last_logged if checkpoint is None else _step_of(checkpoint),
+        tables={} if checkpoint is None else _load_tables(checkpoint),
+    )
+
+
+def find_data(run: TrainedRun, folder: str | None) -> Path | None:
+    """Find a shard folder that a run names, or ``None``.
+
+    A relative name counts from the working directory, and where that fails from each folder above the run, so that
+    the data are found also after a project was moved, and from another working directory.
+    """
+    if not isinstance(folder, str) or not folder:
+        return None
+    candidates = [Path(folder)]
+    if not candidates[0].is_absolute():
+        candidates += [parent / folder for parent in run.path.resolve().parents]
+    return next((each for each in candidates if (each / "manifest.json").is_file()), None)
+
+
+def find_training_data(run: TrainedRun) -> tuple[Mixture | None, str]:
+    """Find the data a run was trained on and check them against its tables: ``(data, "")`` or ``(None, why)``."""
+    from bimodal_cl.data import Manifest
+    from bimodal_cl.data.shards.mixture import Mixture
+
+    section = run.config.get("data")
+    named = section.get("train") if isinstance(section, dict) else None
+    manifests = []
+    for one in named if isinstance(named, list) else [named]:
+        folder = one.get("folder") if isinstance(one, dict) else one
+        found = find_data(run, folder)
+        if found is None:
+            return None, f"the training data were not found at '{folder}'"
+        try:
+            manifests.append(Manifest.load(found))
+        except UserError as error:
+            return None, f"the training data cannot be read: {error}"
+    data = Mixture(manifests)
+    for kind, count in (("image", data.num_images), ("text", data.num_texts)):
+        table = next((array for name, array in run.tables.items() if name.startswith(f"{kind}_anchors.")), None)
+        if table is not None and table.ndim == 1 and len(table) != count:
+            return None, f"{data} holds {count:,} {kind}s, the run's tables {len(table):,}: not the data it saw"
+    return data, ""
+
+
+def _by_step(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for _, line in sorted({int(line["step"]): line for line in lines if "step" in line}.items())]
+
+
+def _step_of(checkpoint: Path) -> int:
+    try:
+        return int(read_state(checkpoint)["step"])
+    except (KeyError, TypeError):
+        raise UserError(f"{checkpoint / STATE_FILE}: no 'step' in it, so this is not a whole checkpoint") from None
+
+
+def _load_tables(checkpoint: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = checkpoint / LOSS_FILE
+    if not path.is_file():
+        return {}
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not readable: {error}") from error

@@ -1,0 +1,1 @@
+"""Measure times and peak memory, and print them as tables: what every benchmark uses."""
