@@ -186,7 +186,6 @@ class Trainer:
         self.loss.set_progress(step / self.settings.num_steps)
 
         images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        assert batch.tokens is not None  # the stream is opened with the model's tokenizer
         tokens = batch.tokens.to(device, non_blocking=True)
         image_features, text_features = self.model(images, tokens)
         try:

@@ -17,7 +17,7 @@ from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_whole
-from bimodal_cl.losses.keywords import read_settings
+from bimodal_cl.losses.module.keywords import read_settings
 
 from .trained_run import TrainedRun, find_training_data, load_run
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from bimodal_cl.config.data import Data
 from bimodal_cl.config.model import Model
-from bimodal_cl.losses.family import LOSS_SETTINGS
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 from bimodal_cl.losses.rules.base import LossSettings
 from bimodal_cl.settings import BelowOne, Count, CountOrZero, NotNegative, NotTruth, PathText, Positive, Section
 

@@ -4,7 +4,7 @@
 >>> out = loss(image_features, text_features, image_ids, text_ids)
 >>> out.loss.backward()
 
-Names are loaded when they are first used, so that the settings in ``losses/family`` can be read without torch.
+Names are loaded when they are first used, so that the settings of each loss can be read without torch.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bimodal_cl.losses.build import build_loss
-    from bimodal_cl.losses.contrastive import ContrastiveLoss, LossOutput
-    from bimodal_cl.losses.family import LOSSES
     from bimodal_cl.losses.margin import Margins, contrastive_margins
+    from bimodal_cl.losses.module.build import build_loss
+    from bimodal_cl.losses.module.contrastive import ContrastiveLoss, LossOutput
+    from bimodal_cl.losses.module.registry import LOSSES
 
 _HOME = {
-    "LOSSES": "family",
-    "ContrastiveLoss": "contrastive",
-    "LossOutput": "contrastive",
+    "LOSSES": "module.registry",
+    "ContrastiveLoss": "module.contrastive",
+    "LossOutput": "module.contrastive",
     "Margins": "margin",
-    "build_loss": "build",
+    "build_loss": "module.build",
     "contrastive_margins": "margin",
 }
 

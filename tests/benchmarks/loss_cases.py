@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bimodal_cl.losses import LOSSES, build_loss
-from bimodal_cl.losses.family import LOSS_SETTINGS
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 
 TAU = 0.05
 ETA = 1e-5

@@ -12,7 +12,7 @@ from bimodal_cl.config.keys import dotted_keys
 from bimodal_cl.config.model import Model
 from bimodal_cl.config.schema import Config
 from bimodal_cl.config.yaml_files import changed_keys, load_config, save_config
-from bimodal_cl.losses.family import LOSS_SETTINGS, LOSSES
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS, LOSSES
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from bimodal_cl.losses import build_loss
-from bimodal_cl.losses.family import LOSS_SETTINGS
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 from bimodal_cl.losses.tables import anchors as anchors_module
 from bimodal_cl.losses.tables.anchors import AnchorTable, gather_state
 from bimodal_cl.losses.tables.occurrences import Occurrences

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from bimodal_cl.losses.family import LOSS_SETTINGS
 from bimodal_cl.losses.margin import contrastive_margins
 from bimodal_cl.losses.margin.products import add_product_, multiply_
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 from tests.test_losses.agreement import build_double, take_step
 from tests.test_losses.brute_force import weigh
 from tests.test_losses.pair_batches import PairBatch, draw_batches

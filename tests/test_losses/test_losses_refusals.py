@@ -15,7 +15,7 @@ import torch
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import LOSSES, build_loss
-from bimodal_cl.losses.family import LOSS_SETTINGS
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 from tests.test_losses.agreement import build_double, take_step
 from tests.test_losses.pair_batches import NUM_IMAGES, NUM_TEXTS, PairBatch, draw_batches, unit
 from tests.test_losses.test_losses_facts import assert_same_state, snapshot

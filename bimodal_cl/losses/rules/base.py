@@ -1,7 +1,8 @@
 """The base of a loss's declaration: its settings as checked fields, and its rules as pure methods.
 
-A loss is a class of settings in one file of ``losses/family``. The schema, ``build_loss`` and ``--help`` read its
-fields; :class:`~bimodal_cl.losses.contrastive.ContrastiveLoss` calls its rules and keeps the state between the steps.
+A loss is a class of settings in one file of ``bimodal_cl/losses``. The schema, ``build_loss`` and ``--help`` read its
+fields; :class:`~bimodal_cl.losses.module.contrastive.ContrastiveLoss` calls its rules and keeps the state between the
+steps.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class AnchorStep:
 class LossSettings(Section):
     """What every loss takes, and the rules that a loss may override. The fields are the keyword arguments.
 
-    A subclass in ``losses/family`` adds ``name: Literal["..."]`` and its own fields. All rules are pure: they change
+    A subclass in a file of ``bimodal_cl/losses`` adds ``name: Literal["..."]`` and its own fields. All rules are pure: they change
     neither the settings nor the state.
     """
 

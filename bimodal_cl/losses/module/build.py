@@ -7,8 +7,8 @@ import warnings
 from typing import Any
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.losses.contrastive import ContrastiveLoss
-from bimodal_cl.losses.keywords import read_settings
+from bimodal_cl.losses.module.contrastive import ContrastiveLoss
+from bimodal_cl.losses.module.keywords import read_settings
 
 
 def build_loss(
@@ -20,7 +20,7 @@ def build_loss(
         name: one of :data:`bimodal_cl.losses.LOSSES`.
         num_images: images of the data set: rows of the per-anchor table.
         num_texts: texts of the data set.
-        hyperparameters: fields of the named loss; see its class in ``bimodal_cl/losses/family``.
+        hyperparameters: fields of the named loss; see its class in ``bimodal_cl/losses``.
 
     Raises:
         UserError: an unknown name, an unknown hyperparameter for that name, a value of the wrong type (text where a

@@ -1,6 +1,6 @@
 """The module that runs every loss: checks, per-anchor tables, learned numbers, the mean over the global batch, metrics.
 
-What differs between losses is in their settings, one file each in ``losses/family``: a temperature rule and a weight
+What differs between losses is in their settings, one file each in ``bimodal_cl/losses``: a temperature rule and a weight
 rule over the margins, or a loss of the features.
 """
 
@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bimodal_cl.distributed import reduce_sum, replicated_parameter, world_size
-from bimodal_cl.losses.batch_checks import require_sound_batch
 from bimodal_cl.losses.margin import Negatives, compute_alignment, compute_margins
 from bimodal_cl.losses.margin.kernels import Kernel
+from bimodal_cl.losses.module.batch_checks import require_sound_batch
 from bimodal_cl.losses.rules.base import (
     Anchors,
     AnchorStep,
@@ -125,7 +125,7 @@ class ContrastiveLoss(nn.Module):
             text_ids: 0 .. num_texts - 1, stable, too.
 
         Raises:
-            ValueError: what :func:`~bimodal_cl.losses.batch_checks.require_sound_batch` or the temperature rule
+            ValueError: what :func:`~bimodal_cl.losses.module.batch_checks.require_sound_batch` or the temperature rule
                 refuses, on every rank, before any state moves.
         """
         require_sound_batch(image_features, text_features, image_ids, text_ids, self.num_images, self.num_texts)

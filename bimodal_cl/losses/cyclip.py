@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from bimodal_cl.losses.family.clip import CLIP
+from bimodal_cl.losses.clip import CLIP
 from bimodal_cl.losses.rules.base import Anchors, FeatureLoss, Features, Negatives
 from bimodal_cl.settings import NotNegative
 

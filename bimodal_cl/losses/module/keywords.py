@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.losses.family import LOSS_SETTINGS, LOSSES
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS, LOSSES
 from bimodal_cl.losses.rules.base import LossSettings
 
 _UNIONS = (types.UnionType, typing.Union)

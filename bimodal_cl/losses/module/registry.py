@@ -1,6 +1,6 @@
-"""The losses, one file each: a class of settings with the rules of the loss.
+"""Find the losses: the classes of settings that the files of ``bimodal_cl/losses`` declare.
 
-Every file of this folder is found by itself: adding a loss needs no line here.
+Adding a loss needs no line here.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import typing
+from pathlib import Path
 
 from bimodal_cl.losses.rules.base import LossSettings
 
@@ -16,10 +17,12 @@ _ORDER = ("clip", "siglip", "cyclip", "macl", "sogclr", "isogclr", "rgcl_g")
 
 
 def _find_losses() -> dict[str, type[LossSettings]]:
-    """Import the files of this folder and collect the settings that declare a ``name``."""
+    """Import each file of ``bimodal_cl/losses``, not its sub-packages, and collect the settings declared there."""
     found: dict[str, type[LossSettings]] = {}
-    for file in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{file.name}")
+    for file in pkgutil.iter_modules([str(Path(__file__).parents[1])]):
+        if file.ispkg:
+            continue
+        module = importlib.import_module(f"bimodal_cl.losses.{file.name}")
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, LossSettings) and value.__module__ == module.__name__:
                 (name,) = typing.get_args(value.model_fields["name"].annotation)
