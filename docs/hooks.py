@@ -15,7 +15,7 @@ from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from bimodal_cl.losses.family import LOSS_SETTINGS
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 
 _log = logging.getLogger("mkdocs.hooks")
 

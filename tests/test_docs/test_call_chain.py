@@ -7,11 +7,11 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from test_docs.pages import ROOT, read
 
 from bimodal_cl.losses.margin import torch_kernel
 from bimodal_cl.train import main
 from data_prep.cli import main as prep
+from tests.test_docs.pages import ROOT, read
 
 
 class Reached(Exception):

@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bimodal_cl.cli.sub_commands import Command
-from data_prep.write_command import WRITE, WriteCommand
-from test_docs.pages import ROOT, code_blocks
 
 from bimodal_cl import metrics
-from bimodal_cl.losses import family
+from bimodal_cl.cli.sub_commands import Command
+from bimodal_cl.losses.module import registry
 from bimodal_cl.metrics import retrieval
 from data_prep import sources
+from data_prep.write_command import WRITE, WriteCommand
+from tests.test_docs.pages import ROOT, code_blocks
 
 CODE = dict(
     re.match(r"# (\S+\.py)\n(.*)", code, re.DOTALL).groups() for code in code_blocks(ROOT / "CONTRIBUTING.md", "python")
@@ -60,8 +60,8 @@ def parameters_of(test):
 
 
 def test_the_loss(add_file, request, monkeypatch):
-    loss = add_file("bimodal_cl/losses/family/tau_cosine.py").TauCosine
-    monkeypatch.setitem(family.LOSS_SETTINGS, "tau_cosine", loss)
+    loss = add_file("bimodal_cl/losses/tau_cosine.py").TauCosine
+    monkeypatch.setitem(registry.LOSS_SETTINGS, "tau_cosine", loss)
     run_tests(add_file("tests/test_losses/test_losses_tau_cosine.py"), request)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from test_docs.pages import ROOT, code_blocks, read
 from torch.nn.functional import normalize
+
+from tests.test_docs.pages import ROOT, code_blocks, read
 
 EXAMPLES = ROOT / "docs" / "examples"
 

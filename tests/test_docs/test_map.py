@@ -2,7 +2,7 @@
 
 import re
 
-from test_docs.write_map import PAGE, format_map, read_summaries
+from tests.test_docs.write_map import PAGE, format_map, read_summaries
 
 
 def read_map():

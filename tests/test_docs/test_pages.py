@@ -6,13 +6,13 @@ import shlex
 
 import pytest
 import yaml
-from bimodal_cl.config.keys import dotted_keys
-from test_docs.pages import PAGES, ROOT, code_blocks, commands, mentioned_commands, prose, read
 
 from bimodal_cl import train
+from bimodal_cl.config.keys import dotted_keys
 from bimodal_cl.config.schema import Config
 from data_prep import cli as prep
 from eval import cli as evaluation
+from tests.test_docs.pages import PAGES, ROOT, code_blocks, commands, mentioned_commands, prose, read
 
 QUICKSTART = "configs/train/quickstart.yaml"
 
