@@ -18,7 +18,7 @@ from bimodal_cl.files.paths import expand_path
 
 
 def _no_truth(value: Any) -> Any:
-    """Refuse a truth value, which would count as a number: YAML's ``yes`` as 1."""
+    """Refuse booleans, which Python counts as 0 and 1: YAML reads ``yes`` as one."""
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return value
@@ -33,7 +33,7 @@ NotNegative = Annotated[float, Field(ge=0), NotTruth]
 Cosine = Annotated[float, Field(ge=-1, le=1), NotTruth]
 Count = Annotated[int, Field(ge=1), NotTruth]
 CountOrZero = Annotated[int, Field(ge=0), NotTruth]
-PathText = Annotated[str, AfterValidator(expand_path)]  # ~ and $NAME are expanded, also in config.yaml
+PathText = Annotated[str, AfterValidator(expand_path)]  # with ~ and $NAME expanded, also in config.yaml
 
 
 class Section(BaseModel):

@@ -26,7 +26,7 @@ def add_num_workers(parser: Parser, purpose: str) -> None:
         aliases=("--num-proc", "--workers"),
         type=positive_integer,
         metavar="N",
-        help=f"{purpose} (default: one a core)",
+        help=f"{purpose} (default: one per core)",
     )
 
 

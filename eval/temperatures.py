@@ -103,7 +103,7 @@ def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | N
     try:
         settings = read_settings(**run.loss)
     except ValueError as error:
-        raise UserError(f"{run.path / 'config.yaml'}: loss: {error}") from None
+        raise UserError(f"{run.folder.config}: loss: {error}") from None
     tau = settings.remembered_tau(kind, columns)
     if tau is None or tau.ndim != 1:
         return None

@@ -12,10 +12,14 @@ from bimodal_cl.errors import UserError
 
 
 @contextmanager
-def open_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``; at the end of the block it is flushed to the disk and renamed to ``path``.
+def open_whole(path: Path, flush: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path``, which is renamed to ``path`` at the end of the block.
 
     An exception in the block leaves ``path`` as it was, and no temporary file.
+
+    Args:
+        path: the file to write.
+        flush: flush to the disk before the rename, so that the content also survives a power cut.
 
     Raises:
         OSError: the file cannot be written; its ``filename`` is set, also where the system does not say it.
@@ -24,8 +28,9 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)  # of a full disk the system does not say which file

@@ -32,7 +32,7 @@ class DualEncoder(nn.Module):
     Tensors are named as in open_clip's ``CustomTextCLIP`` (``visual.*``, ``text.*``, ``logit_scale``), and within
     Hugging Face towers (``visual.transformer.*``, ``text.transformer.*``) as in transformers. ``logit_scale`` and
     ``logit_bias`` are saved with the weights but never trained here: the loss owns the temperature, and
-    :meth:`set_temperature` copies the loss's values before a checkpoint is written.
+    :meth:`set_temperature` takes it over before a checkpoint is written.
 
     Args:
         visual: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, dim]``.

@@ -27,16 +27,21 @@ def add_arguments(parser: Parser) -> None:
         help="folder, tar, pattern or URL; several form one data set",
     )
     parser.add_argument(
-        "--to", type=Path, metavar="DIR", help="folder of the manifest (default: the one with all the shards)"
+        "--to",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="folder of the manifest (default: the folder of the shards)",
     )
     parser.add_argument(
         "--captions",
         choices=("lines", "whole"),
-        help="whether a .txt holds a caption a line or is one caption (default: as an existing manifest or the layout "
-        "says, else whole)",
+        default=None,
+        help="lines: each line of a .txt is a caption; whole: the whole text is one caption (default: as an existing "
+        "manifest or the layout says, else whole)",
     )
     add_num_workers(parser, "processes that read shards")
-    parser.add_argument("--overwrite", action="store_true", help="replace a manifest that says something else")
+    parser.add_argument("--overwrite", action="store_true", help="replace a manifest that differs")
     parser.add_argument(
         "--damaged",
         choices=("refuse", "keep"),

@@ -35,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-column",
         default=None,
         metavar="NAME",
-        help="column of image paths; None: 'image', else the only one of file_name, filepath, path, ...",
+        help="column of image paths (default: 'image', else the only one of file_name, filepath, path, ...)",
     )
     parser.add_argument(
         "--caption-column",
         default=None,
         metavar="NAME[,NAME...]",
-        help="columns of captions; None: 'caption', else the only one of text, title, ..., else caption_0, ...",
+        help="columns of captions (default: 'caption', else the only one of text, title, ..., else caption_0, ...)",
     )
     parser.add_argument(
         "--separator",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--encoding", default="utf-8-sig", help="encoding of the file")
     parser.add_argument(
-        "--root", type=Path, default=None, help="folder that relative paths start from; None: the file's folder"
+        "--root", type=Path, default=None, help="folder that relative paths start from (default: the file's folder)"
     )
 
 

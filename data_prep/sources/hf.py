@@ -46,23 +46,21 @@ def add_arguments(parser: Parser) -> None:
         metavar="NAME|FOLDER|FILE",
         help=f"a name on the hub (owner/name), a local folder, or a file ({', '.join(BUILDER_OF)})",
     )
-    parser.add_argument(
-        "--config-name", aliases=("--config",), metavar="NAME", help="one of the data set's configurations"
-    )
-    parser.add_argument("--split", default=None, help="one split, or a slice of it (train[:1000]); None: all")
+    parser.add_argument("--config-name", aliases=("--config",), metavar="NAME", help="configuration of the data set")
+    parser.add_argument("--split", default=None, help="one split, or a slice such as train[:1000] (default: all)")
     parser.add_argument("--revision", default=None, help="branch, tag or commit of a data set on the hub")
     parser.add_argument(
         "--image-column",
         default=None,
         metavar="NAME",
-        help="column of images; None: the only one of type Image, else image, jpg, ...",
+        help="column of images (default: the only one of type Image, else image, jpg, ...)",
     )
     parser.add_argument(
         "--caption-column",
         default=None,
         metavar="NAME[,NAME...]",
-        help="columns of captions or lists of captions, in order; None: the first of caption, captions, text, txt that "
-        "exists, else caption_0, caption_1, ...",
+        help="columns of captions or lists of captions, in order (default: the first of caption, captions, text, txt "
+        "that exists, else caption_0, caption_1, ...)",
     )
     parser.add_argument(
         "--streaming", action="store_true", help="read rows as they arrive, without a copy in the cache of datasets"

@@ -24,14 +24,14 @@ def add_arguments(parser: Parser) -> None:
         "--captions",
         choices=("lines", "whole"),
         default="whole",
-        help="how a .txt is split where no manifest says so",
+        help="lines: each line of a .txt is a caption; whole: the whole text is one; a manifest overrides this",
     )
     add_num_workers(parser, "processes that read shards")
     parser.add_argument(
         "--max-pixels",
         type=int,
         metavar="N",
-        help="images of more pixels are faults (default: 89,478,485, as in training)",
+        help="images with more pixels are faults (default: 89,478,485, as in training)",
     )
     parser.add_argument(
         "--repair",
@@ -39,7 +39,9 @@ def add_arguments(parser: Parser) -> None:
         help="write clean copies to --to: broken samples are dropped; names, invalid UTF-8, and texts that are not "
         "adjacent to their images are repaired",
     )
-    parser.add_argument("--to", type=Path, metavar="DIR", help="folder of the clean copy (default: DIR-repaired)")
+    parser.add_argument(
+        "--to", type=Path, default=None, metavar="DIR", help="folder of the clean copy (default: DIR-repaired)"
+    )
     add_storage_arguments(parser)
 
 

@@ -1,36 +1,8 @@
 """A mistake in YAML or flags gives one line with its source, the dotted key and the nearest valid one."""
 
-from pathlib import Path
-
 import pytest
-import yaml
 
-from bimodal_cl import train
 from bimodal_cl.losses import LOSSES
-
-MINIMAL = {
-    "output": "run",
-    "data": {"train": "shards"},
-    "model": {"name": "RN50"},
-    "loss": {"name": "isogclr"},
-    "train": {"num_epochs": 1},
-}
-
-
-def write(folder: Path, **changes: object) -> Path:
-    values = {**MINIMAL, **changes}
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
-
-
-def run(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """Run the command, expect the user's mistake, return its line."""
-    assert train.main(list(argv)) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    return captured.err.strip()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 
 from eval.cli import main
 from eval.encode import open_model, result_folder
+from tests.refusals import read_mistake
 from tests.test_eval_commands.conftest import retrieve
 from tests.test_models.source_models import assert_same_features, export_folder, open_clip_model, openai_archive
 
@@ -57,8 +58,5 @@ def test_retrieval_of_an_archive_and_of_nothing(source, shards, tmp_path, capsys
     archive = openai_archive(source, tmp_path / "ViT-tiny.pt")
     assert retrieve(archive, shards, tmp_path / "out")["model"] == "ViT-tiny"
     archive.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    capsys.readouterr()
-    assert main(["retrieval", str(archive), "--data", str(shards)]) == 2
-    assert capsys.readouterr().err.endswith(
-        "ViT-tiny.pt: is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'\n"
-    )
+    error = read_mistake(capsys, main, "retrieval", archive, "--data", shards)
+    assert error.endswith("ViT-tiny.pt: is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'")

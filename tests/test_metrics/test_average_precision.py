@@ -11,7 +11,7 @@ from bimodal_cl.metrics import average_precision, chance_average_precision, mean
 
 
 def by_definition(scores, targets):
-    """For each class, sort by score and average the precision at the right images; 0 where there are none."""
+    """Sort each class by score and average the precision at the right images; 0 if there are none."""
     found = []
     for column, right in zip(scores.T, targets.T, strict=True):
         ranked = right[np.argsort(-column)]

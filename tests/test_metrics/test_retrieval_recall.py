@@ -123,7 +123,7 @@ def test_takes_any_kind_of_array(kind):
 
 
 def test_images_without_captions_are_candidates_only():
-    images = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.9]])  # no caption describes the third
+    images = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.9]])  # the third has no caption
     image_ranks, text_ranks = retrieval_ranks(images, np.array([[1.0, 0.0], [0.6, 0.8]]), [0, 1])
     assert image_ranks.tolist() == [1, 2]
     assert text_ranks.tolist() == [1, 1]

@@ -1,4 +1,4 @@
-"""Dot products without rounding: equal to exact fractions in every order, block size and number of threads."""
+"""Dot products without rounding equal sums of fractions in every order and block."""
 
 from __future__ import annotations
 

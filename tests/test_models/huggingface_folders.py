@@ -15,19 +15,19 @@ SIDE = 32
 SQUARE = {"height": SIDE, "width": SIDE}
 WORDS = ["a", "red", "blue", "dog", "cat", "photo", "of", "the", "two", "&", "amp", ";", "horse"]
 TOWER = {"hidden_size": 48, "intermediate_size": 100, "num_hidden_layers": 2, "num_attention_heads": 3}
-# Sizes with odd margins, portrait and landscape, smaller than the model's square, and equal to it.
+# Odd margins, portrait and landscape, smaller than the model's square, and equal to it.
 SIZES = ((144, 96), (97, 61), (61, 97), (20, 27), (300, 37), (32, 32))
 
 
 def blocks(width: int, height: int) -> Image.Image:
-    """Return an image of random colours, on which every way to resize or crop gives other pixels."""
+    """Draw squares of random colours, so that every way to resize or crop the image gives different pixels."""
     rng = np.random.default_rng(width * 1000 + height)
     colours = rng.integers(0, 255, (height // 8 + 1, width // 8 + 1, 3))
     return Image.fromarray(np.kron(colours, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8))
 
 
 def randomize(model: Any) -> Any:
-    """Set a model's weights far from their initial values, reproducibly, and put it into evaluation mode."""
+    """Draw weights far from their initial values with a fixed seed; return the model in evaluation mode."""
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -115,7 +115,7 @@ def write_word_clip(folder: Path, activation: str = "quick_gelu", eos_token_id: 
 
 
 def pooled(output: Any) -> torch.Tensor:
-    """Return the result of ``get_image_features`` or ``get_text_features``, a tensor before transformers 5."""
+    """Return unit-norm features; ``get_*_features`` returns a tensor before transformers 5, an object since."""
     return torch.nn.functional.normalize(getattr(output, "pooler_output", output), dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Sizes of small models, and Hugging Face folders written without the hub."""
+"""Sizes of small models, and Hugging Face text models written without a hub."""
 
 from __future__ import annotations
 

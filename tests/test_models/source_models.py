@@ -1,4 +1,4 @@
-"""Small models of other packages, and the file formats in which their weights are distributed."""
+"""Small models of other packages, and the formats in which their weights are published."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREPROCESS = {"mean": [0.1, 0.2, 0.3], "std": [0.3, 0.2, 0.1], "interpolation": 
 
 
 def open_clip_model(vision: dict[str, Any] = VIT, text: dict[str, Any] = TRANSFORMER, quick_gelu: bool = False) -> CLIP:
-    """Return an open_clip ``CLIP`` with weights far from their initial values, so that every setting has an effect."""
+    """An open_clip ``CLIP`` whose weights are far from their initial values, so that every setting matters."""
     torch.manual_seed(0)
     model = CLIP(24, vision, text, quick_gelu=quick_gelu).eval()
     for parameter in model.parameters():
@@ -53,7 +53,7 @@ def export_folder(model: CLIP, folder: Path, vision: dict[str, Any] = VIT, **mod
 
 
 def hub_cache(cache: Path, repository: str, folder: Path, commit: str = "0" * 40) -> None:
-    """Copy a folder's files into a hub cache as ``hf_hub_download`` does: blobs, links to them, the branch's commit."""
+    """Put a folder's files into a hub cache as ``hf_hub_download`` does: blobs, links to them, the branch's commit."""
     root = cache / f"models--{repository.replace('/', '--')}"
     snapshot = root / "snapshots" / commit
     for part in (snapshot, root / "blobs", root / "refs"):
@@ -67,7 +67,7 @@ def hub_cache(cache: Path, repository: str, folder: Path, commit: str = "0" * 40
 
 @torch.no_grad()
 def assert_same_features(ours: Any, theirs: CLIP, tolerance: float = 1e-5) -> None:
-    """Assert that both towers of our model give the features of an open_clip model."""
+    """Assert that both towers give the features of an open_clip model."""
     images = torch.randn(2, 3, ours.image_size, ours.image_size, generator=torch.Generator().manual_seed(1))
     tokens = ours.tokenize(CAPTIONS)
     ours.eval()

@@ -1,4 +1,4 @@
-"""Build models from names, tower keys, timm towers and pretrained weights; mistakes are refused by name."""
+"""Build models from names, inline keys, timm towers and whole-model weights; refuse every mistake in them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_whole_model_weights_move_to_another_image_size(vision, form, tmp_path):
     same = build_model(embed_dim=16, vision=vision, text=TEXT, pretrained=str(path), image_size=64).eval()
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(same.encode_image(images), source.encode_image(images))
-    # Position embeddings are resampled: a blank image's features stay close, unlike those of new weights.
+    # Position embeddings are resampled, so a blank image's features stay close; new weights would move them.
     half = build_model(embed_dim=16, vision=vision, text=TEXT, pretrained=str(path), image_size=32).eval()
     assert half.image_size == 32
     assert half.encode_image(torch.zeros(1, 3, 32, 32))[0] @ source.encode_image(torch.zeros(1, 3, 64, 64))[0] > 0.9

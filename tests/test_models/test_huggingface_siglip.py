@@ -1,4 +1,4 @@
-"""SigLIP folders: features equal transformers', and the model is saved and resized like any other."""
+"""SigLIP folders give the features of transformers and can be saved, trained and resized like other models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAPTIONS = ["a red dog", "A photo of the CAT, two blue dogs!", "", "a &amp; b", 
 
 
 def compare(model, theirs, processor, tokenizer, length) -> None:
-    """Assert that features of images of all sizes and of captions equal transformers'."""
+    """Assert that images of all sizes and captions have the features that transformers computes."""
     tokens = tokenizer(CAPTIONS, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(
@@ -105,7 +105,7 @@ def test_every_tensor_is_trained_and_the_image_size_may_change(tmp_path):
 
     larger = load_huggingface(tmp_path, image_size=64).eval()
     assert larger.image_size == 64
-    # Position embeddings are resampled: a blank image's features stay close, unlike those of new weights.
+    # Position embeddings are resampled, so a blank image's features stay close; new weights would move them.
     near = larger.encode_image(torch.zeros(1, 3, 64, 64)) @ model.eval().encode_image(pixels[:1]).T
     assert near.item() > 0.9
     larger.save(tmp_path / "larger")

@@ -21,7 +21,7 @@ def build(folder, **text) -> DualEncoder:
 
 @pytest.mark.parametrize(("family", "pad_token"), [*((family, "[PAD]") for family in FAMILIES), ("bert", "[SEP]")])
 def test_features_equal_the_library_called_on_unpadded_texts(family, pad_token, tmp_path):
-    """Padding never counts, even where the tokenizer pads with its end-of-text token, of which the first one counts."""
+    """Padding is ignored even if the tokenizer pads with its end-of-text token, which is not ignored itself."""
     from transformers import AutoModel, AutoTokenizer
 
     folder = text_folder(tmp_path / family, family)

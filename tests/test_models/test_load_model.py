@@ -118,7 +118,7 @@ def test_a_hugging_face_clip_folder_gives_transformers_own_features(activation, 
     torch.testing.assert_close(model.encode_text(CAPTIONS), text_features, atol=1e-5, rtol=0)
     assert model.architecture.preprocess["mean"] == [0.5, 0.4, 0.3]
     assert model.architecture.preprocess["interpolation"] == "bilinear"
-    # It is saved and loaded like any other model.
+    # The saved checkpoint needs nothing of the folder.
     model.save(tmp_path / "checkpoint")
     shutil.rmtree(tmp_path / "clip")
     again = load_model(tmp_path / "checkpoint")

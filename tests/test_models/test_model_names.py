@@ -1,4 +1,4 @@
-"""Names of models: each finds the model with the source's features; an unknown name is explained."""
+"""Every kind of model name loads the right model, and a name without a model is refused with the reason."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_spellings_of_a_published_pair(name, pair, cache, published, tmp_path):
 
 
 def test_published_weights_bring_activation_and_preprocessing(published, monkeypatch, tmp_path):
-    """A published pair loads, with a miniature architecture in its place."""
+    """Load a published pair whose architecture is replaced by a small one."""
     import open_clip
 
     source = open_clip_model(quick_gelu=True)

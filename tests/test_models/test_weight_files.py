@@ -1,4 +1,4 @@
-"""Weights files: every format gives the source's features, no code in a file runs, other files are explained."""
+"""Weight files load from every common wrapping, no code in them runs, and unusable files are refused by kind."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_layout_of_two_towers_and_a_bias(tmp_path):
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     model = build_model(**TOWERS, pretrained=str(tmp_path / "weights.safetensors"))
     assert_same_features(model, source)
-    assert model.logit_bias.item() == -10  # trained with SigLIP's loss, which the config's towers do not show
+    assert model.logit_bias.item() == -10  # SigLIP's bias, which the config's towers do not mention
 
 
 def test_extra_tensors_are_counted(tmp_path):

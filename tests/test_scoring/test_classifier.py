@@ -1,4 +1,4 @@
-"""Classes with equal prompts are one candidate; a wrong candidate that ties is ranked first."""
+"""Classes with equal prompts are one candidate, and a wrong candidate that ties ranks first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANGLES = {"east": 0.0, "north": 90.0, "west": 180.0, "south": 270.0, "up": 45.0}
 
 
 class Words(nn.Module):
-    """Texts as directions in a plane; ``tokenize`` ignores capitals."""
+    """Encode texts as directions in a plane; ``tokenize`` ignores case."""
 
     def __init__(self, angles=None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Encode and score in batches: pairing, skipped images, and the model's mode afterwards."""
+"""Encoding and scoring in batches keep pairs together, skip unreadable images and restore the model's modes."""
 
 from __future__ import annotations
 

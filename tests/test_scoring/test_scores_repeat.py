@@ -40,7 +40,7 @@ def threads(request):
 
 
 def pictures(model, numbers):
-    """Return images with small differences, so that many similarities are close; some are equal."""
+    """Draw images with small differences, so that many similarities are close; some images are equal."""
     base = np.random.default_rng(0).integers(0, 256, (model.image_size, model.image_size, 3))
     return [
         Image.fromarray(
@@ -122,7 +122,7 @@ def test_equal_inputs_have_equal_features(model):
 
 
 def test_features_are_those_of_the_towers(model):
-    """Padding batches and merging equal inputs changes only the last bits."""
+    """Padding batches and encoding equal inputs once changes only the last bits."""
     data = Labelled(model, list(range(NUM_IMAGES)), list(range(6)))
     encoded = encode_labelled(model, data, batch_size=5)
     with torch.no_grad():

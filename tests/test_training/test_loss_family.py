@@ -40,6 +40,9 @@ def test_a_rate_for_a_temperature_that_is_not_learned_is_refused(training_error)
     assert training_error("run", *OWN_RATE) == f"error: {message}"
 
 
-def test_values_without_effect_are_one_line(training_error):
+def test_values_without_effect_are_one_line(training_error, tmp_path):
     error = training_error(loss={"name": "isogclr", "rho": 1.0, "eta_min": 0.001})
-    assert error.endswith(".yaml: loss: eta_min=0.001 has no effect with eta_schedule='constant': leave it out")
+    assert (
+        error
+        == f"error: {tmp_path}/run.yaml: loss: eta_min=0.001 has no effect with eta_schedule='constant': leave it out"
+    )

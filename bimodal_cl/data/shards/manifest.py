@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 from bimodal_cl.data.shards.faults import SHARD_KINDS
 from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations, redact
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.files.atomic import open_whole
 from bimodal_cl.files.text_files import read_text
 
 MANIFEST_NAME = "manifest.json"
@@ -153,16 +153,8 @@ class Manifest:
         if self.faults:
             content["faults"] = dict(sorted(self.faults.items()))
         path = self.folder / MANIFEST_NAME
-        temporary = path.with_name(f".{MANIFEST_NAME}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with open_whole(path) as file:
+            file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
         return path
 
 

@@ -23,6 +23,7 @@ from bimodal_cl.data.shards.index import ShardIndex, index_shard
 from bimodal_cl.data.shards.manifest import CaptionsMode, Manifest, Shard
 from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.atomic import open_whole
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 
 ROWS_FOLDER = "rows"
@@ -167,17 +168,13 @@ def save_row_table(folder: Path, shard: Shard, index: ShardIndex, version: str =
     }
     path = row_table_path(folder, shard.name)
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(json.dumps(header, ensure_ascii=True).encode() + b"\n")
-            file.write(data)
+    with open_whole(path, flush=False) as file:  # a table that a power cut damaged fails its checksum
+        file.write(json.dumps(header, ensure_ascii=True).encode() + b"\n")
+        file.write(data)
         if not is_remote(shard.name):
+            file.flush()
             modified = (folder / shard.name).stat().st_mtime_ns
-            os.utime(temporary, ns=(modified, modified))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            os.utime(file.fileno(), ns=(modified, modified))
     return path
 
 

@@ -1,7 +1,7 @@
-"""The module that runs every loss: checks, per-anchor tables, learned numbers, the mean over the global batch, metrics.
+"""Run any loss: checks, per-anchor tables, learned numbers, the mean over the global batch, metrics.
 
-What differs between losses is in their settings, one file each in ``bimodal_cl/losses``: a temperature rule and a weight
-rule over the margins, or a loss of the features.
+What differs between losses is in their settings, one file each in ``bimodal_cl/losses``: a temperature rule and a
+weight rule over the margins, or a loss of the features.
 """
 
 from __future__ import annotations

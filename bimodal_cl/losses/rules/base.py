@@ -102,8 +102,8 @@ class AnchorStep:
 class LossSettings(Section):
     """What every loss takes, and the rules that a loss may override. The fields are the keyword arguments.
 
-    A subclass in a file of ``bimodal_cl/losses`` adds ``name: Literal["..."]`` and its own fields. All rules are pure: they change
-    neither the settings nor the state.
+    A subclass in a file of ``bimodal_cl/losses`` adds ``name: Literal["..."]`` and its own fields. All rules are pure:
+    they change neither the settings nor the state.
     """
 
     if TYPE_CHECKING:  # declared by each loss, after the fields that all have

@@ -16,6 +16,7 @@ from bimodal_cl.models.weights.file_names import (
     WEIGHTS_FILE,
 )
 from bimodal_cl.models.weights.foreign_formats import refuse_foreign_format
+from bimodal_cl.run_folder import LATEST, LOSS_FILE, OPTIMIZER_FILE, RunFolder
 
 # open_clip accepts weights of any name with these suffixes next to its config; they are tried last.
 _OTHER_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
@@ -33,9 +34,9 @@ def find_in_folder(folder: Path, what: str) -> ModelSource:
     """
     if (folder / ARCHITECTURE_FILE).is_file():
         return _checkpoint(folder, what)
-    for run in (folder, folder.parent):
-        if (run / "checkpoints").is_dir() and (run == folder or folder.name == "checkpoints"):
-            return _checkpoint(_newest_checkpoint(run, what), what, run)
+    for run in map(RunFolder, (folder, folder.parent)):
+        if run.checkpoints.is_dir() and folder in (run.path, run.checkpoints):
+            return _checkpoint(_newest_checkpoint(run, what), what, run.path)
     for reader in (_open_clip, _huggingface):
         if (found := reader(folder)) is not None:
             return found
@@ -61,7 +62,7 @@ def find_in_file(path: Path, what: str) -> ModelSource | None:
         return _huggingface(folder)
     if path.suffix in (".json", ".yaml", ".yml"):
         raise UserError(f"{what} is a configuration file, not a weights file: give the folder it is in")
-    if path.name in ("optimizer.pt", "loss.safetensors") and (folder / ARCHITECTURE_FILE).is_file():
+    if path.name in (OPTIMIZER_FILE, LOSS_FILE) and (folder / ARCHITECTURE_FILE).is_file():
         raise UserError(f"{what} holds no model: give the folder it is in")
     return None
 
@@ -75,25 +76,16 @@ def _checkpoint(folder: Path, what: str, run: Path | None = None) -> ModelSource
     return ModelSource("checkpoint", named.resolve().name, str(folder), weights, folder, run=run)
 
 
-def _newest_checkpoint(run: Path, what: str) -> Path:
-    """Return the folder that the link ``checkpoints/latest`` points to, as the link moves while a run trains.
-
-    A copy of a run may have lost the link: then the newest complete checkpoint is returned.
-    """
-    latest = run / "checkpoints" / "latest"
-    if latest.is_dir():
-        target = latest.with_name(latest.resolve().name)
-        return target if target.is_dir() else latest.resolve()
-    complete = sorted(path for path in latest.parent.glob("step_*") if (path / ARCHITECTURE_FILE).is_file())
-    complete = [path for path in complete if not path.name.endswith(".partial")]
-    if not complete and (theirs := sorted(latest.parent.glob("*.pt"), key=lambda path: path.stat().st_mtime)):
+def _newest_checkpoint(run: RunFolder, what: str) -> Path:
+    newest = run.newest_checkpoint(holding=ARCHITECTURE_FILE)
+    if newest is not None:
+        return newest
+    if theirs := sorted(run.checkpoints.glob("*.pt"), key=lambda path: path.stat().st_mtime):
         raise UserError(
             f"{what} is an open_clip run, whose checkpoints do not state their architecture: name it before the file, "
-            f"as in '{_open_clip_architecture(run)}:{theirs[-1]}'"
+            f"as in '{_open_clip_architecture(run.path)}:{theirs[-1]}'"
         )
-    if not complete:
-        raise UserError(f"{what}: the run has no checkpoint yet: no {latest}")
-    return complete[-1]
+    raise UserError(f"{what}: the run has no checkpoint yet: no {run.checkpoints / LATEST}")
 
 
 def _open_clip_architecture(run: Path) -> str:
