@@ -7,7 +7,7 @@ THREADS := $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) i
 
 LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/one_process.yaml --num_cpu_threads_per_process $(THREADS)
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench docs map clean
 
 # Installing again is needed only when the dependencies change: the package itself is installed in place.
 $(VENV)/installed: pyproject.toml
@@ -20,6 +20,12 @@ $(VENV)/installed-test: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	@touch $@ $(VENV)/installed
 
 # A finished step is not repeated: the data set is kept, and a finished run resumes at its end.
@@ -43,5 +49,14 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.benchmarks $(ARGS)
 
+# A warning ends the build (--quiet would hide warnings from --strict). Open site/index.html in a browser.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open $(CURDIR)/site/index.html in a browser."
+
+# The page docs/file-map.md, from the modules' docstrings; needs nothing installed.
+map:
+	$(PYTHON) -m tests.test_docs.write_map
+
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs site build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

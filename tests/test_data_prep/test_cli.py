@@ -1,6 +1,5 @@
-"""The command itself: help without torch, near misses, the README's lines, progress."""
+"""The command itself: help without torch, near misses, progress."""
 
-import re
 import subprocess
 import sys
 import time
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl.cli import progress
-from data_prep.cli import COMMANDS
 from tests.test_data_prep.raw_material import photo, read_folder, write_files, write_photos
 
 ROOT = Path(__file__).parents[2]
@@ -66,16 +64,6 @@ def test_writing_loads_no_torch(tmp_path):
 )
 def test_near_misses(prep, words, part):
     assert part in prep(*words.split()).error
-
-
-def test_commands_of_the_readme_parse():
-    """Every flag that README.md shows is one that there is."""
-    text = (ROOT / "README.md").read_text()
-    commands = [found.split() for found in re.findall(r"bimodal-prep ((?:write|index|verify)\b[^`#\n]*)", text)]
-    whole = [words for words in commands if len(words) > 2 and "..." not in words]
-    assert any(words[:2] == ["write", "karpathy"] for words in whole)
-    for words in whole:
-        assert COMMANDS.parse("bimodal-prep", words) is not None
 
 
 def test_progress_on_a_terminal_and_elsewhere(monkeypatch, capsys):

@@ -1,0 +1,97 @@
+"""The programs of docs/examples run, and so do the README's lines about the losses alone."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from tests.test_docs.pages import ROOT, code_blocks, read
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture(scope="module")
+def run_example(tmp_path_factory):
+    """Run a program as ``python docs/examples/NAME ARGUMENTS`` does, from the top level."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+
+        def run(name: str, *arguments: str | Path) -> None:
+            patch.setattr(sys, "argv", [name, *map(str, arguments)])
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+        yield run
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, run_example):
+    folder = tmp_path_factory.mktemp("first_run")
+    run_example("first_run.py", folder)
+    return folder
+
+
+def test_the_first_run_writes_trains_and_evaluates(first_run):
+    run = first_run / "run"
+    assert (run / "checkpoints" / "step_00000005").is_dir()
+    assert [path.name for path in (run / "results").iterdir()] == ["zeroshot_retrieval_retrieval.json"]
+    assert (run / "report.html").stat().st_size > 10_000
+
+
+def test_a_batch_of_the_stream_is_printed(first_run, run_example, capsys):
+    run_example("read_stream.py", first_run / "data" / "train")
+    first, shape, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith("384 images and ")
+    assert shape == "torch.Size([8, 3, 64, 64]) torch.uint8"
+    assert len(rows) == 8
+
+
+def test_the_loaded_model_compares_an_image_with_captions(first_run, run_example, tmp_path, capsys):
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "red.png")
+    run_example("encode.py", first_run / "run", tmp_path / "red.png", "a large red circle", "a small blue star")
+    similarities = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(similarities) == 2
+    assert similarities == sorted(similarities, reverse=True)
+
+
+def test_the_temperatures_of_a_run_are_printed(first_run, run_example, capsys):
+    run_example("temperatures.py", first_run / "run")
+    taus = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()[-6:]]
+    assert taus == sorted(taus)
+    assert all(0.01 <= tau <= 1 for tau in taus)
+
+
+def test_a_plain_training_loop_uses_a_loss(run_example, capsys):
+    run_example("plain_loop.py")
+    assert capsys.readouterr().out.count("mean tau of images") == 4
+
+
+def test_every_example_is_run_here_and_shown_on_a_page():
+    examples = {path.name for path in EXAMPLES.iterdir() if path.suffix == ".py"}
+    pages = "".join(read(page) for page in (ROOT / "docs").glob("*.md"))
+    assert [name for name in sorted(examples) if f"\n[docs/examples/{name}](examples/{name})\n" not in pages] == []
+    assert [name for name in sorted(examples) if f'"{name}"' not in Path(__file__).read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/losses.md"])
+def test_the_losses_alone_run_as_they_are_written(page, capsys):
+    image_tower, text_tower = torch.nn.Linear(6, 8), torch.nn.Linear(5, 8)
+    ids = torch.arange(12)
+    given = {
+        "images": range(12),
+        "captions": range(12),
+        "loader": [(torch.randn(12, 6), torch.randn(12, 5), ids, ids)] * 2,
+        "normalize": normalize,
+        "image_tower": image_tower,
+        "text_tower": text_tower,
+        "optimizer": torch.optim.SGD([*image_tower.parameters(), *text_tower.parameters()], lr=0.1),
+    }
+    before = image_tower.weight.detach().clone()
+    (code,) = [code for code in code_blocks(ROOT / page, "python") if "build_loss" in code]
+    with pytest.warns(UserWarning, match="rho=4"):  # 11 negatives: a batch of the README's loader has more
+        exec(compile(code, page, "exec"), given)
+    assert not torch.equal(image_tower.weight, before)
+    assert "tensor" in capsys.readouterr().out
