@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -51,3 +53,21 @@ class Section(BaseModel):
         return {
             key: value for key, value in serialize(self).items() if value is not None or fields[key].default is not None
         }
+
+
+def describe_range(constraints: Sequence[Any]) -> str:
+    """Say which range a field's constraints allow.
+
+    Args:
+        constraints: the field's ``metadata``.
+
+    Returns:
+        Such as ``" in (0, 1]"``; ``""`` without constraints.
+    """
+    flat = [inner for each in constraints for inner in (getattr(each, "metadata", None) or [each])]
+    bounds = {key: getattr(each, key) for each in flat for key in ("ge", "gt", "le", "lt") if hasattr(each, key)}
+    if not bounds:
+        return ""
+    low = f"[{bounds['ge']:g}" if "ge" in bounds else f"({bounds.get('gt', -math.inf):g}"
+    high = f"{bounds['le']:g}]" if "le" in bounds else f"{bounds.get('lt', math.inf):g})"
+    return f" in {low}, {high}"

@@ -19,6 +19,7 @@ from bimodal_cl.distributed import reduce_sum, replicated_parameter, world_size
 from bimodal_cl.losses.margin import Negatives, compute_alignment, compute_margins
 from bimodal_cl.losses.margin.kernels import Kernel
 from bimodal_cl.losses.module.batch_checks import require_sound_batch
+from bimodal_cl.losses.module.rule_checks import collect_metrics, compute_temperature
 from bimodal_cl.losses.rules.base import (
     Anchors,
     AnchorStep,
@@ -139,7 +140,7 @@ class ContrastiveLoss(nn.Module):
             alignment = compute_alignment(images, texts)
             image = self._make_anchors("image", image_ids.long(), alignment, negatives)
             text = self._make_anchors("text", text_ids.long(), alignment, negatives)
-            tau_image, tau_text = settings.temperature(image), settings.temperature(text)
+            tau_image, tau_text = compute_temperature(settings, image), compute_temperature(settings, text)
             local, images, texts = settings.feature_loss(images, texts, image, negatives)
             steps: dict[str, AnchorStep] = {}
             if isinstance(settings, MarginSettings):
@@ -161,13 +162,16 @@ class ContrastiveLoss(nn.Module):
             assert local is not None, "a loss has a rule for anchors or one for features"
             metrics = {"tau_image": tau_image.mean(), "tau_text": tau_text.mean(), "alignment": alignment.mean()}
             metrics["anchors_without_negatives"] = (~image.has_negatives).sum().to(dtype) * world_size()
-            for modality, step in steps.items():
-                metrics |= {f"{name}_{modality}": values.mean().to(dtype) for name, values in step.metrics.items()}
-            totals = reduce_sum(torch.stack([local, *metrics.values()])) / world_size()
+            own = collect_metrics(steps, image.has_negatives, taken=metrics)
+            values = [local, *metrics.values(), *own.values(), image.has_negatives.to(dtype).mean()]
+            totals = reduce_sum(torch.stack(values)) / world_size()
+            counted = totals[-1].clamp(min=torch.finfo(dtype).tiny)  # the share of anchors with negatives
         if self.training:  # nothing can be refused any more
             self._write_(image, steps)
             self._write_(text, steps)
-        return LossOutput(_ReportedValue.apply(local, totals[0]), dict(zip(metrics, totals[1:].unbind(), strict=True)))
+        logged = dict(zip([*metrics, *own], totals[1:-1].unbind(), strict=True))
+        logged |= {name: logged[name] / counted for name in own}
+        return LossOutput(_ReportedValue.apply(local, totals[0]), logged)
 
     def _warn_once(self, negatives: Negatives) -> None:
         """Warn of settings that the first batch shows not to fit, and of a schedule whose progress was never set."""

@@ -57,7 +57,7 @@ class Anchors:
         occurrences: the anchors with negatives of the global batch, grouped by id.
         columns: the table's columns for the ids of ``occurrences`` before this step; empty without a table.
         learned: the values of :meth:`LossSettings.learned`; their gradient is averaged over the ranks.
-        progress: the share of the training that is done, in [0, 1].
+        progress: the share of the training that is done: 0 in the first of N steps, (N - 1)/N in the last.
     """
 
     modality: Modality
@@ -91,7 +91,9 @@ class AnchorStep:
         losses: each anchor's loss; its gradient in the margin is the weight. Values of anchors without negatives are
             not used.
         columns: new values of table columns for ``direction.occurrences.ids``; written in ``train()`` mode.
-        metrics: values to log; the mean over the global batch appears as ``NAME_image`` or ``NAME_text``.
+        metrics: values to log. Their mean over the anchors of the global batch that have negatives appears as
+            ``NAME_image`` or ``NAME_text`` in ``LossOutput.metrics`` and ``metrics.jsonl``. They are detached here;
+            ``tau`` is taken.
     """
 
     losses: Float[Tensor, "anchors 1"]
@@ -123,7 +125,7 @@ class LossSettings(Section):
         yield from ()
 
     def scheduled(self) -> tuple[str, ...]:
-        """Return the fields whose value depends on the progress of the training."""
+        """Return names of what depends on ``anchors.progress``, for the warning where nobody sets the progress."""
         return ()
 
     def learned(self) -> dict[str, Learned]:
@@ -140,7 +142,7 @@ class LossSettings(Section):
         Raises:
             ValueError: a temperature that is not positive; raised on every rank.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no temperature(self, anchors)")
 
     def remembered_tau(self, modality: Modality, columns: Mapping[str, Any]) -> Any:
         """Return every anchor's own temperature from whole table columns ``[N]`` (of numpy or of torch).
@@ -172,7 +174,7 @@ class MarginSettings(LossSettings):
 
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Weight rule: return the loss of each anchor of one direction, and the new state. Called once a direction."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no anchor_losses(self, direction)")
 
 
 class TableSettings(MarginSettings):
