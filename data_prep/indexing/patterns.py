@@ -122,7 +122,9 @@ def _list_remote(url: str) -> list[str]:
         return [url]
     if url.endswith(SHARD_EXTENSION) and not glob.has_magic(url):
         return [url]
-    from bimodal_cl.data.storage.file_system import open_file_system  # imports fsspec, which `--help` does not need
+    from bimodal_cl.data.storage.sources.file_system import (
+        open_file_system,  # imports fsspec, which `--help` does not need
+    )
 
     files, path = open_file_system(url)
     try:

@@ -17,7 +17,7 @@ from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
 
 if TYPE_CHECKING:  # importing fsspec takes a tenth of the time that a thousand local samples take
-    from bimodal_cl.data.storage.source import SourceInfo
+    from bimodal_cl.data.storage.sources.source import SourceInfo
     from bimodal_cl.data.storage.storage import Storage
 
 _DAMAGE = {"truncated", "garbage"}

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bimodal_cl.data.storage.source import Source, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import Source, TransferError, WholeOnly
 from bimodal_cl.errors import ServerFailed, UserError
 
 logger = logging.getLogger(__name__)

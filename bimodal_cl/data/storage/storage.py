@@ -15,9 +15,9 @@ from pathlib import Path
 from bimodal_cl.data.storage.cache import NoRoom, ShardCache, release
 from bimodal_cl.data.storage.locations import is_pipe, is_remote, redact
 from bimodal_cl.data.storage.retry import RetryRule, Write, fetch, require_same
-from bimodal_cl.data.storage.schemes import open_source
 from bimodal_cl.data.storage.shard_file import LocalFile, RangeFile, ShardFile
-from bimodal_cl.data.storage.source import Source, SourceInfo, WholeOnly
+from bimodal_cl.data.storage.sources.schemes import open_source
+from bimodal_cl.data.storage.sources.source import Source, SourceInfo, WholeOnly
 from bimodal_cl.errors import UserError
 
 CACHE_BYTES = 16 * 2**30

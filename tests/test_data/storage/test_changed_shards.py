@@ -13,7 +13,7 @@ import pytest
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.shards.row_table import load_table_header
-from bimodal_cl.data.storage import file_system as file_system_module
+from bimodal_cl.data.storage.sources import file_system as file_system_module
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from data_prep.indexing import shard_description

@@ -9,7 +9,7 @@ from typing import Any
 import fsspec.core
 
 from bimodal_cl.data.storage.locations import redact
-from bimodal_cl.data.storage.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
 from bimodal_cl.errors import UserError
 
 CHUNK = 2**24  # bytes of one request

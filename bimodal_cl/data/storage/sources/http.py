@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_auth_from_url
 
 from bimodal_cl.data.storage.locations import redact
-from bimodal_cl.data.storage.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
 from bimodal_cl.errors import UserError
 
 _BLOCK = 2**20

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import suppress
 
 from bimodal_cl.data.storage.locations import PIPE, redact
-from bimodal_cl.data.storage.source import SourceInfo, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import SourceInfo, TransferError, WholeOnly
 
 
 class CommandSource:
