@@ -27,8 +27,7 @@ def add_flags(parser: Parser) -> None:
         description = (field.description or "").replace("%", "%%")
         if "" not in owners:
             description = f"[{', '.join(owners)}] {description}"
-        notes = [_describe_ranges(owners), _describe_defaults(owners)]
-        description += "".join(f" ({note})" for note in notes if note)
+        description += _describe_ranges(owners) + _describe_defaults(owners)
         groups[section].add_argument(flag, dest=flag, metavar=_type_name(field), help=description, default=None)
 
 
@@ -53,20 +52,20 @@ def _parse(flag: str, text: str) -> Any:
 
 
 def _describe_ranges(owners: Mapping[str, FieldInfo]) -> str:
-    """Return ``"in (0, 1]"``, or ``""`` where nothing bounds the value or where losses differ in the bounds."""
-    ranges = {describe_range(owner.metadata).strip() for owner in owners.values()}
-    return ranges.pop() if len(ranges) == 1 else ""
+    """Return ``"; in (0, 1]"``, or ``""`` where nothing bounds the value or where losses differ in the bounds."""
+    ranges = {describe_range(owner.metadata) for owner in owners.values()}
+    return f";{ranges.pop()}" if len(ranges) == 1 and ranges != {""} else ""
 
 
 def _describe_defaults(owners: Mapping[str, FieldInfo]) -> str:
-    """Return ``"default: 0.1"``; where losses differ, ``"default: clip, cyclip: 0.07, siglip: 0.1"``."""
+    """Return ``" (default: 0.1)"``; where losses differ, ``" (default: clip, cyclip: 0.07, siglip: 0.1)"``."""
     losses: dict[str, list[str]] = {}
     for name, owner in owners.items():
         if not owner.is_required():
             losses.setdefault(str(owner.default), []).append(name)
     several = len(losses) > 1
     default = ", ".join(f"{', '.join(names)}: {value}" if several else value for value, names in losses.items())
-    return f"default: {default}" if default not in ("", "None") else ""
+    return f" (default: {default})" if default not in ("", "None") else ""
 
 
 def _type_name(field: FieldInfo) -> str:

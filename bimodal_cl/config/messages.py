@@ -36,6 +36,9 @@ def describe_mistake(error: ValidationError, file_of: Callable[[Keys], Path], fl
     path = file_of(keys)
     flag = next((given for given in flags if given == keys[: len(given)]), None)
     source = f"{path}: {dotted}" if dotted else str(path)
+    inside_flags = [f"--{'.'.join(given)}" for given in flags if keys and given[: len(keys)] == keys != given]
+    if inside_flags and not flag:  # a mistake between keys of a section
+        source = f"{path} with {', '.join(inside_flags)}: {dotted}"
     if flag:
         inside = keys[len(flag) :]  # of a list or mapping; the value shows a place alone
         source = "--" + ".".join(flag) + (f": {'.'.join(inside)}" if len(inside) > 1 else "")
