@@ -1,4 +1,4 @@
-"""Settings as frozen groups of checked fields; imports no torch."""
+"""Define the base class of all settings, a frozen group of checked fields, and the fields' types. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pydantic import (
 from bimodal_cl.files.paths import expand_path
 
 
-def _no_truth(value: Any) -> Any:
-    """Refuse booleans, which Python counts as 0 and 1: YAML reads ``yes`` as one."""
+def _refuse_boolean(value: Any) -> Any:
+    """Refuse booleans, which Python counts as 0 and 1; YAML reads ``yes`` as a boolean."""
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return value
 
 
-NotTruth = BeforeValidator(_no_truth)
+NotTruth = BeforeValidator(_refuse_boolean)
 Fraction = Annotated[float, Field(ge=0, le=1), NotTruth]
 BelowOne = Annotated[float, Field(ge=0, lt=1), NotTruth]
 Weight = Annotated[float, Field(gt=0, le=1), NotTruth]

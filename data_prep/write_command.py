@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.sub_commands import Command, CommandGroup
-from bimodal_cl.cli.yaml_arguments import without_own
+from bimodal_cl.cli.yaml_arguments import without_config_flags
 
 from .arguments import add_num_workers
 from .sources import SOURCES
@@ -59,7 +59,7 @@ class WriteCommand:
         from .writing.writer import WriteOptions, write
 
         options = WriteOptions(args.max_side, args.quality, args.shard_size, args.strict, args.num_workers)
-        job = {key: value for key, value in without_own(args).items() if key not in _NOT_PART_OF_JOB}
+        job = {key: value for key, value in without_config_flags(args).items() if key not in _NOT_PART_OF_JOB}
         job = json.loads(json.dumps({"source": self.source, **job}, default=str))
         plan = SOURCES[self.source].read(args)
         for report in write(plan, args.to, options, job, args.overwrite):

@@ -11,7 +11,7 @@ from typing import Any
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 
 from .encode import ScoredModel, slug
 
@@ -66,7 +66,7 @@ def write_result(folder: Path, result: dict[str, Any]) -> Path:
     """
     make_folder(folder)
     path = folder / f"{result['task']}_{slug(result['dataset'])}.json"
-    write_whole(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 from bimodal_cl.losses.module.keywords import read_settings
 
 from .trained_run import TrainedRun, find_training_data, load_run
@@ -87,7 +87,7 @@ def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | N
     """Return a modality's temperatures from the newest checkpoint, or ``None`` where the loss has none for each id.
 
     The loss says how they follow from its tables: see
-    :meth:`~bimodal_cl.losses.rules.base.LossSettings.remembered_tau`.
+    :meth:`~bimodal_cl.losses.rules.base.LossSettings.own_tau`.
 
     Raises:
         UserError: the loss of ``config.yaml`` is not one that this version knows.
@@ -104,7 +104,7 @@ def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | N
         settings = read_settings(**run.loss)
     except ValueError as error:
         raise UserError(f"{run.folder.config}: loss: {error}") from None
-    tau = settings.remembered_tau(kind, columns)
+    tau = settings.own_tau(kind, columns)
     if tau is None or tau.ndim != 1:
         return None
     visited = np.isfinite(tau)
@@ -178,7 +178,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
     if target is not None:
         rows_of_texts = list(_rows(data, images, texts))
-        write_whole(
+        write_atomically(
             target,
             _as_csv(rows_of_texts) if target.suffix.lower() == ".csv" else _as_json(folder, rows_of_texts, images),
         )

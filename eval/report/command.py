@@ -13,7 +13,7 @@ import numpy as np
 from bimodal_cl import __version__
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 
 from ..temperatures import LearnedTemperatures, learned_temperatures
 from ..trained_run import TrainedRun, find_training_data, load_run
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """
     trained = load_run(args.run)
     target = trained.folder.report if args.to is None else Path(args.to)
-    write_whole(target, render_report(trained))
+    write_atomically(target, render_report(trained))
     print(target)
 
 

@@ -221,8 +221,8 @@ class Storage:
             raise UserError(f"shard {source.name}: cannot be read: {error}") from None
         if sha256 is not None and digest.hexdigest() != sha256.lower():
             raise UserError(
-                f"shard {source.name}: its bytes are not those of the manifest (another sha256): it changed; without "
-                "its sha256 in manifest.json it is taken as it is now"
+                f"shard {source.name}: its bytes are not those of the manifest (another sha256): it changed; remove "
+                "its sha256 from manifest.json to accept it as it is now"
             )
         return source.latest.version
 

@@ -61,7 +61,7 @@ class ContrastiveLoss(nn.Module):
         num_texts: number of texts of the data set, or None.
 
     Attributes:
-        image_anchors: the images' state, None where the loss keeps none; so is ``text_anchors`` of the texts.
+        image_anchors: the images' state, None where the loss keeps none; ``text_anchors`` likewise.
         kernel: which code computes the margins, to be set where the choice made by
             :func:`~bimodal_cl.losses.margin.kernels.choose_kernel` is not wanted.
         progress: see :meth:`set_progress`; None until it is called.
@@ -88,7 +88,7 @@ class ContrastiveLoss(nn.Module):
         self._seen_a_batch = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
-        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` lower no precision
+        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` do not lower it
             moved = fn(tensor)
             return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
 
@@ -136,7 +136,7 @@ class ContrastiveLoss(nn.Module):
             images, texts = image_features.to(dtype), text_features.to(dtype)
             negatives = Negatives.gather(image_ids.long(), text_ids.long(), settings.mask_repeats)
             self._warn_once(negatives)
-            self._hold_to_bounds_()
+            self._clamp_learned_()
             alignment = compute_alignment(images, texts)
             image = self._make_anchors("image", image_ids.long(), alignment, negatives)
             text = self._make_anchors("text", text_ids.long(), alignment, negatives)
@@ -166,7 +166,7 @@ class ContrastiveLoss(nn.Module):
             values = [local, *metrics.values(), *own.values(), image.has_negatives.to(dtype).mean()]
             totals = reduce_sum(torch.stack(values)) / world_size()
             counted = totals[-1].clamp(min=torch.finfo(dtype).tiny)  # the share of anchors with negatives
-        if self.training:  # nothing can be refused any more
+        if self.training:  # every check has passed
             self._write_(image, steps)
             self._write_(text, steps)
         logged = dict(zip([*metrics, *own], totals[1:-1].unbind(), strict=True))
@@ -174,7 +174,7 @@ class ContrastiveLoss(nn.Module):
         return LossOutput(_ReportedValue.apply(local, totals[0]), logged)
 
     def _warn_once(self, negatives: Negatives) -> None:
-        """Warn of settings that the first batch shows not to fit, and of a schedule whose progress was never set."""
+        """Warn of settings that do not fit the first batch, and of a schedule whose progress was never set."""
         concerns: list[str] = []
         if not self._seen_a_batch:
             self._seen_a_batch = True
@@ -189,7 +189,7 @@ class ContrastiveLoss(nn.Module):
         for concern in concerns:
             warnings.warn(concern, stacklevel=4)
 
-    def _hold_to_bounds_(self) -> None:
+    def _clamp_learned_(self) -> None:
         for name, learned in self._learned.items():
             if learned.largest is not None:
                 with torch.no_grad():
@@ -223,7 +223,7 @@ class ContrastiveLoss(nn.Module):
 
 
 class _ReportedValue(torch.autograd.Function):
-    """The global value, the same bits on every rank, with the gradient of this rank's."""
+    """The global value, bit-identical on every rank, with the gradient of this rank's value."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a loss's name and keyword arguments to its settings, with one line for every mistake. Imports no torch."""
+"""Check a loss's keyword arguments and make its settings; every mistake is an error of one line. Imports no torch."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.test_data.shard_server import ShardServer
 
 REFUSED = (
     r"^shard (http|memory)://.*/000\.tar: it changed: its server calls it version .*, and it was indexed as .*; "
-    r"`bimodal-prep index SHARDS --to FOLDER --overwrite` takes it as it is now$"
+    r"`bimodal-prep index SHARDS --to FOLDER --overwrite` indexes it as it is now$"
 )
 
 
