@@ -135,7 +135,10 @@ def test_byte_order_marks(write, tmp_path, encoding):
         (gzip.compress(b"{}"), "is compressed by gzip: unpack it first"),
         (b"PK\x03\x04...", "is compressed by zip: unpack it first"),
         ([{"image": "a.jpg", "caption": "a"}], "is a list of rows ('image', 'caption'), not COCO's captions JSON"),
-        ('{"image": "a.jpg"}\n{"image": "b.jpg"}\n', "if it has a row a line, 'bimodal-prep write hf' reads it"),
+        (
+            '{"image": "a.jpg"}\n{"image": "b.jpg"}\n',
+            "if each line is a row, rename it to .jsonl and give it to 'bimodal-prep write hf'",
+        ),
     ],
 )
 def test_files_of_other_formats(write, content, message):
