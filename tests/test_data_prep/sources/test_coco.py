@@ -103,7 +103,7 @@ def test_the_right_source_is_named(write, prep, tmp_path):
     objects["annotations"] = [{"image_id": 0, "bbox": [0, 0, 1, 1], "category_id": 1}]
     for source in ("coco", "karpathy"):
         error = write(objects, source=source).error
-        assert "has annotations of 'image_id', 'bbox', 'category_id', no 'caption', as instances_*.json" in error
+        assert "has annotations of 'image_id', 'bbox', 'category_id', no 'caption', like instances_*.json" in error
         assert "captions are in captions_train2017.json and the like, which 'bimodal-prep write coco' reads" in error
     assert "is not JSON" in write("{").error
     assert "no list 'images'" in write("[1]").error
