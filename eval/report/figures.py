@@ -49,7 +49,7 @@ _STYLE = {
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
     "legend.fontsize": 8.5,
-    "legend.handlelength": 1.9,
+    "legend.handlelength": 2.8,
     "legend.columnspacing": 1.2,
     "legend.borderpad": 0,
     "legend.borderaxespad": 0,
