@@ -42,7 +42,7 @@ def memory(folder: Path) -> Iterator[Any]:
 
 def index(urls: str, tmp_path: Path) -> Manifest:
     return index_shards(
-        [urls], tmp_path / "index", "lines", workers=1, storage=Storage(tmp_path / "index-cache")
+        [urls], tmp_path / "index", "lines", num_workers=1, storage=Storage(tmp_path / "index-cache")
     ).manifest
 
 
@@ -146,7 +146,7 @@ def test_a_shard_that_changes_between_question_and_download_gets_the_version_of_
     monkeypatch.setattr(shard_description, "_reuse", change_meanwhile)
     storage = Storage(tmp_path / "cache")
     urls = f"{server.url}/{{000..001}}.tar"
-    manifest = index_shards([urls], tmp_path / "index", "lines", workers=1, storage=storage).manifest
+    manifest = index_shards([urls], tmp_path / "index", "lines", num_workers=1, storage=storage).manifest
     url = manifest.location(1)
     header = load_table_header(manifest.folder, url)
     assert header is not None and header.version == storage.ask(url).version
