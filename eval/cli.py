@@ -1,4 +1,4 @@
-"""``bimodal-eval``: score models and show what a run learned."""
+"""The program ``bimodal-eval``: score models, and show what a run learned."""
 
 from __future__ import annotations
 

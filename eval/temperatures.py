@@ -84,7 +84,7 @@ class LearnedTemperatures:
 
 
 def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | None:
-    """Return a modality's temperatures from the newest checkpoint, or ``None`` where the loss has none for each id.
+    """Return a modality's temperatures from the newest checkpoint; ``None`` if the loss has none for each id.
 
     The loss says how they follow from its tables: see
     :meth:`~bimodal_cl.losses.rules.base.LossSettings.own_tau`.
@@ -133,7 +133,7 @@ def require_temperatures(run: TrainedRun) -> tuple[LearnedTemperatures, LearnedT
         now = f" (tau {last['tau_image']:.4g} at step {last['step']})" if "tau_image" in last else ""
         raise UserError(
             f"{run.path}: loss '{run.loss['name']}' keeps one temperature for all pairs{now}, "
-            "none of its own for each image and text"
+            "not one for each image and text"
         )
     return images, texts
 
@@ -186,7 +186,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(run: TrainedRun, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
-    """Return the lines of a table of quantiles and counts, one row a modality."""
+    """Return the lines of a table of quantiles and counts, one row per modality."""
     heads = ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"]
     lines = [
         f"{run.path}: {run.loss['name']}, step {run.step:,}",
@@ -211,7 +211,7 @@ def _captions_of(data: Mixture | None, rows: list[tuple[int, float]]) -> dict[in
 
 
 def _rows(data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures) -> Iterator[dict[str, Any]]:
-    """Yield one mapping a text, in the order of ids; temperatures of ids never visited are ``None``."""
+    """Yield one mapping per text, in the order of ids; the temperature of an id never visited is ``None``."""
     image_tau, text_tau = images.by_id(), texts.by_id()
     if data is None:
         for text_id, tau in enumerate(text_tau.tolist()):

@@ -106,7 +106,7 @@ def _stat(path: Path, named: NamedShard) -> os.stat_result:
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int, int]:
-    """Return what changes when the content of a file is replaced."""
+    """Return values of which one changes when the content of a file is replaced."""
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 

@@ -46,7 +46,7 @@ def test_layouts_of_one_caption_a_text(prep, tmp_path, file, json_keys, name):
 
 
 def test_a_dropped_connection_does_not_change_the_captions(tmp_path):
-    """What stands beside a remote shard is asked for as often as the shard itself."""
+    """A request for a file next to a remote shard is retried as often as one for the shard."""
     write_samples(tmp_path / "far" / "0.tar", "one\ncaption")
     write_files(tmp_path / "far", {"nshards.txt": "1"})
     storage = Storage(tmp_path / "cache", retries=2, first_delay=0.01)
