@@ -28,7 +28,7 @@ def load_annotations(path: Path, source: str) -> dict[str, Any]:
             message names.
     """
     require_file(path, "--json")
-    content = _load_json(path)
+    content = load_json(path)
     wanted = "COCO's captions" if source == CAPTIONS else "Karpathy's"
     if isinstance(content, list) and content and isinstance(content[0], dict) and "images" not in content[0]:
         keys = ", ".join(map(repr, list(content[0])[:8]))
@@ -64,7 +64,12 @@ def locate_image(files: FileFinder, name: str) -> Path:
     return found or files.root / parts[-1]
 
 
-def _load_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        UserError: it cannot be read, is compressed, or is not JSON, as a file of JSON lines is not.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
