@@ -17,7 +17,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from bimodal_cl.losses import Margins, build_loss, contrastive
+from bimodal_cl.losses import Margins, build_loss
+from bimodal_cl.losses.module import contrastive
 from tests.benchmarks.loss_cases import draw_inputs
 from tests.benchmarks.measure.fresh_process import in_fresh_process
 from tests.benchmarks.measure.machine import num_threads
