@@ -47,15 +47,16 @@ def push_folder(folder: Path, repository: str, replaced: Mapping[str, bytes], pr
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=replaced.get(name, path)) for name, path in files.items()
     ]
     api = HfApi()
-    what = f"--push-to-hub {repository}"
+    what, again = f"--push-to-hub {repository}", f"{folder} is complete: give --overwrite to try again"
     try:
         url = api.create_repo(repository, private=private, exist_ok=True)
         api.create_commit(repository, operations, commit_message="Upload the model with bimodal-eval export")
     except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
+        status = getattr(error.response, "status_code", "no status")
+        answer = f"{status}, {' '.join((error.server_message or '').split()) or 'without a reason'}"
         if status in (400, 401, 403, 404, 409):
-            raise UserError(f"{what}: the hub refused it ({one_line(error)})") from error
-        raise ServerFailed(f"{what}: the hub failed ({one_line(error)})") from error
+            raise UserError(f"{what}: the hub refused it ({answer}); {again}") from error
+        raise ServerFailed(f"{what}: the hub failed ({answer}); {again}") from error
     except Exception as error:
-        raise ServerFailed(f"{what}: the upload failed ({one_line(error)})") from error
+        raise ServerFailed(f"{what}: the upload failed ({one_line(error)}); {again}") from error
     return str(url)

@@ -15,10 +15,12 @@ from bimodal_cl.models.tokenizers import is_hugging_face, vocabulary_size
 
 _LEGACY_EOS_ID = 2  # with this id, transformers pools at the largest token
 # Keys that are translated below, and keys without effect on the features of these towers.
+_SHARED = {"width", "layers", "mlp_ratio", "norm_kwargs", "act_kwargs"}
 _TRANSLATED = {
-    *("image_size", "patch_size", "width", "layers", "head_width", "heads", "mlp_ratio", "norm_kwargs", "act_kwargs"),
-    *("context_length", "vocab_size", "pool_type", "eos_id", "pad_id"),
-    *("hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode"),
+    "vision": _SHARED | {"image_size", "patch_size", "head_width"},
+    "text": _SHARED
+    | {"heads", "context_length", "vocab_size", "pool_type", "eos_id", "pad_id"}
+    | {"hf_tokenizer_name", "tokenizer_kwargs", "tokenizer_mode"},
 }
 _INERT = {"patch_dropout", "output_tokens", "attn_pooler_queries", "attn_pooler_heads"}
 _BLOCK_NAMES = {
@@ -64,7 +66,7 @@ def _refuse_other_towers(architecture: Architecture) -> None:
     for part, given, config in (("vision", vision, CLIPVisionCfg), ("text", text, CLIPTextCfg)):
         for entry in fields(config):
             value = given.get(entry.name)
-            if value is None or value == entry.default or entry.name in _TRANSLATED | _INERT:
+            if value is None or value == entry.default or entry.name in _TRANSLATED[part] | _INERT:
                 continue
             raise NotExported(f"CLIPModel has no counterpart of model.{part}.{entry.name} = {value!r}")
 
