@@ -81,7 +81,7 @@ def _metadata(formats: Formats, licence: str) -> str:
 def _description(model: ScoredModel, config: Mapping[str, Any] | None) -> str:
     kind = "A dual encoder of images and texts: both become unit-norm vectors of one space."
     if config is None:
-        return f"{kind} Its weights were read from `{model.pretrained}`."
+        return f"{kind} Its weights were read from `{_shown(model.pretrained)}`."
     step = "" if model.step is None else f" for {model.step:,} optimizer steps"
     return f"{kind} It was trained with the loss `{config['loss']['name']}` of `bimodal_cl`{step}."
 

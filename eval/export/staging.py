@@ -53,6 +53,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
         raise UserError(f"--to {target}: cannot be written: {error.strerror}") from None
     try:
         yield partial
+        _share(partial)
         flush_folder(partial)
         if target.is_dir():
             shutil.rmtree(old, ignore_errors=True)
@@ -69,6 +70,17 @@ def staged_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if old.is_dir() and not target.exists():
             old.rename(target)
+
+
+def _share(folder: Path) -> None:
+    """Give every file the permissions of a new file; safetensors lets only the owner read what it writes."""
+    probe = folder / ".probe"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _is_write_failure(error: Exception) -> bool:

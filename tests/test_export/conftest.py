@@ -16,9 +16,8 @@ from tests.test_models.huggingface_folders import blocks, write_siglip, write_un
 from tests.test_models.small_models import TEXT, VISION, text_folder
 
 TIMM = {"timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}
-CAPTIONS = [
-    f"{number} {colour} {animal}s" for number in (1, 2) for colour in ("red", "blue") for animal in ("dog", "cat")
-]
+COLOURS, ANIMALS = ("red", "blue"), ("dog", "cat")
+CAPTIONS = [f"{number} {colour} {animal}s" for number in (1, 2) for colour in COLOURS for animal in ANIMALS]
 CAPTIONS += ["", "A photo of the CAT, seen from above!", "horse " * 40, "a & b", "café", "two  spaces", "x", "a dog."]
 
 
@@ -81,9 +80,8 @@ MAKERS: dict[str, Callable[[Path], DualEncoder]] = {
 
 
 @pytest.fixture
-def make(tmp_path, monkeypatch):
-    """Make a model by its name in ``MAKERS``, with random weights, without a hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def make(tmp_path):
+    """Make a model by its name in ``MAKERS``, with random weights."""
 
     def build(name: str) -> DualEncoder:
         torch.manual_seed(0)

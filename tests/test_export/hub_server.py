@@ -52,10 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
         if repository not in self.server.files:
             return self._answer(404, {"error": "Repository not found"})
         if action == "preupload":
-            files = [
-                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for file in json.loads(body)["files"]
-            ]
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            files = [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]
             return self._answer(200, {"files": files})
         assert action == "commit", self.path
         for line in map(json.loads, body.decode().splitlines()):
@@ -63,16 +61,16 @@ class _Handler(BaseHTTPRequestHandler):
                 content = base64.b64decode(line["value"]["content"])
                 self.server.files[repository][line["value"]["path"]] = content
         self.server.commits[repository] = self.server.commits.get(repository, 0) + 1
-        return self._answer(
-            200, {"commitUrl": f"{self.server.address}/{repository}/commit/{'0' * 40}", "commitOid": "0" * 40}
-        )
+        commit = "0" * 40
+        address = f"{self.server.address}/{repository}/commit/{commit}"
+        return self._answer(200, {"commitUrl": address, "commitOid": commit})
 
     def _create(self, wanted: dict) -> None:
         repository = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
         exists = repository in self.server.files
         self.server.files.setdefault(repository, {})
         if not exists:
-            self.server.private[repository] = bool(wanted.get("private"))
+            self.server.private[repository] = bool(wanted.get("private")) or wanted.get("visibility") == "private"
         self._answer(409 if exists else 200, {"url": f"{self.server.address}/{repository}"})
 
     def _answer(self, status: int, values: dict) -> None:

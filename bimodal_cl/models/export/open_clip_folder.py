@@ -52,7 +52,9 @@ def write_open_clip(encoder: DualEncoder, folder: Path, home: str) -> list[str]:
     if is_hugging_face(encoder.tokenizer):
         encoder.tokenizer.save_pretrained(str(folder))  # type: ignore[attr-defined]
     if architecture.hf_text_config is not None:
-        _write_json(folder / TEXT_CONFIG, architecture.hf_text_config)
+        hidden = "_name_or_path"  # where the text model once was
+        text_config = {key: value for key, value in architecture.hf_text_config.items() if key != hidden}
+        _write_json(folder / TEXT_CONFIG, text_config)
     _write_json(folder / OPEN_CLIP_CONFIG, open_clip_config(architecture, str(folder), own_text_config=True))
     _compare(encoder, folder)
     config = open_clip_config(architecture, home)
