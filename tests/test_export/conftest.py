@@ -68,6 +68,18 @@ def siglip(folder: Path) -> DualEncoder:
     return load_model(folder / "siglip")
 
 
+def open_clip_siglip(folder: Path) -> DualEncoder:
+    """The towers of open_clip's SigLIP: timm's, and a bidirectional text transformer with a bias in its projection."""
+    size = len(write_unigram(folder / "unigram"))
+    options = {"pool_type": "last", "proj_bias": True, "no_causal_mask": True, "vocab_size": size}
+    tokenizer = {"hf_tokenizer_name": str(folder / "unigram"), "tokenizer_kwargs": {"clean": "canonicalize"}}
+    return build_model(embed_dim=16, vision=TIMM, text={**TEXT, **options, **tokenizer})
+
+
+def timm_mt5(folder: Path) -> DualEncoder:
+    return with_text("mt5", folder)
+
+
 def clip_with_words(folder: Path) -> DualEncoder:
     """A Hugging Face CLIP with a tokenizer of its own."""
     write_word_clip(folder / "words")
@@ -75,7 +87,11 @@ def clip_with_words(folder: Path) -> DualEncoder:
 
 
 MAKERS: dict[str, Callable[[Path], DualEncoder]] = {
-    make.__name__: make for make in (vit, quick_gelu, resnet, timm_bert, timm_distilbert, siglip, clip_with_words)
+    make.__name__: make
+    for make in (
+        *(vit, quick_gelu, resnet, timm_bert, timm_mt5, timm_distilbert),
+        *(siglip, open_clip_siglip, clip_with_words),
+    )
 }
 
 

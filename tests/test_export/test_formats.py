@@ -27,6 +27,8 @@ EXPECTED = {
     "clip_with_words": (True, "CLIPModel", ""),
     "resnet": (True, None, "not for transformers: CLIPModel has no ResNet image tower"),
     "timm_bert": (True, None, "not for transformers: CLIPModel has no image tower of timm ('test_resnet')"),
+    "timm_mt5": (True, None, "not for transformers: CLIPModel has no image tower of timm ('test_resnet')"),
+    "open_clip_siglip": (True, None, "not for transformers: CLIPModel has no image tower of timm ('test_resnet')"),
     "timm_distilbert": (False, None, "not for open_clip: open_clip has no text tower of the family 'distilbert'"),
     "siglip": (False, "SiglipModel", "not for open_clip: open_clip has no tower for transformers' SigLIP"),
 }
@@ -89,6 +91,7 @@ def test_all_roads_give_the_same_features(kind, make, tmp_path, caplog):
     shutil.rmtree(tmp_path / "sources", ignore_errors=True)
     roads = {"load_model": own_features(folder)}
     if with_open_clip:
+        roads["load_model of .pt"] = own_features(folder / "open_clip_model.pt")
         roads["local-dir"] = open_clip_features(f"local-dir:{folder}", f"local-dir:{folder}")
         config = tmp_path / "tiny-export.json"
         shutil.copy(folder / "open_clip_model.json", config)
@@ -103,6 +106,19 @@ def test_all_roads_give_the_same_features(kind, make, tmp_path, caplog):
         close(name, images, texts, model)
         assert logit_scale == pytest.approx(3.25), name
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_the_logit_bias_travels_where_it_can(make, tmp_path):
+    import open_clip
+
+    model = make("vit")
+    model.set_temperature(torch.tensor(2.5), torch.tensor(-9.75))
+    (tmp_path / "out").mkdir()
+    formats = write_formats(model, tmp_path / "out", "out", onnx=False)
+    assert "CLIPModel has no logit bias" in " ".join(formats.remarks)
+    theirs = open_clip.create_model(f"local-dir:{tmp_path / 'out'}")
+    assert (theirs.logit_scale.item(), theirs.logit_bias.item()) == (2.5, -9.75)
+    assert load_model(tmp_path / "out").logit_bias.item() == -9.75
 
 
 def test_a_moved_folder_loads_and_a_name_of_the_hub_is_kept(make, tmp_path, monkeypatch):
