@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ def write_huggingface(encoder: DualEncoder, folder: Path) -> list[str]:
     lines = []
     if encoder.logit_bias is not None and not siglip:
         lines.append("CLIPModel has no logit bias; its logits lack the constant that the loss has learned")
+    if encoder.transform.resize_mode == "longest":
+        lines.append("images that are resized to their longest side need transformers 5")
     if encoder.architecture.preprocess.get("convention", "open_clip") == "open_clip":
         lines.append("transformers rounds resized images by its own rules: pixels may differ by a grey level")
     return lines
@@ -69,7 +72,7 @@ def _build_tokenizer(encoder: DualEncoder) -> Any:
         NotExported: options of open_clip's tokenizer that transformers' does not have.
     """
     from open_clip.tokenizer import SimpleTokenizer
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizerFast
 
     tokenizer: Any = encoder.tokenizer
     if is_hugging_face(tokenizer):
@@ -84,7 +87,10 @@ def _build_tokenizer(encoder: DualEncoder) -> Any:
     vocabulary = {special.get(piece, piece): number for piece, number in tokenizer.encoder.items()}
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
     length = encoder.architecture.text["context_length"]
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+    with TemporaryDirectory() as folder:  # the one form that transformers reads before and since version 5
+        Path(folder, "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
+        Path(folder, "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n", "utf-8")
+        return CLIPTokenizerFast.from_pretrained(folder, model_max_length=length)
 
 
 def _preprocessor(encoder: DualEncoder) -> dict[str, Any]:
