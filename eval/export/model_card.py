@@ -49,7 +49,7 @@ def format_card(
         settings = {section: config[section] for section in _SECTIONS if config.get(section)}
         if settings:
             parts += ["## Training settings", _as_yaml(settings)]
-        parts += ["## Scores", _scores(run)]
+        parts += ["## Scores", _scores(run, model.sha256)]
     parts += ["## Load it", *_usage(folder, repository, formats)]
     if formats.remarks:
         parts += ["## Remarks", "\n".join(f"- {line}" for line in formats.remarks)]
@@ -143,12 +143,20 @@ def _as_yaml(values: Mapping[str, Any]) -> str:
     return f"```yaml\n{yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)}```"
 
 
-def _scores(run: RunFolder) -> str:
+def _scores(run: RunFolder, sha256: str | None) -> str:
+    """Return tables of the scores of these weights; those of other checkpoints of the run are only counted."""
+    results = run.read_results()
+    hashes = [(each.get("provenance") or {}).get("checkpoint_sha256") for each in results]
+    own = [result for result, hashed in zip(results, hashes, strict=True) if hashed in (None, sha256)]
     tables = []
-    for table in score_tables(run.read_results()):
+    for table in score_tables(own):
         rows = [(data, *cells) for data, _, cells in table.rows]
         tables.append(f"{table.title}\n\n{_table(('data set', *table.columns), rows)}")
-    return "\n\n".join(tables) or "None were computed before the export."
+    if not own:
+        tables.append("None were computed for these weights before the export.")
+    if left_out := len(results) - len(own):
+        tables.append(f"Results of other checkpoints that are left out: {left_out}.")
+    return "\n\n".join(tables)
 
 
 def _table(header: tuple[str, ...], rows: list[Any]) -> str:

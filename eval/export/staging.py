@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     Raises:
         UserError: it is a file, or holds anything else.
     """
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
+    if target.exists() and not target.is_dir():
         raise UserError(f"--to {target}: is not a folder; name a new or empty one")
     if not target.is_dir() or not any(target.iterdir()):
         return
@@ -44,7 +45,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
         UserError: the folder cannot be made.
         RunStopped: a file cannot be written, for example on a full disk.
     """
-    target = target.absolute()
+    target = target.resolve()
     partial, old = (target.with_name(f".{target.name}.{word}") for word in ("partial", "replaced"))
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -63,6 +64,8 @@ def staged_folder(target: Path) -> Iterator[Path]:
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EBUSY, errno.EXDEV):
+            raise UserError(f"--to {target}: is a mount point; name a new folder in it") from None
         if not _is_write_failure(error):
             raise
         raise RunStopped(f"{target} could not be written: {one_line(error)}; nothing is left of it") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -84,6 +85,32 @@ def test_the_cards_code_runs(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_scores_of_other_checkpoints_are_left_out(trained, tmp_path):
+    path = trained / "results" / "zeroshot_retrieval_flickr8k.json"
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "provenance": {"checkpoint_sha256": "0" * 64}}))
+    assert export(trained, tmp_path / "out") == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "81.2 %" not in card and "Results of other checkpoints that are left out: 1." in card
+    assert "None were computed for these weights" in card
+
+
+def test_a_link_to_a_folder_is_kept(trained, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    assert export(trained, tmp_path / "link") == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "disk" / "export.json").is_file()
+
+
+def test_a_mount_point_is_named(trained, tmp_path, monkeypatch, capsys):
+    def busy(path, target):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr("pathlib.Path.rename", busy)
+    error = read_mistake(capsys, main, "export", trained, "--to", tmp_path / "out")
+    assert error.endswith("is a mount point; name a new folder in it")
 
 
 def test_a_licence_and_a_model_that_is_no_run(make, tmp_path):
