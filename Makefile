@@ -1,4 +1,4 @@
-# Everything here needs Python 3.10+ and make, nothing else: `.venv` is made when it is missing.
+# Everything here needs only Python 3.10+ and make: `.venv` is created when it is missing.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

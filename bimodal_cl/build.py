@@ -1,4 +1,4 @@
-"""Build a run's objects from its config; the only module that knows both."""
+"""Build a run's objects from its config; the only module that knows both config and objects."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ def build_accelerator(config: Config) -> Accelerator:
     """Build the accelerator: device, precision, data parallelism.
 
     Raises:
-        UserError: the precision is not available on this device, or the processes do not find one another.
+        UserError: the precision is not available on this device, or the processes cannot connect to one another.
     """
     on_cpu = config.train.device == "cpu"
-    state = PartialState(cpu=on_cpu)  # device and processes, before a precision is settled for this process for good
+    state = PartialState(cpu=on_cpu)  # finds device and processes; Accelerator would also fix the precision
     check_process_count(state.num_processes, os.environ)
     check_precision(config.train.precision, state.device.type)
     try:
@@ -158,7 +158,7 @@ def build_loss_of(config: Config, mixture: Mixture) -> ContrastiveLoss:
 
 
 def build_settings(config: Config, mixture: Mixture) -> RunSettings:
-    """Compute the run's numbers: an epoch is every image once (or as a mixture says), less an incomplete last batch.
+    """Compute the run's numbers. An epoch draws each image once, or as a mixture says, and drops an incomplete batch.
 
     Raises:
         UserError: fewer images than one global batch.
@@ -272,7 +272,7 @@ def open_training_stream(
     epoch: int,
     start_step: int,
 ) -> Stream:
-    """Open this rank's batches from a step on to the end of the training."""
+    """Open this rank's batches from a step to the end of the training."""
     return open_stream(
         mixture,
         batch_size,

@@ -46,7 +46,7 @@ def save_checkpoint(
         save_model: writes the model into a folder.
         loss_state: the loss's whole state, sharded tables put together (``gather_state``).
         optimizer: its ``state_dict`` is saved.
-        keep_last: how many of the newest to keep, >= 1; the checkpoint that ``best`` points to is kept besides.
+        keep_last: how many of the newest to keep, >= 1; the checkpoint that ``best`` points to is also kept.
         is_best: whether this is the best one so far.
 
     Returns:
@@ -74,7 +74,7 @@ def save_checkpoint(
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunStopped(
-            f"the checkpoint {final} could not be written: {reason}; make room and go on with --resume latest"
+            f"the checkpoint {final} could not be written: {reason}; free some space and continue with --resume latest"
         ) from error
     _remove_old(run, keep_last)
     return final
@@ -146,7 +146,7 @@ def _load_tensors(module: nn.Module, path: Path) -> None:
         raise UserError(f"{path}: cannot be read: {error}") from None
     try:
         missing, unexpected = module.load_state_dict(saved, strict=False)
-    except RuntimeError as error:  # of wrong shapes; only its second line names the tensor
+    except RuntimeError as error:  # wrong shapes; only its second line names the tensor
         reason = str(error).partition("\n")[2].split("\n")[0].strip()
         raise UserError(f"{path}: does not fit this config: {reason or error}") from None
     if missing or unexpected:

@@ -28,7 +28,7 @@ def gather_rows(local: Tensor) -> Tensor:
     """Concatenate every rank's rows in rank order: ``[batch, ...] -> [batch * world_size, ...]``.
 
     Gradient: none. The result is detached; whoever needs a gradient through a gathered value computes it from its
-    own rows and columns (see ``losses/margin.py``). Every rank must bring the same number of rows.
+    own rows and columns (see ``losses/margin/__init__.py``). Every rank must bring the same number of rows.
     """
     local = local.detach().contiguous()
     if world_size() == 1:

@@ -18,7 +18,7 @@ class UserError(ValueError):
 
 
 class SettingRefused(UserError):
-    """A setting of a run that cannot do what it says; every process of a machine finds the same."""
+    """A setting of a run that cannot do what it says; every process of a machine raises it."""
 
 
 class RunStopped(RuntimeError):

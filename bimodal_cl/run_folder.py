@@ -1,4 +1,4 @@
-"""A run's folder: the names of its files, its checkpoints, and what its config, log and results hold.
+"""Name the files of a run's folder, find its checkpoints, and read its config, log and results.
 
     config.yaml                   the resolved config
     metrics.jsonl                 the log, one JSON object a line
@@ -31,7 +31,7 @@ PARTIAL = ".partial"  # ends the name of a checkpoint that is being written
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what.
+    """The paths and the content of a run's folder.
 
     Args:
         path: the run's folder; it need not exist yet.
@@ -90,8 +90,8 @@ class RunFolder:
         latest = self.checkpoints / LATEST
         if (latest / holding).is_file():
             target = latest.resolve()
-            beside = latest.with_name(target.name)
-            return beside if beside.is_dir() else target
+            sibling = latest.with_name(target.name)
+            return sibling if sibling.is_dir() else target
         return next(reversed(self.list_checkpoints(holding)), None)
 
     def find_checkpoint(self, name: str) -> Path | None:
@@ -113,7 +113,7 @@ class RunFolder:
         """Return the values of ``config.yaml``, which a newer or older version may have written.
 
         Raises:
-            UserError: the file is missing or damaged, or is no run's config.
+            UserError: the file is missing or damaged, or is not a run's config.
         """
         if not self.config.is_file():
             raise UserError(f"{self.path}: no {self.config.name}, so this is not a run's folder")

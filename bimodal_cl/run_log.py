@@ -11,14 +11,14 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from bimodal_cl.cli.progress import format_duration, note
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 from bimodal_cl.files.text_files import read_text
 
 
 class RunLog:
     """Writes a run's metrics; on every rank but the main one it does nothing.
 
-    A resumed run first drops the lines after its checkpoint, so that the file equals that of a run never interrupted
+    A resumed run first drops the lines after its checkpoint, so that the file equals that of an uninterrupted run
     (but for the fields that hold wall-clock time: ``seconds``, ``samples_per_second``).
 
     Args:
@@ -46,7 +46,7 @@ class RunLog:
             self._bar.update()
 
     def train(self, values: dict[str, Any]) -> None:
-        """Log a training step's values: a line in the file, and the main ones beside the bar."""
+        """Log a training step's values: a line in the file, and the main ones next to the bar."""
         self.write({"event": "train", **values})
         shown = {
             "loss": f"{values['loss']:.4f}",
@@ -70,7 +70,7 @@ class RunLog:
             self._file.flush()
 
     def say(self, message: str) -> None:
-        """Print a line beside the bar, once for all ranks."""
+        """Print a line above the bar, once for all ranks."""
         if self._enabled:
             note(message)
 
@@ -95,4 +95,4 @@ def _keep_lines(path: Path, last_step: int) -> None:
             continue
         if step <= last_step and line.endswith("\n"):
             kept.append(line)
-    write_whole(path, "".join(kept))
+    write_atomically(path, "".join(kept))

@@ -1,7 +1,9 @@
-"""Settings as frozen groups of checked fields; imports no torch."""
+"""Define the base class of all settings, a frozen group of checked fields, and the fields' types. Imports no torch."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,14 +19,14 @@ from pydantic import (
 from bimodal_cl.files.paths import expand_path
 
 
-def _no_truth(value: Any) -> Any:
-    """Refuse booleans, which Python counts as 0 and 1: YAML reads ``yes`` as one."""
+def _refuse_boolean(value: Any) -> Any:
+    """Refuse booleans, which Python counts as 0 and 1; YAML reads ``yes`` as a boolean."""
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return value
 
 
-NotTruth = BeforeValidator(_no_truth)
+NotTruth = BeforeValidator(_refuse_boolean)
 Fraction = Annotated[float, Field(ge=0, le=1), NotTruth]
 BelowOne = Annotated[float, Field(ge=0, lt=1), NotTruth]
 Weight = Annotated[float, Field(gt=0, le=1), NotTruth]
@@ -51,3 +53,21 @@ class Section(BaseModel):
         return {
             key: value for key, value in serialize(self).items() if value is not None or fields[key].default is not None
         }
+
+
+def describe_range(constraints: Sequence[Any]) -> str:
+    """Say which range a field's constraints allow.
+
+    Args:
+        constraints: the field's ``metadata``.
+
+    Returns:
+        Such as ``" in (0, 1]"``; ``""`` without constraints.
+    """
+    flat = [inner for each in constraints for inner in (getattr(each, "metadata", None) or [each])]
+    bounds = {key: getattr(each, key) for each in flat for key in ("ge", "gt", "le", "lt") if hasattr(each, key)}
+    if not bounds:
+        return ""
+    low = f"[{bounds['ge']:g}" if "ge" in bounds else f"({bounds.get('gt', -math.inf):g}"
+    high = f"{bounds['le']:g}]" if "le" in bounds else f"{bounds.get('lt', math.inf):g})"
+    return f" in {low}, {high}"

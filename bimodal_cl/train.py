@@ -45,7 +45,7 @@ def build_parser() -> Parser:
     """Build the parser: the config files, and a flag for each key of the schema."""
     parser = Parser(
         prog="bimodal-train",
-        description="Train a dual encoder with a contrastive loss. Flags override the files, the files the defaults.",
+        description="Train a dual encoder with a contrastive loss. Flags override files, and files override defaults.",
         usage="%(prog)s --config FILE [--config FILE ...] [--resume latest] [--section.key VALUE ...]",
     )
     parser.add_version()
@@ -77,7 +77,7 @@ def build_parser() -> Parser:
 
 
 def set_up(argv: Sequence[str]) -> Trainer | None:
-    """Do everything that may refuse a run, and write its config.
+    """Run every check that may refuse a run, build its trainer, and write its config.
 
     Returns:
         The trainer, resumed where that was asked for; None where the command was to print something and not to train.
@@ -121,7 +121,7 @@ def set_up(argv: Sequence[str]) -> Trainer | None:
 
 @contextmanager
 def _warnings_after_refusals() -> Iterator[None]:
-    """Hold warnings back until nothing can refuse the run any more: a refusal is one line without any before it."""
+    """Hold warnings back until every check has passed, so that a refusal is a single line."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for warning in caught:

@@ -1,4 +1,4 @@
-"""The training loop: one optimizer step, and around it the log, the evaluation and the checkpoints."""
+"""Run the training loop: optimizer steps, log, evaluation and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RunSettings:
         num_steps: optimizer steps of the whole training.
         steps_per_epoch: optimizer steps of an epoch.
         global_batch_size: pairs of a step over all ranks.
-        seed: of dropout, with step and rank.
+        seed: of dropout, together with step and rank.
         log_every: steps between lines of the log.
         evaluate_every: steps between evaluations.
         checkpoint_every: steps between checkpoints.
@@ -63,7 +63,7 @@ class SeenData:
 
     Args:
         replaced: faulty samples by kind; other samples took their places.
-        used: odd samples by kind, which were used as they are.
+        used: samples with oddities, by kind; they were used.
         samples_by_set: samples by data set.
     """
 
@@ -208,7 +208,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             try:
                 scores = [self.evaluate_model(self.encoder)]
-            except (UserError, RunStopped, OSError) as error:  # of the validation data: no reason to end a training
+            except (UserError, RunStopped, OSError) as error:  # in the validation data: the training can go on
                 self.log.write({"event": "evaluate", "step": self.steps_done, "error": str(error)})
                 self.log.say(f"step {self.steps_done}: not evaluated: {error}")
         broadcast_object_list(scores)
@@ -296,7 +296,7 @@ class Trainer:
         }
 
     def _count_data(self) -> SeenData:
-        """What the data were so far, over all ranks."""
+        """Return the counts of the samples so far, over all ranks."""
         mine = SeenData()
         if self.stream is not None:
             report = self.stream.report()
@@ -305,7 +305,7 @@ class Trainer:
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:
-    """Return the seed of dropout and the like in one step on one rank: a function, so it needs no saving."""
+    """Return the seed of dropout in one step on one rank, a pure function, so no random state needs saving."""
     return int(torch.tensor([seed, step, rank]).mul(torch.tensor([1_000_003, 8_191, 131])).sum()) % (1 << 62)
 
 

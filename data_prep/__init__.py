@@ -1,1 +1,1 @@
-"""From raw image-text data to WebDataset shards with a manifest; runs without torch."""
+"""Convert raw image-text data to WebDataset shards with a manifest; runs without torch."""

@@ -18,7 +18,7 @@ def add_num_workers(parser: Parser, purpose: str) -> None:
     """Add ``--num-workers``.
 
     Args:
-        parser: of the command.
+        parser: the command's parser.
         purpose: what the processes do.
     """
     parser.add_argument(

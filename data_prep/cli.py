@@ -1,4 +1,4 @@
-"""``bimodal-prep``: write shards from a source, index the shards of others, verify shards."""
+"""The program ``bimodal-prep``: write shards from a source, index existing shards, verify shards."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COMMANDS = CommandGroup(
     {
         "write": WRITE,
         "index": Command(
-            "manifest for tars that somebody else wrote",
+            "write a manifest for existing tars",
             partial(importlib.import_module, ".indexing.command", __package__),
         ),
         "verify": Command(
-            "read every byte, report what is broken",
+            "read every byte, and report what is broken",
             partial(importlib.import_module, ".verification.command", __package__),
         ),
     },

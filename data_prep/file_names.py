@@ -11,7 +11,7 @@ _CAPTION_NUMBER = re.compile(r"#[0-9]+$")  # Flickr8k.token.txt: 1000268201_693b
 
 
 class FileFinder:
-    r"""Find files below a folder by name. If no file has the name as it is written, these spellings are tried:
+    r"""Find files below a folder by name. If no file has the name as it is given, these spellings are tried:
 
     * accented letters in composed or decomposed form (NFC or NFD; macOS decomposes them, most systems do not),
     * backslashes as separators of folders (``images\a.jpg``),

@@ -56,7 +56,7 @@ def suggest_path(path: Path, folders: bool | None = None) -> str:
     """Name the nearest neighbour of the first part of a path that is missing, as :func:`did_you_mean` does.
 
     Args:
-        path: that may be missing.
+        path: a path, which may be missing.
         folders: True to suggest folders only, False to suggest files only; None: both.
 
     Returns:

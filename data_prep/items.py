@@ -13,7 +13,7 @@ class Item:
     """One image with its captions.
 
     Args:
-        name: the key is made from it, so it must not change between runs; a relative path without its extension, say.
+        name: the key is made from it, so it must not change between runs; usually a relative path without extension.
         image: the image file, its bytes, or a function of no arguments that returns its bytes. The function is called
             in the process that encodes the item, so it must pickle.
         captions: the captions as they are; the writer cleans them.
@@ -44,7 +44,7 @@ class Split:
         name: the sub-folder to write to; "" for the target folder itself.
         items: the items in the order of their image ids.
         total: the number of items, for the progress bar; None if unknown.
-        lacking: images that the source lists but does not hold, counted by reason while the items are read.
+        lacking: images that the source lists but does not contain, counted by reason while the items are read.
         left_out: files of the source that are not read, counted by ending.
         joined: rows merged into an earlier item, counted by reason while the items are read.
     """

@@ -21,7 +21,7 @@ from bimodal_cl.files.text_files import read_text
 
 try:
     import fcntl
-except ImportError:  # Windows has no such lock: users must not start two runs on one folder
+except ImportError:  # Windows lacks this lock, so two runs on one folder are not detected there
     fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial"

@@ -1,4 +1,4 @@
-"""``bimodal-prep write SOURCE``: the flags of every source, and what the command prints."""
+"""Define the flags that all sources of ``bimodal-prep write SOURCE`` share, and run it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.sub_commands import Command, CommandGroup
-from bimodal_cl.cli.yaml_arguments import without_own
+from bimodal_cl.cli.yaml_arguments import without_config_flags
 
 from .arguments import add_num_workers
 from .sources import SOURCES
 
-# What neither the shards' bytes nor their place within the folder depend on: a repeated run may change it.
+# Flags that change neither the shards' bytes nor their place within the folder: a repeated run may change them.
 _NOT_PART_OF_JOB = ("to", "overwrite", "strict", "num_workers")
 
 
@@ -47,10 +47,10 @@ class WriteCommand:
             metavar="Q",
             help="JPEG quality (1-100) of images that are scaled or of a format that shards do not hold",
         )
-        parser.add_argument("--shard-size", type=int, default=1000, metavar="N", help="samples a shard")
+        parser.add_argument("--shard-size", type=int, default=1000, metavar="N", help="samples per shard")
         add_num_workers(parser, "processes that read and encode images; the bytes written are the same for any number")
         parser.add_argument(
-            "--strict", action="store_true", help="an item that cannot be used ends the run, so that no item is lost"
+            "--strict", action="store_true", help="stop at the first item that cannot be used, so that no item is lost"
         )
         parser.add_argument("--overwrite", action="store_true", help="replace a finished folder")
 
@@ -59,7 +59,7 @@ class WriteCommand:
         from .writing.writer import WriteOptions, write
 
         options = WriteOptions(args.max_side, args.quality, args.shard_size, args.strict, args.num_workers)
-        job = {key: value for key, value in without_own(args).items() if key not in _NOT_PART_OF_JOB}
+        job = {key: value for key, value in without_config_flags(args).items() if key not in _NOT_PART_OF_JOB}
         job = json.loads(json.dumps({"source": self.source, **job}, default=str))
         plan = SOURCES[self.source].read(args)
         for report in write(plan, args.to, options, job, args.overwrite):
@@ -68,8 +68,8 @@ class WriteCommand:
 
 
 WRITE = CommandGroup(
-    "a source -> shards and manifest",
+    "write shards and a manifest from a source",
     {name: Command(source.SUMMARY, partial(WriteCommand, name)) for name, source in SOURCES.items()},
     metavar="SOURCE",
-    description="Write shards.",
+    description="Write shards and a manifest from a source.",
 )

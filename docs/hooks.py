@@ -21,7 +21,7 @@ _log = logging.getLogger("mkdocs.hooks")
 
 # Pages that stand beside the README, where hosts of repositories look for them.
 _TOP_LEVEL = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-# A line that is nothing but a link to a program, which the page shows as code; elsewhere the link leads to the file.
+# A line that consists of a link to a program, which the page replaces by its code; elsewhere such a link stays a link.
 _EXAMPLE = re.compile(r"^\[docs/(?P<path>examples/\w+\.py)\]\((?P=path)\)$", flags=re.MULTILINE)
 # A line that asks for the table of a loss's hyperparameters.
 _HYPERPARAMETERS = re.compile(r"^<!-- hyperparameters: (?P<loss>\w+) -->$", flags=re.MULTILINE)
@@ -49,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, config: MkDocsConfig, **_: object) -> str:
-    """Put example programs in the place of the links to them, and tables where hyperparameters are asked for."""
+    """Replace links to example programs by their code, and hyperparameter comments by tables."""
     docs = Path(config.docs_dir)
 
     def show(link: re.Match[str]) -> str:
@@ -113,7 +113,7 @@ def _convert(equation: str, display: str) -> str:
 
 
 def on_post_build(config: MkDocsConfig, **_: object) -> None:
-    """Warn, which ends a strict build, of pages that would load something from another host."""
+    """Warn about pages that would load something from another host; a warning ends a strict build."""
     for page in sorted(Path(config.site_dir).rglob("*.html")):
         for request in _REQUEST.findall(page.read_text(encoding="utf-8")):
             _log.warning("%s would load from another host: %s", page.name, request)

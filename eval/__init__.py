@@ -1,1 +1,1 @@
-"""Scores of checkpoints: zero-shot classification, retrieval, temperatures, reports."""
+"""Evaluate models: zero-shot classification, retrieval, learned temperatures, reports."""

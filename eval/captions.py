@@ -61,7 +61,7 @@ class ConceptTemperature:
 
 
 def load_concepts(data: Path) -> list[tuple[str, int]]:
-    """Return ``(concept, count)`` from the ``concepts.json`` of the embedded data set; empty where there is none.
+    """Return ``(concept, count)`` from the ``concepts.json`` of the built-in data set; empty if there is none.
 
     Raises:
         UserError: the file is there but holds no list ``concepts`` of ``{"concept": ..., "count": ...}``.

@@ -1,4 +1,4 @@
-"""``bimodal-eval``: score models, show what a run learned, and export models."""
+"""The program ``bimodal-eval``: score models, show what a run learned, and export models."""
 
 from __future__ import annotations
 

@@ -32,13 +32,13 @@ def require_folder(path: Path, flag: str = "--data") -> None:
 
 
 def require_split(path: Path, split: str) -> None:
-    """Refuse a missing split where there are others, whose folders would be read as classes.
+    """Refuse a missing split if there are other splits, whose folders would be read as classes.
 
     Raises:
         UserError: there are other splits but not this one.
     """
     there = [each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith(".")]
-    # "train" is a class of vehicles too: only where every folder is named after a split are they splits.
+    # "train" can also be a class of vehicles, so folders count as splits only if all are named after one.
     if there and split not in there and all(name.lower() in SPLITS for name in there):
         raise UserError(f"--split {split}: not in {path}{did_you_mean(split, there)}")
 
@@ -57,7 +57,7 @@ def prompt_names() -> list[str]:
 
 
 def load_templates(given: str) -> list[str]:
-    """Read prompts, one a line with ``{c}`` where the class name goes; lines that start with ``#`` are comments.
+    """Read prompts, one per line with ``{c}`` where the class name goes; lines that start with ``#`` are comments.
 
     Args:
         given: a file's path, or the name of one of the files in ``eval/prompts``.

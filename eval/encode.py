@@ -34,7 +34,7 @@ class ScoredModel:
         name: the architecture, as in CLIP_benchmark's results.
         pretrained: the weights, likewise.
         checkpoint: the folder that the weights were read from; None for a published tag or a file alone.
-        sha256: of the file of weights.
+        sha256: SHA-256 of the file of weights.
         step: optimizer steps; None where they are not recorded.
         run: the folder of the run that the model belongs to.
     """
@@ -57,7 +57,7 @@ class ScoredModel:
 
 
 def add_model_arguments(parser: Parser) -> None:
-    """Add the models, and the flags that all scoring commands share."""
+    """Add the argument ``MODEL`` and the flags that all scoring commands share."""
     parser.add_argument(
         "models",
         metavar="MODEL",
@@ -72,14 +72,18 @@ def add_model_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, type=_precision, default="float32", help="type of the towers' products"
+        "--precision",
+        choices=PRECISIONS,
+        type=_precision,
+        default="float32",
+        help="number type of the towers (autocast)",
     )
     parser.add_argument(
         "--num-workers",
         aliases=("--workers",),
         type=natural_number,
         default=0,
-        help="processes that decode; 0: this one",
+        help="processes that decode images; 0: decode in the main process",
     )
     parser.add_argument("--name", default=None, help="the data set's name in the results (default: its folder's)")
     parser.add_argument(
@@ -146,13 +150,13 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
 
 
 def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequence[str]) -> Path:
-    """Return the folder of a model's results: ``--to``, with a sub-folder each for several models; or the run's own."""
+    """Return the folder of a model's results: ``--to`` (several models: a sub-folder for each), or the run's own."""
     if to is None and model.run is not None:
         return RunFolder(model.run).results
     if to is not None and len(models) == 1:
         return Path(to)
     folder = slug(given)
-    if any(other != given and slug(other) == folder for other in models):  # a/b beside a_b
+    if any(other != given and slug(other) == folder for other in models):  # such as a/b and a_b
         folder += f"-{hashlib.sha256(given.encode()).hexdigest()[:6]}"
     return Path("results" if to is None else to) / folder
 

@@ -18,7 +18,7 @@ def open_pairs(path: Path, split: str) -> Manifest:
 
     The first of these that exists is taken: ``PATH`` with its ``manifest.json``; ``PATH/SPLIT`` with one, as
     ``bimodal-prep write`` makes of a source with splits; ``PATH/SPLIT`` or ``PATH`` in the layout of CLIP_benchmark
-    (``0.tar ...`` with ``nshards.txt`` beside them, a caption a line), whose manifest is made in memory only.
+    (``0.tar ...`` with ``nshards.txt`` beside them, one caption per line), whose manifest is made in memory only.
 
     Args:
         path: an existing folder.

@@ -1,4 +1,4 @@
-"""Write results: one JSON file a task in CLIP_benchmark's schema with further keys, and a table on the terminal."""
+"""Write results: one JSON file per task, in CLIP_benchmark's schema with further keys, and a table on the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 
 from .encode import ScoredModel, slug
 
@@ -38,7 +38,7 @@ def build_result(
         data: path of the data.
         counts: numbers of scored and skipped items, ``num_...``.
         provenance: everything else that is needed to repeat the evaluation.
-        more: further keys beside CLIP_benchmark's, such as ``per_class``.
+        more: keys in addition to CLIP_benchmark's, such as ``per_class``.
     """
     return {
         "dataset": dataset,
@@ -59,14 +59,14 @@ def build_result(
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> Path:
-    """Write ``folder/<task>_<dataset>.json``, whole or not at all; the folder is made where it is missing.
+    """Write ``folder/<task>_<dataset>.json``, whole or not at all; a missing folder is created.
 
     Raises:
         UserError: the folder cannot be made or written to.
     """
     make_folder(folder)
     path = folder / f"{result['task']}_{slug(result['dataset'])}.json"
-    write_whole(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 
@@ -79,7 +79,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the results' folder {folder}: {error.strerror}") from None
+        raise UserError(f"cannot create the results folder {folder}: {error.strerror}") from None
 
 
 def versions() -> dict[str, str]:

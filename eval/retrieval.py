@@ -1,4 +1,4 @@
-"""Find images by caption and captions by image in a folder of shards, among all its pairs, in both directions.
+"""Score retrieval in both directions, images by caption and captions by image, over all pairs of a folder of shards.
 
 An image may have several captions: it is found by any of them, and each caption is a query of its own.
 """
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from bimodal_cl.scoring.retrieval import PairFeatures
 
 _TOP = 5  # images shown for a caption
-_AS_ONE = "; shards with a caption a sample are joined by `bimodal-prep write`"
+_AS_ONE = "; `bimodal-prep write` joins shards with one caption per sample"
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add what ``bimodal-eval retrieval`` takes."""
+    """Add the arguments of ``bimodal-eval retrieval``."""
     add_model_arguments(parser)
     parser.add_argument(
         "--data",
@@ -45,14 +45,17 @@ def add_arguments(parser: Parser) -> None:
         required=True,
         help="shards with their manifest.json, a folder of splits of them, or CLIP_benchmark's wds_ layout",
     )
-    parser.add_argument("--split", default="test", help="which split of them, where DIR itself has no manifest.json")
+    parser.add_argument("--split", default="test", help="the split to score, if DIR itself has no manifest.json")
     parser.add_argument(
-        "--examples", type=natural_number, default=12, help="captions whose nearest images the results keep"
+        "--examples",
+        type=natural_number,
+        default=12,
+        help="number of captions whose nearest images go into the results",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score every model, write a result for each, print a table."""
+    """Score every model, write a result for each, and print a table."""
     require_folder(arguments.data)
     data = open_pairs(arguments.data, arguments.split)  # refuses data that do not fit before a model is loaded
     device = resolve_device(arguments.device)
@@ -95,7 +98,7 @@ def encode_shards(
     """Encode every image and caption of the shards, and count the faulty samples.
 
     Args:
-        model: whose features they are.
+        model: encodes them.
         data: the shards.
         arguments: ``batch_size``, ``num_workers``, ``precision``.
     """
@@ -164,7 +167,7 @@ def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -
     Args:
         pairs: the encoded pairs.
         image_ranks: int64 ``[texts]``, from 1, of every caption's image.
-        count: maximum number of captions, one an image.
+        count: maximum number of captions, at most one per image.
 
     Returns:
         ``caption``, ``text_id``, ``image_id`` (the right one), ``rank`` and ``top``: the nearest images' ids, best

@@ -16,7 +16,7 @@ import numpy as np
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 from bimodal_cl.losses.module.keywords import read_settings
 
 from .trained_run import TrainedRun, find_training_data, load_run
@@ -84,10 +84,10 @@ class LearnedTemperatures:
 
 
 def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | None:
-    """Return a modality's temperatures from the newest checkpoint, or ``None`` where the loss has none for each id.
+    """Return a modality's temperatures from the newest checkpoint; ``None`` if the loss has none for each id.
 
     The loss says how they follow from its tables: see
-    :meth:`~bimodal_cl.losses.rules.base.LossSettings.remembered_tau`.
+    :meth:`~bimodal_cl.losses.rules.base.LossSettings.own_tau`.
 
     Raises:
         UserError: the loss of ``config.yaml`` is not one that this version knows.
@@ -104,7 +104,7 @@ def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | N
         settings = read_settings(**run.loss)
     except ValueError as error:
         raise UserError(f"{run.folder.config}: loss: {error}") from None
-    tau = settings.remembered_tau(kind, columns)
+    tau = settings.own_tau(kind, columns)
     if tau is None or tau.ndim != 1:
         return None
     visited = np.isfinite(tau)
@@ -133,7 +133,7 @@ def require_temperatures(run: TrainedRun) -> tuple[LearnedTemperatures, LearnedT
         now = f" (tau {last['tau_image']:.4g} at step {last['step']})" if "tau_image" in last else ""
         raise UserError(
             f"{run.path}: loss '{run.loss['name']}' keeps one temperature for all pairs{now}, "
-            "none of its own for each image and text"
+            "not one for each image and text"
         )
     return images, texts
 
@@ -178,7 +178,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
     if target is not None:
         rows_of_texts = list(_rows(data, images, texts))
-        write_whole(
+        write_atomically(
             target,
             _as_csv(rows_of_texts) if target.suffix.lower() == ".csv" else _as_json(folder, rows_of_texts, images),
         )
@@ -186,7 +186,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe(run: TrainedRun, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
-    """Return the lines of a table of quantiles and counts, one row a modality."""
+    """Return the lines of a table of quantiles and counts, one row per modality."""
     heads = ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"]
     lines = [
         f"{run.path}: {run.loss['name']}, step {run.step:,}",
@@ -211,7 +211,7 @@ def _captions_of(data: Mixture | None, rows: list[tuple[int, float]]) -> dict[in
 
 
 def _rows(data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures) -> Iterator[dict[str, Any]]:
-    """Yield one mapping a text, in the order of ids; temperatures of ids never visited are ``None``."""
+    """Yield one mapping per text, in the order of ids; the temperature of an id never visited is ``None``."""
     image_tau, text_tau = images.by_id(), texts.by_id()
     if data is None:
         for text_id, tau in enumerate(text_tau.tolist()):

@@ -81,8 +81,8 @@ def load_run(path: str | Path) -> TrainedRun:
 def find_data(run: TrainedRun, folder: str | None) -> Path | None:
     """Find a shard folder that a run names, or ``None``.
 
-    A relative name counts from the working directory, and where that fails from each folder above the run, so that
-    the data are found also after a project was moved, and from another working directory.
+    A relative name is looked up in the working directory, then in each folder above the run, so that the data are also
+    found from another working directory, or after a project was moved.
     """
     if not isinstance(folder, str) or not folder:
         return None
@@ -113,7 +113,10 @@ def find_training_data(run: TrainedRun) -> tuple[Mixture | None, str]:
     for kind, count in (("image", data.num_images), ("text", data.num_texts)):
         table = next((array for name, array in run.tables.items() if name.startswith(f"{kind}_anchors.")), None)
         if table is not None and table.ndim == 1 and len(table) != count:
-            return None, f"{data} holds {count:,} {kind}s, the run's tables {len(table):,}: not the data it saw"
+            return (
+                None,
+                f"{data} holds {count:,} {kind}s, the run's tables {len(table):,}, so these are not its training data",
+            )
     return data, ""
 
 

@@ -2,8 +2,8 @@
 
 The prompts are --templates, else the data set's own, else five common wordings of captions. The data are a folder of
 class folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are
-numbers are class numbers. Classes whose prompts are the same count as one. Labels of several classes an image (.npy)
-are scored by mean average precision.
+numbers are class numbers. Classes whose prompts are the same count as one. Images with several classes (labels in
+.npy) are scored by mean average precision.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COLUMNS = {
 
 
 def add_arguments(parser: Parser) -> None:
-    """Add what ``bimodal-eval zero-shot`` takes."""
+    """Add the arguments of ``bimodal-eval zero-shot``."""
     add_model_arguments(parser)
     parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="labelled images")
     parser.add_argument("--split", default="test", help="the split to score on")
@@ -46,14 +46,14 @@ def add_arguments(parser: Parser) -> None:
         "--templates",
         metavar="FILE",
         type=path_text,
-        help=f"prompts, one a line with {{c}} for the class; or one of {', '.join(prompt_names())} (default: the data "
-        "set's own, else five wordings of captions)",
+        help=f"prompts, one per line with {{c}} for the class; or one of {', '.join(prompt_names())} (default: the "
+        "data set's own, else five wordings of captions)",
     )
     parser.add_argument("--classnames", metavar="FILE", type=Path, default=None, help="names for the classes, in order")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score every model, write a result for each, print a table."""
+    """Score every model, write a result for each, and print a table."""
     require_folder(arguments.data)
     require_split(arguments.data, arguments.split)
     templates = load_templates(arguments.templates) if arguments.templates else None
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
         results[given] = result
     counts = result["provenance"]["counts"]
     scored = f"{counts['num_images']:,} images of {counts['num_classes']:,} classes"
-    print(f"{scored}, {len(templates)} prompts a class ({source})")
+    print(f"{scored}, {len(templates)} prompts per class ({source})")
     if counts["num_skipped"]:
         print(f"{counts['num_skipped']:,} images could not be read and are left out; the results name them")
     chance = result["provenance"]["chance"]
@@ -184,7 +184,7 @@ def recall_by_class(ranks: np.ndarray, targets: np.ndarray, classnames: list[str
     Args:
         ranks: int64 ``[images]``, the rank of each image's class, from 1.
         targets: int64 ``[images]``.
-        classnames: one a class.
+        classnames: name of each class.
     """
     counts, hits = Counter(targets.tolist()), Counter(targets[ranks == 1].tolist())
     return [
@@ -199,7 +199,7 @@ def count_confusions(predictions: np.ndarray, targets: np.ndarray, classnames: l
     Args:
         predictions: int64 ``[images]``, the predicted class of each: see ``bimodal_cl.scoring.classifier.classify``.
         targets: int64 ``[images]``.
-        classnames: one a class.
+        classnames: name of each class.
     """
     wrong = predictions != targets
     # By name: classes of the same name are one candidate.

@@ -31,7 +31,7 @@ def positive_integer(text: str) -> int:
     """Return an integer of at least 1.
 
     Raises:
-        ArgumentTypeError: the text is no such integer.
+        ArgumentTypeError: the text is not one.
     """
     if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got '{text}'")
@@ -42,7 +42,7 @@ def natural_number(text: str) -> int:
     """Return an integer of at least 0.
 
     Raises:
-        ArgumentTypeError: the text is no such integer.
+        ArgumentTypeError: the text is not one.
     """
     if not re.fullmatch(r"\+?\d+", text):
         raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got '{text}'")

@@ -157,7 +157,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the words before ``--``, each without what follows ``=``, with that value or else the next word."""
+    """Yield each word before ``--`` with its value: what follows ``=``, or else the next word."""
     for word, following in zip(argv, [*argv[1:], ""], strict=False):
         if word == "--":
             return

@@ -12,7 +12,7 @@ from bimodal_cl.cli.yaml_arguments import parse_with_config
 
 
 class CommandBody(Protocol):
-    """What a command's module offers; its docstring is the description that ``--help`` shows."""
+    """The functions of a command's module; its docstring is the description that ``--help`` shows."""
 
     __doc__: str | None
 
@@ -76,7 +76,7 @@ class CommandGroup:
         if not argv or argv[0] not in self.commands:
             parser = self._listing(prog)
             parser.parse_args(argv)  # --help and --version exit, anything else is a mistake
-            raise AssertionError(f"{argv} is no mistake")
+            raise AssertionError(f"{argv} is not a mistake")
         command, prog = self.commands[argv[0]], f"{prog} {argv[0]}"
         if isinstance(command, CommandGroup):
             return command.parse(prog, argv[1:])

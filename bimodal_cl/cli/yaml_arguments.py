@@ -51,12 +51,12 @@ def parse_with_config(parser: Parser, argv: Sequence[str]) -> argparse.Namespace
     parser.require_known_flags(argv)
     arguments = parser.parse_args(argv)
     if arguments.print_config:
-        print_yaml(without_own(arguments))
+        print_yaml(without_config_flags(arguments))
         return None
     return arguments
 
 
-def without_own(arguments: argparse.Namespace) -> dict[str, Any]:
+def without_config_flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return a command's arguments without ``--config`` and ``--print-config``, as YAML or JSON can hold them."""
     return {key: _plain(value) for key, value in vars(arguments).items() if key not in _OWN}
 

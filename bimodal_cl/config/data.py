@@ -14,7 +14,9 @@ class TrainSet(Section):
 
     folder: PathText = Field(description="folder of shards with manifest.json (see bimodal-prep)")
     repeat: Positive | None = Field(None, description="how often an epoch uses each image; 0.5: every other epoch")
-    weight: Positive | None = Field(None, description="share of an epoch as long as all sets; instead of repeat")
+    weight: Positive | None = Field(
+        None, description="share of an epoch that is as long as all sets; instead of repeat"
+    )
 
 
 def _as_sets(value: Any) -> Any:

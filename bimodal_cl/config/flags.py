@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from pydantic.fields import FieldInfo
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.config.keys import Keys, leaves
 from bimodal_cl.errors import UserError
+from bimodal_cl.settings import describe_range
 
 
 def add_flags(parser: Parser) -> None:
@@ -25,12 +27,8 @@ def add_flags(parser: Parser) -> None:
         description = (field.description or "").replace("%", "%%")
         if "" not in owners:
             description = f"[{', '.join(owners)}] {description}"
-        defaults = {str(owner.default): name for name, owner in owners.items() if not owner.is_required()}
-        default = ", ".join(f"{name}: {value}" if len(defaults) > 1 else value for value, name in defaults.items())
-        default = f" (default: {default})" if default not in ("", "None") else ""
-        groups[section].add_argument(
-            flag, dest=flag, metavar=_type_name(field), help=description + default, default=None
-        )
+        description += _describe_ranges(owners) + _describe_defaults(owners)
+        groups[section].add_argument(flag, dest=flag, metavar=_type_name(field), help=description, default=None)
 
 
 def flags_given(arguments: Any) -> dict[Keys, Any]:
@@ -51,6 +49,23 @@ def _parse(flag: str, text: str) -> Any:
         except yaml.YAMLError:
             raise UserError(f"{flag}: '{text}' is not a valid YAML list or mapping") from None
     return text
+
+
+def _describe_ranges(owners: Mapping[str, FieldInfo]) -> str:
+    """Return ``"; in (0, 1]"``, or ``""`` where nothing bounds the value or where losses differ in the bounds."""
+    ranges = {describe_range(owner.metadata) for owner in owners.values()}
+    return f";{ranges.pop()}" if len(ranges) == 1 and ranges != {""} else ""
+
+
+def _describe_defaults(owners: Mapping[str, FieldInfo]) -> str:
+    """Return ``" (default: 0.1)"``; where losses differ, ``" (default: clip, cyclip: 0.07, siglip: 0.1)"``."""
+    losses: dict[str, list[str]] = {}
+    for name, owner in owners.items():
+        if not owner.is_required():
+            losses.setdefault(str(owner.default), []).append(name)
+    several = len(losses) > 1
+    default = ", ".join(f"{', '.join(names)}: {value}" if several else value for value, names in losses.items())
+    return f" (default: {default})" if default not in ("", "None") else ""
 
 
 def _type_name(field: FieldInfo) -> str:

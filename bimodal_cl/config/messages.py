@@ -36,6 +36,9 @@ def describe_mistake(error: ValidationError, file_of: Callable[[Keys], Path], fl
     path = file_of(keys)
     flag = next((given for given in flags if given == keys[: len(given)]), None)
     source = f"{path}: {dotted}" if dotted else str(path)
+    inside_flags = [f"--{'.'.join(given)}" for given in flags if keys and given[: len(keys)] == keys != given]
+    if inside_flags and not flag:  # a mistake between keys of a section
+        source = f"{path} with {', '.join(inside_flags)}: {dotted}"
     if flag:
         inside = keys[len(flag) :]  # of a list or mapping; the value shows a place alone
         source = "--" + ".".join(flag) + (f": {'.'.join(inside)}" if len(inside) > 1 else "")
@@ -65,7 +68,7 @@ def describe_mistake(error: ValidationError, file_of: Callable[[Keys], Path], fl
 
 
 def _join_choices(problems: Sequence[Any]) -> list[Any]:
-    """Join the problems of a field that takes several types, one for each type, into one."""
+    """Join the problems of a field of a union type, one for each of its types, into one."""
     joined: dict[Any, Any] = {}
     for problem in problems:
         *field, last = problem["loc"] or ("",)
@@ -79,19 +82,19 @@ def _join_choices(problems: Sequence[Any]) -> list[Any]:
 
 
 def _suggest_key(keys: Keys, tag: str) -> str:
-    """Name the key that an unknown one of a file means, without its section where it is a near miss in the same one."""
-    beside = valid_keys(keys[:-1], tag)
+    """Suggest the key that an unknown one of a file means; a near miss in the same section is named without it."""
+    siblings = valid_keys(keys[:-1], tag)
     given = ".".join(key for key in keys if not key.isdigit())  # a number is a place in a list
     section = given.rpartition(".")[0]
     losses = [name for name in sorted(loss_names()) if tag and keys[-1] in valid_keys(("loss",), name)]
     if losses:
-        return f", a key of {', '.join(losses)}; valid: {', '.join(sorted(beside))}"
+        return f", a key of {', '.join(losses)}; valid: {', '.join(sorted(siblings))}"
     known = [key for key in dotted_keys() if not (tag and key.startswith("loss."))]
-    known += [f"{section}.{name}" if section else name for name in beside]
-    near = nearest(keys[-1], beside, similarity=0.6 if section == "" or not is_known(keys[-1], known) else 0.85)
+    known += [f"{section}.{name}" if section else name for name in siblings]
+    near = nearest(keys[-1], siblings, similarity=0.6 if section == "" or not is_known(keys[-1], known) else 0.85)
     if near is not None:
         return f"; did you mean '{near}'?"
-    return _suggest(given, list(dict.fromkeys(known))) or did_you_mean(keys[-1], beside)
+    return _suggest(given, list(dict.fromkeys(known))) or did_you_mean(keys[-1], siblings)
 
 
 def suggest_flag(flag: str, flags: Iterable[str]) -> str:
@@ -106,12 +109,12 @@ def suggest_flag(flag: str, flags: Iterable[str]) -> str:
         return f"; did you mean '{near}'?"
     given, keys = flag.lstrip("-"), dotted_keys()
     section, _, name = given.rpartition(".")
-    beside = [key.rpartition(".")[2] for key in keys if section and key.rpartition(".")[0] == section]
+    siblings = [key.rpartition(".")[2] for key in keys if section and key.rpartition(".")[0] == section]
     inside = [f"--{key}" for key in keys if key.startswith(f"{given}.")]
     if inside and (section or not (is_known(given, keys) or why_no_key(given))):
         return f": a section; its flags: {', '.join(inside)}"
-    if beside:
-        return _suggest(given, keys, "--") or did_you_mean(name, beside)
+    if siblings:
+        return _suggest(given, keys, "--") or did_you_mean(name, siblings)
     return _suggest(given, keys, "--") or "; --help lists all flags"
 
 

@@ -19,14 +19,16 @@ class VisionTower(Section):
     timm_drop: BelowOne | None = Field(None, description="timm: head dropout")
     timm_drop_path: BelowOne | None = Field(None, description="timm: stochastic depth")
     layers: Annotated[int | list[int], NotTruth] | None = Field(
-        None, description="ViT: blocks; ResNet: four numbers of blocks"
+        None, description="ViT: number of blocks; ResNet: four such numbers"
     )
     width: Count | None = Field(None, description="ViT: width")
     head_width: Count | None = Field(None, description="ViT: width of an attention head")
     mlp_ratio: Positive | None = Field(None, description="ViT: width of the MLP over width")
     patch_size: Count | None = Field(None, description="ViT: patch side in pixels")
     patch_dropout: BelowOne | None = Field(None, description="ViT: share of patches left out in training (FLIP)")
-    pool_type: Literal["tok", "avg"] | None = Field(None, description="ViT: of the class token, or of all patches")
+    pool_type: Literal["tok", "avg"] | None = Field(
+        None, description="ViT: tok, the class token; avg, the mean of all patches"
+    )
 
     @field_validator("layers")
     @classmethod

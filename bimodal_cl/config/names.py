@@ -130,7 +130,7 @@ def why_no_key(name: str) -> str | None:
 
 
 def is_known(name: str, keys: Iterable[str]) -> bool:
-    """Whether a name is one of the keys', in whatever section, or another name of one."""
+    """Return whether a name is that of a key in any section, or another name of one."""
     name = _plain(name)
     return any(name in names.split() for names in _OTHER_NAMES.values()) or any(
         key.rpartition(".")[2] == name for key in keys
@@ -150,19 +150,19 @@ def find_meant(given: str, keys: Sequence[str]) -> list[str]:
     section, _, name = given.rpartition(".")
     name = _plain(name)
     last_names = {key: key.rpartition(".")[2] for key in keys}
-    beside = {last: key for key, last in last_names.items() if key.rpartition(".")[0] == section}
-    near = nearest(name, beside, similarity=0.85)
+    siblings = {last: key for key, last in last_names.items() if key.rpartition(".")[0] == section}
+    near = nearest(name, siblings, similarity=0.85)
     if near is not None:
-        return [beside[near]]
+        return [siblings[near]]
     called = {name, _plain(given.replace(".", "_"))}  # data.path: what others call data_path
     named = [key for key in keys if called.intersection(_OTHER_NAMES.get(key, "").split())]
     same = [key for key, last in last_names.items() if last == name and key != given]
-    for found in ([key for key in named if key in beside.values()], named if not same else [], same):
+    for found in ([key for key in named if key in siblings.values()], named if not same else [], same):
         if found:
             return found
-    near = nearest(name, beside)
+    near = nearest(name, siblings)
     if near is not None:
-        return [beside[near]]
+        return [siblings[near]]
     near = nearest(name, (other for names in _OTHER_NAMES.values() for other in names.split()), similarity=0.85)
     if near is not None and near != name:
         return find_meant(f"{section}.{near}" if section else near, keys)

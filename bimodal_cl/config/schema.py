@@ -23,12 +23,15 @@ class Optim(Section):
 
     learning_rate: Positive = Field(1e-3, description="peak learning rate")
     min_learning_rate: NotNegative = Field(0.0, description="learning rate at the end of the cosine")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     temperature_learning_rate: Positive | None = Field(
-        None, description="constant one of the loss's learned temperature (FastCLIP-v3: 2e-4); null: like the weights"
+        None,
+        description="constant rate of the loss's learned temperature (FastCLIP-v3: 2e-4); null: that of the weights",
     )
     warmup_steps: CountOrZero = Field(100, description="steps of linear warm-up")
-    weight_decay: NotNegative = Field(0.1, description="of matrices; norms, biases and temperatures are not decayed")
+    weight_decay: NotNegative = Field(
+        0.1, description="decay of matrices; norms, biases and temperatures are not decayed"
+    )
     beta1: BelowOne = Field(0.9, description="AdamW")
     beta2: BelowOne = Field(0.98, description="AdamW")
     eps: Positive = Field(1e-6, description="AdamW")
@@ -40,7 +43,7 @@ class Train(Section):
 
     num_epochs: Count | None = Field(None, description="length of the training; or give num_steps")
     num_steps: Count | None = Field(None, description="length of the training; or give num_epochs")
-    global_batch_size: Count = Field(256, description="pairs of a step over all ranks, whatever their number")
+    global_batch_size: Count = Field(256, description="pairs of a step, over all ranks together")
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers; losses use float32")
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
     log_every: Count = Field(10, description="steps between lines of metrics.jsonl")
@@ -68,7 +71,7 @@ class Config(Section):
 
     output: PathText = Field(description="the run's folder")
     seed: Annotated[int, Field(ge=0, lt=2**63), NotTruth] = Field(
-        0, description="of initialization, sample order, augmentation and dropout"
+        0, description="random seed of initialization, sample order, augmentation and dropout"
     )
     data: Data
     model: Model

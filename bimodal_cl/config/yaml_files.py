@@ -19,7 +19,7 @@ from bimodal_cl.config.keys import Keys
 from bimodal_cl.config.messages import describe_mistake
 from bimodal_cl.config.schema import Config
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 from bimodal_cl.files.text_files import NotText, read_text
 
 REPLACED_WHOLE = ("loss",)  # which keys it has depends on its name
@@ -91,7 +91,7 @@ class _MergedFiles:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved config; loading it gives an equal object."""
-    write_whole(path, yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
+    write_atomically(path, yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 def changed_keys(old: Config, new: Config) -> list[str]:
@@ -113,7 +113,7 @@ def _at(config: Any, dotted: str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which only the last would count."""
+    """SafeLoader that refuses a key given twice; PyYAML would silently keep the last."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()

@@ -38,13 +38,13 @@ def find_class_folders(root: Path) -> tuple[list[str], list[str]]:
     if len(inner) > len(folders):
         return folders, [
             f"warning: the images of all {len(folders)} classes are in {len(inner)} sub-folders, such as {inner[0]}; "
-            "if those are the classes, bring them to one level"
+            "if those are the classes, move them all to one level"
         ]
     return folders, []
 
 
-def spoken_names(folders: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Make class names of folder names.
+def names_from_folders(folders: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Derive class names from folder names.
 
     Underscores and slashes become spaces. Leading numbers and WordNet ids are removed if every folder has one, all
     different, in front of a name.

@@ -43,7 +43,7 @@ def _parse_cls(where: str, content: bytes, classnames: Sequence[str]) -> int:
     try:
         text = decode_text(content).strip()
     except NotText as error:
-        raise UserError(f"{where}: its .cls is no text: {error}") from None
+        raise UserError(f"{where}: its .cls is not text: {error}") from None
     if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return _within(where, int(text), len(classnames))
     found = [index for index, name in enumerate(classnames) if name == text]
@@ -56,14 +56,14 @@ def _parse_cls(where: str, content: bytes, classnames: Sequence[str]) -> int:
 
 def _parse_npy(where: str, content: bytes, classnames: Sequence[str]) -> Label:
     if not content.startswith(_NPY_MARK):  # np.load would try archives and pickles
-        raise UserError(f"{where}: its .npy is no array of numpy's, which begin with \\x93NUMPY")
+        raise UserError(f"{where}: its .npy is not a numpy array, which begins with \\x93NUMPY")
     try:
         values = np.load(io.BytesIO(content), allow_pickle=False)
     except MemoryError:
-        raise UserError(f"{where}: its .npy is no array: its header says that it is larger than memory") from None
+        raise UserError(f"{where}: its .npy is not an array: its header says that it is larger than memory") from None
     except (ValueError, OSError, EOFError) as error:
         reason = "it holds Python objects" if "allow_pickle" in str(error) else " ".join(str(error).split())
-        raise UserError(f"{where}: its .npy is no array of numbers: {reason}") from None
+        raise UserError(f"{where}: its .npy is not an array of numbers: {reason}") from None
     if values.dtype.kind not in "biuf":
         raise UserError(f"{where}: its .npy holds no numbers")
     if values.ndim == 0 and values.dtype.kind in "iu":

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bimodal_cl.data.class_folders import spoken_names
+from bimodal_cl.data.class_folders import names_from_folders
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import NotText, read_text
@@ -63,7 +63,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def _refuse_more_than_names(path: Path, lines: Sequence[str]) -> None:
-    """Refuse a file whose lines hold numbers, ids or marks beside the names, which would go into prompts."""
+    """Refuse a file whose lines hold numbers, ids or marks in addition to the names, which would go into prompts."""
     if lines[0][0] in "[{" and lines[-1][-1] in "]}":
         raise UserError(f"{path}: looks like JSON; it must hold the names themselves, one a line")
     comment = next((number for number, line in enumerate(lines, 1) if line.startswith("# ")), None)
@@ -81,7 +81,7 @@ def _refuse_more_than_names(path: Path, lines: Sequence[str]) -> None:
         what = "a number"
     if what:
         raise UserError(
-            f"{path}: each line has {what} beside the name ('{lines[0][:40]}'), which would go into prompts"
+            f"{path}: each line has {what} next to the name ('{lines[0][:40]}'), which would go into prompts"
         )
 
 
@@ -113,7 +113,7 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
         root: of the folders, for messages.
         folders: names of the class folders.
         names: of the classes; None: ImageNet's names if the folders are WordNet ids of ImageNet's classes, or else
-            those of :func:`~bimodal_cl.data.class_folders.spoken_names`.
+            those of :func:`~bimodal_cl.data.class_folders.names_from_folders`.
         origin: of the names, for messages.
 
     Raises:
@@ -125,7 +125,7 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
         return _own_names(ordered, numbers)
     negative = [folder for folder in ordered if re.fullmatch(r"-[0-9]+", folder)]
     if negative and all(re.fullmatch(r"-?[0-9]+", folder) for folder in ordered):
-        raise UserError(f"{root}: folder '{negative[0]}' is no class: class numbers count from 0")
+        raise UserError(f"{root}: folder '{negative[0]}' is not a class: class numbers count from 0")
     if numbers:
         labels, notes = _labels_by_number(root, numbers, len(names), origin)
     else:
@@ -201,18 +201,20 @@ def _labels_by_name(
     place = {_plain(name): index for index, name in enumerate(names) if counts[_plain(name)] == 1}
     found = {folder: place[_plain(folder)] for folder in folders if _plain(folder) in place}
     if len(found) == len(folders) == len(set(found.values())):
-        return found, [f"folders are the classes of {origin} that are called the same"]
+        return found, [f"folders are matched with the names in {origin}"]
     if len(folders) != len(names):
         hint = next((folder for folder in folders if folder not in found), None) if found else None
-        called = f"; '{hint}' is not called like any of them" if hint is not None else ""
+        called = f"; '{hint}' matches none of them" if hint is not None else ""
         raise UserError(f"{root}: {len(folders)} class folders but {len(names)} names in {origin}{called}")
-    notes = [f"folders in natural order are the lines of {origin} in theirs"]
+    notes = [f"folders in natural sort order are matched with the lines of {origin} in order"]
     if list(folders) != sorted(folders):
         notes = [f"{notes[0]}: '{folders[0]}', '{folders[1]}', ..., not in alphabetical order as in torchvision"]
     crossed = [folder for index, folder in enumerate(folders) if found.get(folder, index) != index]
     if crossed:
         other = names[folders.index(crossed[0])]
-        notes.append(f"warning: folder {crossed[0]} = '{other}' by that order, though {origin} has its name elsewhere")
+        notes.append(
+            f"warning: folder {crossed[0]} = '{other}' by that order, but {origin} has its name on another line"
+        )
     return {folder: index for index, folder in enumerate(folders)}, notes
 
 
@@ -221,16 +223,16 @@ def _own_names(folders: Sequence[str], numbers: dict[str, int]) -> ClassNames:
     ordered = list(numbers) if numbers else list(folders)
     labels = {folder: index for index, folder in enumerate(ordered)}
     if numbers:
-        notes = ["warning: the classes are called by numbers, which say nothing to a text tower: give their names"]
+        notes = ["warning: the class names are numbers, which mean nothing to a text tower: give their names"]
     elif all(_WORDNET_ID.fullmatch(folder) for folder in folders) and folders:
         names = _imagenet_names(ordered)
         if names is not None:
             return ClassNames(names, labels, [*_imagenet_notes(dict(zip(ordered, names, strict=True)), names)])
         notes = [
-            f"warning: folders such as '{ordered[0]}' are WordNet ids, which say nothing to a text tower: give the "
+            f"warning: folders such as '{ordered[0]}' are WordNet ids, which mean nothing to a text tower: give the "
             "classes' names"
         ]
-    names, said = spoken_names(ordered)
+    names, said = names_from_folders(ordered)
     return ClassNames(names, labels, notes + said + repeated_names(names))
 
 

@@ -158,9 +158,9 @@ def open_labelled(path: str | Path, split: str = "test", classnames: str | Path 
     return _open_folders(part if part.is_dir() else path, [path, part], name, split, given)
 
 
-def _open_folders(root: Path, beside: list[Path], name: str, split: str, given: Path | None) -> LabelledImages:
+def _open_folders(root: Path, parents: list[Path], name: str, split: str, given: Path | None) -> LabelledImages:
     folders, remarks = find_class_folders(root)
-    file = given or _find(beside, CLASSNAMES)
+    file = given or _find(parents, CLASSNAMES)
     names = None if file is None else read_names(file)
     classes = name_classes(root, folders, names, file.name if file is not None else "")
     paths: list[Path] = []
@@ -188,7 +188,7 @@ def _open_folders(root: Path, beside: list[Path], name: str, split: str, given: 
     if empty:
         shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
         notes.append(f"{len(empty)} of {len(folders)} class folders hold no image: {shown}")
-    return _ClassFolders(name, classes.names, _read_templates(beside), labels, classes.label_of_folder, notes, paths)
+    return _ClassFolders(name, classes.names, _read_templates(parents), labels, classes.label_of_folder, notes, paths)
 
 
 def _open_shards(path: Path, part: Path, name: str, given: Path | None) -> LabelledImages:
@@ -210,11 +210,11 @@ def _open_shards(path: Path, part: Path, name: str, given: Path | None) -> Label
                 where = f"shard {shard}, key {sample.key}"
                 extension = next((each for each in LABEL_EXTENSIONS if each in sample.members), None)
                 if extension is None:
-                    raise UserError(f"{where}: no .cls beside its image, nor .npy")
+                    raise UserError(f"{where}: its image has neither a .cls nor a .npy")
                 labels.append(parse_label(where, extension, tar.read(sample, extension), classnames))
                 places.append((shard, sample.key, *sample.members[sample.image]))
                 if isinstance(labels[-1], int) != isinstance(labels[0], int):
-                    raise UserError(f"{where}: one class where others have a vector, or the reverse")
+                    raise UserError(f"{where}: some labels are a single class and others are vectors")
     if not labels:
         raise UserError(f"{part}: its tars hold no images{f', only {describe_endings(left_out)}' if left_out else ''}")
     _warn_of_left_out(part, left_out)
@@ -231,9 +231,9 @@ def _replace_names(file: Path, classnames: list[str], given: Path | None) -> lis
 
 
 def _warn_of_left_out(folder: Path, left_out: Counter[str]) -> None:
-    """Warn of files that are not images, by extension, unless all of them are hidden."""
+    """Warn about files that are not images, by extension, unless all of them are hidden."""
     if set(left_out) - {HIDDEN}:
-        logger.warning("%s: left out, as no images: %s", folder, describe_endings(left_out))
+        logger.warning("%s: left out, since they are not images: %s", folder, describe_endings(left_out))
 
 
 def list_numbered_shards(part: Path) -> list[Path]:

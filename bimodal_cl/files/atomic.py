@@ -12,8 +12,8 @@ from bimodal_cl.errors import UserError
 
 
 @contextmanager
-def open_whole(path: Path, flush: bool = True) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``, which is renamed to ``path`` at the end of the block.
+def open_atomically(path: Path, flush: bool = True) -> Iterator[BinaryIO]:
+    """Open a temporary file next to ``path``, which is renamed to ``path`` at the end of the block.
 
     An exception in the block leaves ``path`` as it was, and no temporary file.
 
@@ -22,7 +22,7 @@ def open_whole(path: Path, flush: bool = True) -> Iterator[BinaryIO]:
         flush: flush to the disk before the rename, so that the content also survives a power cut.
 
     Raises:
-        OSError: the file cannot be written; its ``filename`` is set, also where the system does not say it.
+        OSError: the file cannot be written; its ``filename`` is set even if the system does not set it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,14 +33,14 @@ def open_whole(path: Path, flush: bool = True) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # of a full disk the system does not say which file
+        error.filename = error.filename or str(path)  # for a full disk the system sets no file name
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 text file with :func:`open_whole`.
+def write_atomically(path: Path, text: str) -> None:
+    """Write a UTF-8 text file with :func:`open_atomically`.
 
     Raises:
         UserError: the folder does not exist or may not be written to.
@@ -49,7 +49,7 @@ def write_whole(path: Path, text: str) -> None:
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file")
     try:
-        with open_whole(path) as file:
+        with open_atomically(path) as file:
             file.write(text.encode())
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error

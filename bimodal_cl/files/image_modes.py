@@ -61,7 +61,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 (upright) to 8; 1 if EXIF is damaged. Load a TIFF before."""
+    """Return the EXIF orientation of an image, 1 (upright) to 8; 1 if EXIF is damaged. A TIFF must be loaded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -14,7 +14,7 @@ COMPRESSED_EXTENSIONS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".tx
 
 
 def is_tar(path: Path) -> bool:
-    """Return whether a file is a shard by its name; ``._0.tar``, which macOS writes beside ``0.tar``, is not."""
+    """Return whether a file is a shard by its name; ``._0.tar``, which macOS writes next to ``0.tar``, is not."""
     return path.suffix.lower() == SHARD_EXTENSION and not path.name.startswith(".")
 
 

@@ -48,5 +48,5 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
         raise NotText(f"byte {data[place]:#04x} on line {line} is not {encoding.upper()}; save it as UTF-8") from None
     if errors == "strict" and "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise NotText(f"a NUL on line {line}: no text, or UTF-16 without a byte order mark; save it as UTF-8")
+        raise NotText(f"a NUL on line {line}: not text, or UTF-16 without a byte order mark; save it as UTF-8")
     return text

@@ -15,7 +15,7 @@ class CLIP(LearnedTau, MarginSettings):
 
     which is the cross-entropy ``-log( exp(s_ii/tau) / (exp(s_ii/tau) + sum_{j in N_i} exp(s_ij/tau)) )``. With
     ``mask_repeats=False`` it equals open_clip's ``ClipLoss``; with the default, pairs that share an image or a caption
-    are no negatives.
+    are not negatives.
 
     The temperature is learned as in open_clip: the parameter ``logit_scale`` is ``log(1/tau)``, and ``tau_min`` is
     open_clip's bound by default. Its gradient is already averaged over ranks.

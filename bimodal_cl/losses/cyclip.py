@@ -36,7 +36,7 @@ class CyCLIP(CLIP):
     @model_validator(mode="after")
     def _has_a_weight(self) -> CyCLIP:
         if self.lambda_in_modal == self.lambda_cross_modal == 0:
-            raise ValueError("lambda_in_modal=0 and lambda_cross_modal=0 leave the loss 'clip': choose that")
+            raise ValueError("lambda_in_modal=0 and lambda_cross_modal=0 leave only the loss 'clip': use that")
         return self
 
     def feature_loss(self, images: Features, texts: Features, anchors: Anchors, negatives: Negatives) -> FeatureLoss:

@@ -52,10 +52,10 @@ class ISogCLR(KLRadius):
     eta_schedule: Literal["constant", "cosine", "exp"] = Field(
         "constant", description="how eta falls over the training"
     )
-    eta_min: NotNegative = Field(1e-4, description="cosine, exp: what eta falls towards")
-    eta_decay: Weight = Field(0.00124, description="exp: what is left of eta - eta_min at the end")
+    eta_min: NotNegative = Field(1e-4, description="cosine, exp: the limit that eta falls to")
+    eta_decay: Weight = Field(0.00124, description="exp: share of eta - eta_min that is left at the end")
     tau_optimizer: Literal["momentum", "adam"] = Field(
-        "momentum", description="of the temperatures (FastCLIP-v2: adam)"
+        "momentum", description="update rule of the temperatures (FastCLIP-v2: adam)"
     )
     adam_beta1: BelowOne = Field(0.9, description="adam: weight of the old mean gradient")
     adam_beta2: BelowOne = Field(0.999, description="adam: weight of the old mean square")
@@ -88,7 +88,7 @@ class ISogCLR(KLRadius):
 
     @property
     def descent(self) -> Momentum | Adam:
-        """What makes a step's direction of a gradient."""
+        """The rule that turns a gradient into the direction of a step."""
         if self.tau_optimizer == "adam":
             return Adam(self.adam_beta1, self.adam_beta2, self.adam_eps)
         return Momentum(self.beta)
@@ -99,7 +99,7 @@ class ISogCLR(KLRadius):
         if self.tau_min == self.tau_max:
             yield (
                 f"tau_min=tau_max={self.tau_min}: no temperature can move, so eta, rho and beta have no effect on "
-                "them; widen the bounds, or take sogclr"
+                "them; widen the bounds, or use sogclr"
             )
         yield from self.step_size.concerns()
 
@@ -108,7 +108,7 @@ class ISogCLR(KLRadius):
         return super().scheduled() + self.step_size.scheduled
 
     def table_columns(self) -> dict[str, float]:
-        """Return ``log_u``, ``tau`` and what the optimizer of the temperatures remembers."""
+        """Return ``log_u``, ``tau`` and the state of the temperatures' update rule."""
         return {**super().table_columns(), "tau": self.tau_init, **self.descent.columns}
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:

@@ -50,9 +50,11 @@ class MACL(TableSettings):
     tau_base: Positive = Field(0.1, description="temperature at the base alignment")
     alpha: NotNegative = Field(0.5, description="how strongly the temperature follows the alignment")
     alignment_base: Cosine = Field(0.0, description="alignment with tau = tau_base")
-    alignment: Literal["batch", "anchor"] = Field("batch", description="of the batch, or one for each image and text")
+    alignment: Literal["batch", "anchor"] = Field(
+        "batch", description="mean of the batch, or one value for each image and text"
+    )
     mu: Weight = Field(0.1, description="anchor: weight of the new alignment")
-    reweight: bool = Field(True, description="gradient scale one; false is the paper's ablation")
+    reweight: bool = Field(True, description="scale gradients to one; false: the paper's ablation")
     text_tau_base: Positive | None = Field(None, description="texts' tau_base; null: the images'")
     text_alpha: NotNegative | None = Field(None, description="texts' alpha; null: the images'")
     text_alignment_base: Cosine | None = Field(None, description="texts' alignment_base; null: the images'")
@@ -89,7 +91,7 @@ class MACL(TableSettings):
         if self.alignment == "anchor" and image.alpha == text.alpha == 0:
             yield (
                 "alpha=0: the temperatures are fixed, so alignment='anchor' with its tables has no effect; raise alpha "
-                "or take 'batch'"
+                "or use 'batch'"
             )
 
     def table_columns(self) -> dict[str, float]:
@@ -110,7 +112,7 @@ class MACL(TableSettings):
             rule.require_positive(-reduce_max(-alignment.min()).item())
         return rule(alignment)
 
-    def remembered_tau(self, modality: Modality, columns: Mapping[str, Any]) -> Any:
+    def own_tau(self, modality: Modality, columns: Mapping[str, Any]) -> Any:
         """Return each anchor's temperature from its alignment; None with ``alignment="batch"``."""
         return self.tau_rule(modality)(columns["alignment"]) if "alignment" in columns else None
 

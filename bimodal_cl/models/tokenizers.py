@@ -61,7 +61,7 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
     inner = tokenizer.tokenizer
     inner.padding_side = side
     if raw:
-        tokenizer.clean_fn = _leave
+        tokenizer.clean_fn = _unchanged
     if inner.pad_token_id is None:
         if inner.eos_token_id is None:
             raise UserError(f"model.text.hf_tokenizer_name '{source}' has neither a padding nor an end-of-text token")
@@ -69,7 +69,7 @@ def build_tokenizer(text: Mapping[str, Any], folder: Path | None = None) -> Toke
     return tokenizer
 
 
-def _leave(text: str) -> str:
+def _unchanged(text: str) -> str:
     return text
 
 

@@ -1,4 +1,4 @@
-"""Expand the patterns by which people name shards: braces, globs and folders, on this machine or a server."""
+"""Expand patterns that name shards (braces, globs, folders), on this machine or on a server."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def expand_locations(patterns: Iterable[str], allow_pipe: bool = False) -> list[
 
 
 def _identity(location: str) -> str:
-    """Return what is the same for two names of one shard."""
+    """Return a value that is equal for two names of one shard."""
     if is_remote(location):
         return location.replace(":///", "://")
     return os.path.abspath(location)  # noqa: PTH100  (`resolve` would take links to one file for that file)
@@ -122,7 +122,9 @@ def _list_remote(url: str) -> list[str]:
         return [url]
     if url.endswith(SHARD_EXTENSION) and not glob.has_magic(url):
         return [url]
-    from bimodal_cl.data.storage.file_system import open_file_system  # imports fsspec, which `--help` does not need
+    from bimodal_cl.data.storage.sources.file_system import (
+        open_file_system,  # imports fsspec, which `--help` does not need
+    )
 
     files, path = open_file_system(url)
     try:
@@ -131,7 +133,7 @@ def _list_remote(url: str) -> list[str]:
                 return [url]
             path = f"{path.rstrip('/')}/*{SHARD_EXTENSION}"
         found = [files.unstrip_protocol(match) for match in files.glob(path)]
-    except Exception as error:  # of a dozen libraries
+    except Exception as error:  # each of a dozen libraries raises its own
         raise UserError(f"{redact(url)}: cannot be listed: {' '.join(str(error).split())}") from None
     if not found:
         raise UserError(f"{redact(url)}: no shard there")

@@ -17,7 +17,7 @@ from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
 
 if TYPE_CHECKING:  # importing fsspec takes a tenth of the time that a thousand local samples take
-    from bimodal_cl.data.storage.source import SourceInfo
+    from bimodal_cl.data.storage.sources.source import SourceInfo
     from bimodal_cl.data.storage.storage import Storage
 
 _DAMAGE = {"truncated", "garbage"}
@@ -106,7 +106,7 @@ def _stat(path: Path, named: NamedShard) -> os.stat_result:
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int, int]:
-    """Return what changes when the content of a file is replaced."""
+    """Return values of which one changes when the content of a file is replaced."""
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 

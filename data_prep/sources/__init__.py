@@ -1,4 +1,4 @@
-"""List the sources of ``bimodal-prep write``. A new source is a module like ``Source``, added to ``SOURCES``."""
+"""List the sources of ``bimodal-prep write``. A new source is a module with the names of ``Source``."""
 
 from __future__ import annotations
 

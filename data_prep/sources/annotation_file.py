@@ -28,7 +28,7 @@ def load_annotations(path: Path, source: str) -> dict[str, Any]:
             message names.
     """
     require_file(path, "--json")
-    content = _load_json(path)
+    content = load_json(path)
     wanted = "COCO's captions" if source == CAPTIONS else "Karpathy's"
     if isinstance(content, list) and content and isinstance(content[0], dict) and "images" not in content[0]:
         keys = ", ".join(map(repr, list(content[0])[:8]))
@@ -64,7 +64,12 @@ def locate_image(files: FileFinder, name: str) -> Path:
     return found or files.root / parts[-1]
 
 
-def _load_json(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        UserError: it cannot be read, is compressed, or is not JSON, as a file of JSON lines is not.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -76,7 +81,7 @@ def _load_json(path: Path) -> Any:
         return json.loads(decode_text(data))
     except (ValueError, RecursionError) as error:
         rows = str(error).startswith("Extra data: line 2 column 1 ")
-        hint = "; if it has a row a line, 'bimodal-prep write hf' reads it under a name in .jsonl" if rows else ""
+        hint = "; if each line is a row, rename it to .jsonl and give it to 'bimodal-prep write hf'" if rows else ""
         raise UserError(f"{path} is not JSON: {error}{hint}") from None
 
 
@@ -92,4 +97,4 @@ def _require_captions(path: Path, content: dict[str, Any]) -> None:
         first = annotations[0]
         keys = ", ".join(map(repr, list(first)[:8])) if isinstance(first, dict) else type(first).__name__
         what = "instances_*.json or person_keypoints_*.json" if "'bbox'" in keys else "a file without captions"
-        raise UserError(f"{path} has annotations of {keys}, no 'caption', as {what}; {hint}")
+        raise UserError(f"{path} has annotations of {keys}, no 'caption', like {what}; {hint}")

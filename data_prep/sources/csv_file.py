@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--separator",
         choices=("detect", *SEPARATORS),
         default="detect",
-        help="detect: from a line 'sep=', else the separator with which the first row holds both columns",
+        help="detect: from a line 'sep=', else the separator that gives the first row both columns",
     )
     parser.add_argument(
         "--quoting",

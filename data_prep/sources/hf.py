@@ -73,7 +73,7 @@ def read(args: argparse.Namespace) -> SourcePlan:
     Raises:
         UserError: no such data set, configuration, split or column; the message names those that exist.
     """
-    from datasets import disable_progress_bars  # half a second that `--help` should not pay
+    from datasets import disable_progress_bars  # imported here, since it takes half a second
     from datasets.utils.logging import set_verbosity_error
 
     disable_progress_bars()
@@ -129,7 +129,7 @@ def _load(args: argparse.Namespace) -> tuple[Any, Path]:
         return loaded, Path()
     except UserError:
         raise
-    except Exception as error:  # any error of the readers or the network is about what the user named
+    except Exception as error:  # an error of the readers or the network concerns the data set that the user named
         raise UserError(f"--dataset {args.dataset}: {_one_line(error)}") from None
 
 

@@ -126,7 +126,7 @@ def _read_member(path: Path, offset: int, size: int) -> bytes:
     except OSError as error:
         raise BadImage("unreadable", f"cannot be read: {error.strerror}") from None
     if len(data) < size:
-        raise BadImage("unreadable", f"cannot be read: {path.name} has become shorter")
+        raise BadImage("unreadable", f"cannot be read: {path.name} became shorter while it was read")
     return data
 
 
@@ -232,7 +232,7 @@ def _holds_images(path: Path) -> bool:
 
 
 def _open_parquet(path: Path) -> Any:
-    import pyarrow  # a fifth of a second that `--help` should not pay
+    import pyarrow  # imported here, since it takes a fifth of a second
     from pyarrow import parquet
 
     try:

@@ -1,4 +1,4 @@
-"""Join rows that repeat an image, one caption a row, to one item with several captions.
+"""Join rows of the same image, with one caption each, into one item with several captions.
 
 As separate items, the copies of an image would be negatives of one another in training, and in retrieval only one of
 several equal images would count as correct.

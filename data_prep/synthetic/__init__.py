@@ -1,1 +1,1 @@
-"""Make the embedded data set: drawn scenes of coloured shapes with captions, without a download."""
+"""Make the built-in data set: drawn scenes of coloured shapes with captions, without a download."""

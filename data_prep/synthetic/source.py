@@ -24,7 +24,7 @@ from .concepts import CONCEPTS, Concept, draw_concepts
 from .drawing import draw_picture, encode_picture
 from .scenes import Scene, draw_scene
 
-SUMMARY = "the embedded data set of drawn shapes: TO/train, TO/val, TO/retrieval, TO/zero_shot, TO/concepts.json"
+SUMMARY = "the built-in data set of drawn shapes: TO/train, TO/val, TO/retrieval, TO/zero_shot, TO/concepts.json"
 
 TRAIN, VAL, RETRIEVAL, ZERO_SHOT = range(4)  # the split is part of every picture's seed
 PAIR_SHARE = 0.5  # share of pictures with two objects

@@ -1,1 +1,1 @@
-"""Tables of captions as text: encoding, header, rows."""
+"""Read tables of captions as text: encoding, header, rows."""

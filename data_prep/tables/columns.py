@@ -24,7 +24,7 @@ CAPTION_NAMES = (
     *("captions", "text", "title", "sentence", "sentences", "description", "comment", "caption_text", "image_caption"),
 )
 URLS = "its images are URLs: download them with img2dataset, then 'bimodal-prep write img2dataset DIR'"
-_SEPARATOR_LINE = re.compile(r'"?sep=(\\t|.)"?[,;\s]*', re.IGNORECASE)  # Excel's, before the header
+_SEPARATOR_LINE = re.compile(r'"?sep=(\\t|.)"?[,;\s]*', re.IGNORECASE)  # Excel writes it before the header
 
 
 @dataclass(frozen=True)

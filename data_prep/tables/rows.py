@@ -17,7 +17,7 @@ from ..file_names import FileFinder
 from .columns import Choice, TableOptions, find_header, looks_like_image
 from .text import TableLines
 
-LONGEST_FIELD = 2**31 - 1  # characters; csv's own limit, 131,072, is below what some captions have
+LONGEST_FIELD = 2**31 - 1  # characters; some captions exceed csv's own limit of 131,072
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Table:
         return line.rstrip(" ").replace("\0", "\ufffd") + "\n"
 
     def _reread_as_plain(self, first: int) -> Row:
-        """Return a row that ``csv`` refused: its quotation marks are characters if the row then has all its columns."""
+        """Return a row that ``csv`` refused; quotation marks are plain characters if it then has all its columns."""
         never_closed = self._lines.ended
         if len(self._held) > 1:
             raise UserError(self._swallowed(first, never_closed))

@@ -19,7 +19,7 @@ _NOT_TEXT = {
 
 
 class TableLines:
-    """Iterate once over the physical lines of a file, without their ends; ``number`` counts them.
+    """Iterate once over the physical lines of a file, without line breaks; ``number`` counts them.
 
     Lines end at line feeds or, in a file without any, at carriage returns (old Macs). Other carriage returns become
     spaces, as the writer would make them in a caption.
@@ -88,7 +88,7 @@ class TableLines:
         where = f"{self.path}, line {self._line_of_fault()}"
         return (
             f"{where} is not {self.encoding} (byte 0x{byte}: {error.reason}); give --encoding, "
-            "such as cp1252 for files of Windows or latin-1"
+            "such as cp1252 (Windows) or latin-1"
         )
 
     def _line_of_fault(self) -> int:

@@ -24,7 +24,7 @@ def add_arguments(parser: Parser) -> None:
         "--captions",
         choices=("lines", "whole"),
         default="whole",
-        help="lines: each line of a .txt is a caption; whole: the whole text is one; a manifest overrides this",
+        help="lines: each line of a .txt is a caption; whole: the whole text is one caption; a manifest overrides this",
     )
     add_num_workers(parser, "processes that read shards")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Read what a manifest says of the shards to verify, and find what is wrong with the manifest itself."""
+"""Read what a manifest says about the shards to verify, and find faults of the manifest itself."""
 
 from __future__ import annotations
 

@@ -104,9 +104,9 @@ def check_shard(
     max_pixels: int,
     clean_folder: Path | None = None,
 ) -> ShardCheck:
-    """Check one shard, and write its good samples to ``clean_folder``, if given.
+    """Check one shard, and write its good samples to ``clean_folder`` if that is given.
 
-    Samples before garbage or a truncation are checked and copied, too.
+    Samples before garbage or a truncation are checked and copied too.
 
     Args:
         job: the shard.

@@ -10,7 +10,7 @@ num_images, batch_size = 256, 32
 image_inputs, text_inputs = torch.randn(num_images, 40), torch.randn(num_images, 20)
 image_tower, text_tower = torch.nn.Linear(40, 16), torch.nn.Linear(20, 16)
 
-# One caption an image here, so an image and its caption have the same id.
+# One caption per image here, so an image and its caption have the same id.
 sizes = {"num_images": num_images, "num_texts": num_images}
 loss = build_loss("isogclr", **sizes, tau_init=0.05, rho=1.0, eta=0.003)
 parameters = [*image_tower.parameters(), *text_tower.parameters(), *loss.parameters()]
@@ -30,4 +30,4 @@ for step in range(num_steps):
     if step % 10 == 0:
         print(f"step {step}: loss {out.loss.item():.4f}, mean tau of images {out.metrics['tau_image'].item():.4f}")
 
-print(loss.text_anchors.tau[:5])  # one temperature a caption; loss.state_dict() holds them
+print(loss.text_anchors.tau[:5])  # one temperature per caption; loss.state_dict() holds them

@@ -1,4 +1,4 @@
-"""Print the captions of largest and smallest temperature: python docs/examples/temperatures.py RUN"""
+"""Print the captions with the smallest and largest temperatures: python docs/examples/temperatures.py RUN"""
 
 import json
 import sys

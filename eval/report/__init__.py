@@ -1,1 +1,1 @@
-"""A run as one self-contained HTML page."""
+"""Write a run's report as one self-contained HTML page."""

@@ -13,7 +13,7 @@ import numpy as np
 from bimodal_cl import __version__
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
-from bimodal_cl.files.atomic import write_whole
+from bimodal_cl.files.atomic import write_atomically
 
 from ..temperatures import LearnedTemperatures, learned_temperatures
 from ..trained_run import TrainedRun, find_training_data, load_run
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """
     trained = load_run(args.run)
     target = trained.folder.report if args.to is None else Path(args.to)
-    write_whole(target, render_report(trained))
+    write_atomically(target, render_report(trained))
     print(target)
 
 
@@ -117,7 +117,7 @@ def _facts(run: TrainedRun, data: Mixture | None) -> list[tuple[str, str]]:
         facts.append(("training time", str(timedelta(seconds=round(seconds)))))
     rates = [line["samples_per_second"] for line in run.training if line.get("samples_per_second")]
     if rates:
-        facts.append(("speed", f"{np.median(rates):,.0f} pairs a second (median)"))
+        facts.append(("speed", f"{np.median(rates):,.0f} pairs per second (median)"))
     if run.checkpoint is not None:
         facts.append(("checkpoint", run.checkpoint.name))
     return facts
@@ -130,7 +130,7 @@ def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in section.items():
         if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            value = dict(enumerate(value))  # a list of data sets: one line each key
+            value = dict(enumerate(value))  # a list of data sets: one line per key
         if isinstance(value, dict):
             rows += _flat(value, f"{prefix}{key}.")
         elif value is not None:
@@ -150,7 +150,7 @@ def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
         steps, values = np.array(points, dtype=np.float64).T
         return [Series(label, steps, values, color, **style)]
 
-    blocks = " Where points lie close, the line is the mean of neighbours and the band their range."
+    blocks = " Where points are dense, the line is the mean of neighbouring points and the band their range."
     if loss := series(run.training, "loss"):
         read = (
             f"The training loss ({run.loss['name']}); its level depends on the loss and the batch size, "

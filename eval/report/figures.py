@@ -1,7 +1,7 @@
-"""The report's figures as inline SVG: text stays text, colours are the page's, nothing refers to another file.
+"""The report's figures as inline SVG: text stays text, colours follow the page, nothing refers to another file.
 
 Images are always drawn in one colour and texts in another (Okabe and Ito's blue and vermilion, which colour-blind
-readers tell apart), with a second sign beside the colour: a dash pattern or a marker.
+readers tell apart), and also differ by a dash pattern or a marker.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _STYLE = {
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
     "legend.fontsize": 8.5,
-    "legend.handlelength": 1.9,
+    "legend.handlelength": 2.8,
     "legend.columnspacing": 1.2,
     "legend.borderpad": 0,
     "legend.borderaxespad": 0,
@@ -76,7 +76,7 @@ def draw_curves(
     """Draw values over optimizer steps; many points become the mean and the range of blocks of neighbours.
 
     Args:
-        name: distinct in a page; the SVG's ids begin with it.
+        name: unique in the page; the SVG's ids begin with it.
         ylabel: with its unit.
         percent: values are fractions shown in percent.
         decades: use a logarithmic axis where the values span more than a decade.
@@ -115,7 +115,7 @@ def draw_histogram(
 
     Args:
         tau: ``[visited]``, > 0.
-        edges: bin borders (see :func:`histogram_edges`), shared by the figures that are to be compared.
+        edges: bin edges (see :func:`histogram_edges`), shared by the figures that are to be compared.
         what: "images" or "texts".
         bounds: temperatures to mark.
     """
@@ -151,7 +151,7 @@ def draw_histogram(
 
 
 def histogram_edges(values: np.ndarray, bins: int = 44) -> np.ndarray:
-    """Bin borders that hold all values ``> 0``: equal ratios above a span of a factor of 8, else equal widths."""
+    """Return bin edges for values ``> 0``: geometric if they span more than a factor of 8, else of equal width."""
     low, high = float(values.min()), float(values.max())
     if high <= low * 1.02:
         low, high = low * 0.9, high * 1.1
@@ -162,7 +162,7 @@ def histogram_edges(values: np.ndarray, bins: int = 44) -> np.ndarray:
 
 
 def draw_frequencies(name: str, counts: np.ndarray, image_tau: np.ndarray, text_tau: np.ndarray) -> Markup:
-    """Draw the mean temperature of every concept over its frequency, a point a concept and modality, with a trend.
+    """Draw the mean temperature of every concept over its frequency, one point per modality, with a trend.
 
     Args:
         counts: ``[concepts]``, occurrences in the training data.
@@ -211,7 +211,7 @@ def _blocks(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _trend(counts: np.ndarray, tau: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of up to 8 equally filled groups of concepts by frequency; empty for fewer than 16 concepts."""
+    """Return means of up to 8 groups of concepts by frequency, equal in size; empty for fewer than 16 concepts."""
     if len(counts) < 16:
         return np.empty(0), np.empty(0)
     groups = np.array_split(np.argsort(counts, kind="stable"), 8)
@@ -234,7 +234,7 @@ def _decades(axes: Axes, which: str) -> None:
 
 
 def _inline(figure: Figure, name: str, label: str) -> Markup:
-    """Turn a figure into an ``<svg>`` that may stand in a page beside others: own ids, no size, the page's colours."""
+    """Turn a figure into an ``<svg>`` that can share a page with others: unique ids, no size, the page's colours."""
     with rc_context({**_STYLE, "svg.hashsalt": name}):
         stream = io.StringIO()
         FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None})

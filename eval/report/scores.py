@@ -1,4 +1,4 @@
-"""Build the report's tables of scores, one a task, and of a classifier's errors."""
+"""Build the report's tables of scores, one per task, and of a classifier's errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 _NAMES = {
     "acc1": "top-1",
     "acc5": "top-5",
-    "mean_per_class_recall": "mean recall a class",
+    "mean_per_class_recall": "mean recall per class",
     "mean_average_precision": "mean average precision",
     "image_retrieval": "text → image",
     "text_retrieval": "image → text",
@@ -55,7 +55,7 @@ class ClassErrors:
 
 
 def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
-    """Collect results into one table a task; fractions are shown in percent, ranks as numbers.
+    """Collect results into one table per task; fractions are shown in percent, ranks as numbers.
 
     Metrics of retrieval have a direction; each direction is a row of its own, so that both share the columns.
     """
@@ -97,13 +97,13 @@ def format_metric(name: str, value: float) -> str:
 
 
 def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
-    """Collect recalls by class and confusions from the classification results with one class an image."""
+    """Collect recalls by class and confusions from the classification results with one class per image."""
     found = []
     for result in results:
         per_class, confusions = result.get("per_class") or [], result.get("confusions") or []
         if not (per_class or confusions) or any("recall" not in each for each in per_class):
             continue
-        sizes: Counter[str] = Counter()  # several classes may have one name
+        sizes: Counter[str] = Counter()  # several classes may share a name
         for each in per_class:
             sizes[each["class"]] += int(each["count"])
         recalls = sorted(

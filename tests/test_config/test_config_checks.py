@@ -184,7 +184,7 @@ def test_half_precision_needs_an_accelerator():
 
 def test_pixels_outside_every_patch():
     (line,) = concerns(check_patches, 100, 16)
-    assert "model.image_size=100 is no multiple of the patch size 16" in line and "use 96 or 112" in line
+    assert "model.image_size=100 is not a multiple of the patch size 16" in line and "use 96 or 112" in line
     assert concerns(check_patches, 96, 16) == []
 
 
@@ -203,7 +203,7 @@ def test_pixels_outside_every_patch():
         ({"ACCELERATE_USE_FSDP": "true"}, {}, r"FSDP \(--use_fsdp\) is not supported"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, r"DeepSpeed \(--use_deepspeed\) is not supported"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "Megatron-LM"),
-        ({}, {"num_processes": "2"}, "num_processes=2, but it has started one"),
+        ({}, {"num_processes": "2"}, "num_processes=2, but it started one"),
     ],
 )
 def test_launcher_settings_that_differ_are_refused(environment, flags, expected):

@@ -83,3 +83,8 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path, write, refusal)
     (tmp_path / "run" / "config.yaml").write_text("")
     path = write(output=str(tmp_path / "run"))
     assert "already holds a run; continue it with --resume latest" in refusal("--config", path)
+
+
+def test_a_mistake_between_keys_names_the_flags_of_the_section(write, refusal):
+    line = refusal("--config", write(), "--loss.tau_min", "0.5", "--loss.tau_max", "0.05")
+    assert line.endswith("with --loss.tau_min, --loss.tau_max: loss: tau_min=0.5 must not exceed tau_max=0.05")

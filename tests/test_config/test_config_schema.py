@@ -13,6 +13,7 @@ from bimodal_cl.config.model import Model
 from bimodal_cl.config.schema import Config
 from bimodal_cl.config.yaml_files import changed_keys, load_config, save_config
 from bimodal_cl.losses.module.registry import LOSS_SETTINGS, LOSSES
+from bimodal_cl.train import build_parser
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
@@ -132,3 +133,9 @@ def test_weights_alone_may_say_what_the_model_is(model, missing):
     else:
         with pytest.raises(ValueError, match=missing):
             Model(**model)
+
+
+def test_help_gives_each_losss_default_and_the_range():
+    text = " ".join(build_parser().format_help().split())
+    assert "weight of the new value in u; in (0, 1] (default: sogclr, isogclr: 0.8, rgcl_g: 0.2)" in text
+    assert "temperature; in (0, inf) (default: clip, cyclip, rgcl_g: 0.07, siglip: 0.1, isogclr: 0.01)" in text

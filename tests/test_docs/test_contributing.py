@@ -19,6 +19,7 @@ from bimodal_cl.metrics import retrieval
 from data_prep import sources
 from data_prep.write_command import WRITE, WriteCommand
 from tests.test_docs.pages import ROOT, code_blocks
+from tests.test_layout.test_layout import MOST_MODULES
 
 CODE = dict(
     re.match(r"# (\S+\.py)\n(.*)", code, re.DOTALL).groups() for code in code_blocks(ROOT / "CONTRIBUTING.md", "python")
@@ -31,7 +32,8 @@ def add_file(monkeypatch):
 
     def add(path):
         assert (ROOT / path).parent.is_dir()
-        assert not (ROOT / path).exists()
+        assert len(list((ROOT / path).parent.glob("*.py"))) < MOST_MODULES, "the example would not fit into its folder"
+        assert not (ROOT / path).exists(), "an example that is kept is replaced by another one"
         module = types.ModuleType(path.removesuffix(".py").replace("/", "."))
         module.__package__ = module.__name__.rpartition(".")[0]
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -62,7 +64,7 @@ def parameters_of(test):
 def test_the_loss(add_file, request, monkeypatch):
     loss = add_file("bimodal_cl/losses/tau_cosine.py").TauCosine
     monkeypatch.setitem(registry.LOSS_SETTINGS, "tau_cosine", loss)
-    run_tests(add_file("tests/test_losses/test_losses_tau_cosine.py"), request)
+    run_tests(add_file("tests/test_losses/by_name/test_tau_cosine.py"), request)
 
 
 def test_the_source(add_file, request, monkeypatch):

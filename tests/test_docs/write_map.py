@@ -13,9 +13,9 @@ INTRODUCTION = """# File map
 One line for each module: the first line of its docstring. `make map` writes this page, and a test compares it with
 the sources.
 
-The library `bimodal_cl` knows neither `data_prep` nor `eval`, and these do not know each other. Losses, models, data
-and optimization do not know one another, nor the configuration; `bimodal_cl/build.py` is the only module that knows
-both. `make lint` checks these rules.
+The library `bimodal_cl` imports neither `data_prep` nor `eval`, and these do not import each other. Losses, models,
+data and optimization import neither each other nor the configuration; `bimodal_cl/build.py` is the only module that
+imports both. `make lint` checks these rules.
 
 Besides the modules there are:
 

@@ -144,5 +144,5 @@ def test_files_that_are_no_images_are_named(run_folder, class_folders, tmp_path,
     (class_folders / "test" / "red_square" / "9.heic").write_bytes(b"?")
     (class_folders / "test" / "red_square" / "9.svg").write_bytes(b"<svg/>")
     result = zero_shot(run_folder, class_folders, tmp_path / "out")
-    assert f"{class_folders / 'test'}: left out, as no images: 1 .heic, 1 .svg" in caplog.messages
+    assert f"{class_folders / 'test'}: left out, since they are not images: 1 .heic, 1 .svg" in caplog.messages
     assert result["provenance"]["counts"]["num_images"] == 12

@@ -105,11 +105,11 @@ def test_temperatures_follow_from_the_tables() -> None:
     own_text = {"text_tau_base": 0.05, "text_alpha": 0.25, "alignment_base": -0.1}
     settings = build_double("macl", {"alignment": "anchor", **own_text}).settings
     columns = {"alignment": np.array([0.4, np.nan, -0.1])}
-    np.testing.assert_allclose(settings.remembered_tau("image", columns), [0.125, np.nan, 0.1], rtol=1e-12)
-    np.testing.assert_allclose(settings.remembered_tau("text", columns), [0.05625, np.nan, 0.05], rtol=1e-12)
+    np.testing.assert_allclose(settings.own_tau("image", columns), [0.125, np.nan, 0.1], rtol=1e-12)
+    np.testing.assert_allclose(settings.own_tau("text", columns), [0.05625, np.nan, 0.05], rtol=1e-12)
     columns = {"tau": np.array([0.02, 0.03])}
-    assert build_double("isogclr", {}).settings.remembered_tau("text", columns) is columns["tau"]
-    assert build_double("sogclr", {}).settings.remembered_tau("text", {"log_u": np.zeros(2)}) is None
+    assert build_double("isogclr", {}).settings.own_tau("text", columns) is columns["tau"]
+    assert build_double("sogclr", {}).settings.own_tau("text", {"log_u": np.zeros(2)}) is None
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.25, 0.5, 1.0])

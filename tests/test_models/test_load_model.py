@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from bimodal_cl.models import load_model
 from tests.refusals import refused
-from tests.test_models.huggingface_folders import pooled, write_word_clip
+from tests.test_models.huggingface.folders import pooled, write_word_clip
 from tests.test_models.small_models import CAPTIONS, END, TEXT, VISION
 
 

@@ -16,7 +16,7 @@ from bimodal_cl.models.locate.names import locate_model
 from bimodal_cl.models.locate.open_clip_names import canonical_architecture
 from eval.encode import open_model
 from tests.refusals import refused
-from tests.test_models.huggingface_folders import pooled, write_word_clip
+from tests.test_models.huggingface.folders import pooled, write_word_clip
 from tests.test_models.source_models import (
     PREPROCESS,
     RESNET,

@@ -66,7 +66,7 @@ def test_a_loss_without_tables_shows_its_one_temperature_and_no_histogram(run):
     save_file({"logit_scale": np.array(2.6, dtype=np.float32)}, tables_of(run))
     page = render(run)
     assert "clip" in page
-    assert "Captions at both ends" not in page
+    assert "Captions with the largest" not in page
 
 
 def test_missing_parts_are_left_out_or_named_in_a_line(run, monkeypatch, tmp_path):

@@ -41,7 +41,7 @@ def test_text_is_the_same_in_every_encoding(written, tmp_path):
     [
         (b"one\ncaf\xe9\n", "byte 0xe9 on line 2 is not UTF-8; save it as UTF-8"),
         (b"\xff\xfea\x00\x00\xd8", "is not UTF-16-LE"),
-        ("a\nb".encode("utf-16-le"), "a NUL on line 1: no text, or UTF-16 without a byte order mark"),
+        ("a\nb".encode("utf-16-le"), "a NUL on line 1: not text, or UTF-16 without a byte order mark"),
     ],
 )
 def test_files_that_are_not_text_are_refused_in_one_line(content, message, tmp_path):

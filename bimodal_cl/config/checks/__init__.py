@@ -53,7 +53,7 @@ def check_precision(precision: str, device: str) -> None:
 
 
 def check_best(best: str | None, scores: Sequence[str]) -> None:
-    """Refuse a ``checkpoint.best`` that no evaluation will give, or of which smaller values are better.
+    """Refuse a ``checkpoint.best`` that no evaluation computes, or for which smaller is better.
 
     Args:
         best: the score's name; None: there is no best checkpoint.
@@ -86,7 +86,7 @@ def check_patches(image_size: int, patch_size: int) -> None:
     rest = image_size % patch_size
     if rest:
         warnings.warn(
-            f"model.image_size={image_size} is no multiple of the patch size {patch_size}: the model never sees the "
+            f"model.image_size={image_size} is not a multiple of the patch size {patch_size}: the model never sees the "
             f"last {rest} pixels of a row or column; use {image_size - rest} or {image_size - rest + patch_size}",
             stacklevel=2,
         )

@@ -41,7 +41,7 @@ def _idle_min_learning_rate(config: Config) -> str | None:
     if optim.schedule == "constant" and optim.is_set("min_learning_rate"):
         return (
             f"optim.min_learning_rate={optim.min_learning_rate} has no effect with optim.schedule=constant: leave it "
-            "out, or take the cosine"
+            "out, or use the cosine"
         )
     if optim.schedule == "cosine" and optim.min_learning_rate == optim.learning_rate:
         return (
@@ -51,7 +51,7 @@ def _idle_min_learning_rate(config: Config) -> str | None:
     return None
 
 
-def _evaluation_of_nothing(config: Config) -> str | None:
+def _evaluation_without_data(config: Config) -> str | None:
     if config.train.is_set("evaluate_every") and config.data.val is None and config.data.zero_shot is None:
         return (
             f"train.evaluate_every={config.train.evaluate_every} has no effect: there are no data to score on; give "
@@ -60,7 +60,7 @@ def _evaluation_of_nothing(config: Config) -> str | None:
     return None
 
 
-def _cache_of_nothing(config: Config) -> str | None:
+def _cache_of_no_size(config: Config) -> str | None:
     if config.data.cache_gb == 0 and config.data.is_set("cache_dir"):
         return (
             f"data.cache_dir={config.data.cache_dir} has no effect with data.cache_gb=0, which keeps nothing: raise "
@@ -120,8 +120,8 @@ CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
 )
 CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _idle_min_learning_rate,
-    _evaluation_of_nothing,
-    _cache_of_nothing,
+    _evaluation_without_data,
+    _cache_of_no_size,
     _weights_that_are_replaced,
     _order_of_the_shards,
     _weight_of_the_only_set,

@@ -62,7 +62,7 @@ def check_process_count(num_processes: int, environment: Environment) -> None:
 
 
 def read_launcher_flags() -> dict[str, str]:
-    """Return the flags of the ``accelerate launch`` that started this process, without dashes; none without one."""
+    """Return the flags of the ``accelerate launch`` that started this process, without dashes, if any."""
     try:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
     except OSError:
@@ -135,8 +135,8 @@ def _one_process_instead_of_several(config: Config, environment: Environment, fl
     if joined or not asked.isdigit() or int(asked) < 2:
         return None
     return (
-        f"num_processes={asked}, but it has started one (it has no launcher for several on a CPU); give it "
-        "--config_file configs/accelerate/two_processes_cpu.yaml and the training --train.device cpu, or ask for one"
+        f"num_processes={asked}, but it started one (it cannot launch several on a CPU); give it "
+        "--config_file configs/accelerate/two_processes_cpu.yaml and the training --train.device cpu, or use 1"
     )
 
 

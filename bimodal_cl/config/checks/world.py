@@ -94,7 +94,7 @@ def _tables_on_the_cpu_anyway(config: Config, world: World) -> str | None:
     return None
 
 
-def _tables_in_one_piece(config: Config, world: World) -> str | None:
+def _sharded_tables_on_one_process(config: Config, world: World) -> str | None:
     if world.num_processes == 1 and getattr(config.loss, "tables", None) == "sharded":
         return "loss.tables=sharded has no effect on one process, which keeps all rows; leave it out"
     return None
@@ -120,7 +120,7 @@ RUN_WARNINGS: tuple[Callable[[Config, World], str | None], ...] = (
     _more_workers_than_cores,
     _more_workers_than_batches,
     _tables_on_the_cpu_anyway,
-    _tables_in_one_piece,
+    _sharded_tables_on_one_process,
     _cache_for_local_shards,
     _no_command_to_run,
 )

@@ -193,7 +193,7 @@ def decode_picture(picture: Image.Image) -> Image.Image:
 
 
 def load_picture(picture: Image.Image) -> None:
-    """Decode the pixels of an image that :func:`open_picture` opened; Pillow turns a TIFF upright meanwhile.
+    """Decode the pixels of an image that :func:`open_picture` opened; Pillow also turns a TIFF upright.
 
     Raises:
         BadImage: the bytes are damaged or incomplete.

@@ -1,6 +1,6 @@
 """Augment images for training: a random crop, resized, and perhaps flipped.
 
-The transform of evaluation is that of a model: see :mod:`bimodal_cl.preprocess`.
+A model has its own transform for evaluation: see :mod:`bimodal_cl.preprocess`.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TrainTransform:
 
         Args:
             encoded: the image.
-            seed, epoch, image_id: that determine the random numbers.
+            seed, epoch, image_id: they determine the random numbers.
             when_decoded: called between decoding and resizing, to measure the time of each.
 
         Raises:

@@ -46,7 +46,7 @@ class Schedule(Protocol):
 
 
 class Segments(Protocol):
-    """What an epoch draws: a :class:`~bimodal_cl.data.shards.mixture.Mixture`, whose text names it in messages."""
+    """What an epoch draws: a :class:`~bimodal_cl.data.shards.mixture.Mixture`; ``str`` names it in messages."""
 
     def segments(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return runs of consecutive image ids: first ids and lengths, int64 ``[runs]`` each."""

@@ -42,7 +42,7 @@ SHARD_KINDS = {
     "truncated": "the tar ends inside a member; with --damaged keep, the whole samples before it are used",
     "garbage": "no tar header where one should be; with --damaged keep, the samples before it are used",
     "duplicate_key": "samples with the key of an earlier one in their shard; each is a separate sample",
-    "no_image": "texts without an image beside them; they are not samples",
+    "no_image": "texts without an image next to them; they are not samples",
     "dotted_key": "a key with dots in it; it ends at the last dot",
     "second_image": "additional images of a sample, of which the first is used",
     "second_text": "additional texts of a sample, of which one is used: .txt before .caption before .text",

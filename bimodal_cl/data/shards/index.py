@@ -87,7 +87,7 @@ def index_shard(
         name: of the shard, for messages; None for ``path``.
 
     Raises:
-        UserError: the file cannot be opened, or (unless ``damaged`` is "keep") is empty, truncated or no tar; the
+        UserError: the file cannot be opened, or (unless ``damaged`` is "keep") is empty, truncated or not a tar; the
             message names it and the byte offset.
     """
     if captions not in CAPTIONS_MODES:

@@ -15,7 +15,7 @@ import numpy as np
 from bimodal_cl.data.shards.faults import SHARD_KINDS
 from bimodal_cl.data.storage.locations import is_pipe, is_remote, join_locations, redact
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.atomic import open_whole
+from bimodal_cl.files.atomic import open_atomically
 from bimodal_cl.files.text_files import read_text
 
 MANIFEST_NAME = "manifest.json"
@@ -153,7 +153,7 @@ class Manifest:
         if self.faults:
             content["faults"] = dict(sorted(self.faults.items()))
         path = self.folder / MANIFEST_NAME
-        with open_whole(path) as file:
+        with open_atomically(path) as file:
             file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
         return path
 
@@ -250,5 +250,5 @@ def _require_size(manifest: Manifest, shard: Shard) -> None:
         damaged = "keep" if size < shard.bytes else manifest.damaged
         raise UserError(
             f"{folder}: shard {shard.name} holds {size} bytes but the manifest says {shard.bytes}: it is {what}; "
-            f"`{_index_command(manifest, damaged)}` takes it as it is now"
+            f"`{_index_command(manifest, damaged)}` indexes it as it is now"
         )

@@ -1,4 +1,4 @@
-"""Keep the shards open that a process reads, local and remote ones."""
+"""Keep the most recently used shards of a process open, local and remote ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OpenShards:
     """Open shards on demand, and keep the most recently used ones open. Each process needs its own.
 
     Args:
-        shards: that may be opened.
+        shards: the shards that may be opened.
         storage: opens them.
         max_open_files: number of shards that are open at a time, >= 1.
         version_of: returns the version of a remote shard when it was indexed, "" if unknown.
@@ -101,7 +101,7 @@ class OpenShards:
         return file
 
     def _tidy(self) -> None:
-        """Close remote shards that are idle or ought to be opened again."""
+        """Close remote shards that are idle, or that should be opened again."""
         now = time.monotonic()
         if now < self._next_tidying:
             return

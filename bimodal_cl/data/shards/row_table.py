@@ -1,6 +1,6 @@
 """Save and load row tables: where the rows of a shard are, so that no epoch reads the headers of tars again.
 
-``rows/<shard>.rows`` beside the manifest is one line of JSON (the header) and a raw array of ``ROW_TYPE``. A table is
+``rows/<shard>.rows`` next to the manifest is one line of JSON (the header) and a raw array of ``ROW_TYPE``. A table is
 only a cache: it is not used if it is missing, damaged, older or newer than its shard, or contradicts the manifest.
 """
 
@@ -23,7 +23,7 @@ from bimodal_cl.data.shards.index import ShardIndex, index_shard
 from bimodal_cl.data.shards.manifest import CaptionsMode, Manifest, Shard
 from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.atomic import open_whole
+from bimodal_cl.files.atomic import open_atomically
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 
 ROWS_FOLDER = "rows"
@@ -119,7 +119,7 @@ def index_row_table(manifest: Manifest, shard: int, path: Path) -> RowTable:
     if (len(index), num_texts) != (entry.num_images, entry.num_texts):
         raise UserError(
             f"shard {name}: holds {len(index)} images and {num_texts} captions but the manifest says "
-            f"{entry.num_images} and {entry.num_texts}; `{manifest.index_command}` takes it as it is now"
+            f"{entry.num_images} and {entry.num_texts}; `{manifest.index_command}` indexes it as it is now"
         )
     return make_row_table(index, int(manifest.text_offsets[shard]))
 
@@ -168,7 +168,7 @@ def save_row_table(folder: Path, shard: Shard, index: ShardIndex, version: str =
     }
     path = row_table_path(folder, shard.name)
     path.parent.mkdir(exist_ok=True)
-    with open_whole(path, flush=False) as file:  # a table that a power cut damaged fails its checksum
+    with open_atomically(path, flush=False) as file:  # a table that a power cut damaged fails its checksum
         file.write(json.dumps(header, ensure_ascii=True).encode() + b"\n")
         file.write(data)
         if not is_remote(shard.name):

@@ -112,7 +112,7 @@ class ShardCache:
             The copy's descriptor, as :meth:`open` returns it.
 
         Raises:
-            NoRoom: the shard does not fit beside the entries in use, or the disk is full.
+            NoRoom: the shard does not fit next to the entries in use, or the disk is full.
             UserError: the folder cannot be written.
         """
         final = self.path(location)
@@ -195,8 +195,8 @@ class ShardCache:
             if missing_ok and isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise
             raise UserError(
-                f"{self.folder}: cannot hold the cache of shards: {error.strerror}; another cache_dir can, and "
-                "cache_gb 0 does without"
+                f"{self.folder}: cannot hold the cache of shards: {error.strerror}; set another cache_dir, or "
+                "cache_gb 0 for no cache"
             ) from None
 
 
@@ -288,7 +288,7 @@ def _lock(descriptor: int, kind: int) -> None:
 def release(descriptor: int) -> None:
     """Unlock a file of the cache and close it.
 
-    A process that was forked meanwhile has the descriptor too, so closing it here would not unlock it.
+    A process that was forked in the meantime has the descriptor too, so closing it here would not unlock it.
     """
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)

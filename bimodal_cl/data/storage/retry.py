@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bimodal_cl.data.storage.source import Source, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import Source, TransferError, WholeOnly
 from bimodal_cl.errors import ServerFailed, UserError
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def fetch(
                     require_same(source, size, version)
                     if resumed and source.latest.version != begun:
                         position = start
-                        raise TransferError("it changed in between")
+                        raise TransferError("it changed during the transfer")
                     begun, resumed = source.latest.version, False
                     if size is not None and position + len(data) > size:
                         raise UserError(f"shard {source.name}: holds more than the {size} bytes that the manifest says")
@@ -155,14 +155,14 @@ def require_same(source: Source, size: int | None, version: str = "") -> None:
         UserError: what the source reported last and what is expected are both known, and differ.
     """
     found = source.latest
-    mend = "`bimodal-prep index SHARDS --to FOLDER --overwrite` takes it as it is now"
+    hint = "`bimodal-prep index SHARDS --to FOLDER --overwrite` indexes it as it is now"
     if found.size is not None and size is not None and found.size != size:
         raise UserError(
             f"shard {source.name}: holds {found.size} bytes but the manifest says {size}: it is "
-            f"{'truncated' if found.size < size else 'changed'}; {mend}"
+            f"{'truncated' if found.size < size else 'changed'}; {hint}"
         )
     if found.version and version and found.version != version:
         raise UserError(
             f"shard {source.name}: it changed: its server calls it version {found.version}, and it was indexed as "
-            f"{version}; {mend}"
+            f"{version}; {hint}"
         )

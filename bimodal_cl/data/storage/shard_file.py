@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bimodal_cl.data.storage.retry import RetryRule, fetch
-from bimodal_cl.data.storage.source import Source, WholeOnly
+from bimodal_cl.data.storage.sources.source import Source, WholeOnly
 from bimodal_cl.errors import UserError
 
 

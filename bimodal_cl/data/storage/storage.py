@@ -15,9 +15,9 @@ from pathlib import Path
 from bimodal_cl.data.storage.cache import NoRoom, ShardCache, release
 from bimodal_cl.data.storage.locations import is_pipe, is_remote, redact
 from bimodal_cl.data.storage.retry import RetryRule, Write, fetch, require_same
-from bimodal_cl.data.storage.schemes import open_source
 from bimodal_cl.data.storage.shard_file import LocalFile, RangeFile, ShardFile
-from bimodal_cl.data.storage.source import Source, SourceInfo, WholeOnly
+from bimodal_cl.data.storage.sources.schemes import open_source
+from bimodal_cl.data.storage.sources.source import Source, SourceInfo, WholeOnly
 from bimodal_cl.errors import UserError
 
 CACHE_BYTES = 16 * 2**30
@@ -221,8 +221,8 @@ class Storage:
             raise UserError(f"shard {source.name}: cannot be read: {error}") from None
         if sha256 is not None and digest.hexdigest() != sha256.lower():
             raise UserError(
-                f"shard {source.name}: its bytes are not those of the manifest (another sha256): it changed; without "
-                "its sha256 in manifest.json it is taken as it is now"
+                f"shard {source.name}: its bytes are not those of the manifest (another sha256): it changed; remove "
+                "its sha256 from manifest.json to accept it as it is now"
             )
         return source.latest.version
 

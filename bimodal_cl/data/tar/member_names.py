@@ -17,7 +17,7 @@ from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS, TEXT_EXTENSION, TEX
 TEXT = len(IMAGE_EXTENSIONS)
 OTHER = TEXT + len(TEXT_EXTENSIONS)
 
-_METADATA = ".json"  # beside the images of most public data sets
+_METADATA = ".json"  # next to the images of most public data sets
 _NUMBERS = {ext.encode(): number for number, ext in enumerate((*IMAGE_EXTENSIONS, *TEXT_EXTENSIONS, _METADATA))}
 # The extensions of nearly all members are compared with all names at once, in one byte more than the longest has.
 _COMMON = (".jpg", ".jpeg", ".png", ".webp", TEXT_EXTENSION, _METADATA)

@@ -191,7 +191,7 @@ class _MarginFunction(torch.autograd.Function):
         slope_image, slope_text, *kept = slopes_and_kept
         negatives, tiling = ctx.negatives, ctx.tiling
         batch = GlobalBatch(images, texts, tau_images, tau_texts, negatives)
-        own, everyone = negatives.own, negatives.everyone
+        own, everyone = negatives.own, negatives.all_rows
         alone = negatives.num_negatives == 0
         columns = gather_rows(torch.cat([c_image, c_text, levels], dim=1)).T[:, :, None].contiguous()
         of_images, of_texts = (

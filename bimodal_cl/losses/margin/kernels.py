@@ -50,7 +50,7 @@ def choose_kernel(kernel: Kernel, batch: GlobalBatch) -> ModuleType:
 
 
 def find_obstacle_to_triton(values: Tensor) -> str | None:
-    """Say why the Triton kernels cannot compute values of this type on this device; None if they can."""
+    """Return why the Triton kernels cannot compute values of this type on this device; None if they can."""
     if values.dtype != torch.float32:
         return f"it computes in float32, not in {values.dtype}"
     if importlib.util.find_spec("triton") is None:
@@ -86,7 +86,7 @@ def triton_agrees(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _compute(module: ModuleType, batch: GlobalBatch, pulls: Pulls) -> list[Tensor]:
-    everyone, tiling = batch.negatives.everyone, Tiling(200, kept=False)
+    everyone, tiling = batch.negatives.all_rows, Tiling(200, kept=False)
     image_sums, text_sums, _ = module.sum_tiles(batch, tiling)
     alone = batch.negatives.num_negatives == 0
     gradients = [torch.zeros_like(features, dtype=torch.float32) for features in (batch.images, batch.texts)]

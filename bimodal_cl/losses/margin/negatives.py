@@ -64,7 +64,7 @@ class Negatives:
         return self.num_negatives[self.own]
 
     @property
-    def everyone(self) -> slice:
+    def all_rows(self) -> slice:
         """All rows of the global batch."""
         return slice(0, len(self.num_negatives))
 

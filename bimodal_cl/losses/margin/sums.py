@@ -15,7 +15,7 @@ class GlobalBatch(NamedTuple):
     """The operands of a step's similarities, equal on every rank.
 
     Attributes:
-        images: features, in the type that they are multiplied in; so are ``texts``.
+        images: features, in the type that they are multiplied in; ``texts`` likewise.
         tau_images: temperatures of the image anchors, in the type of all sums and gradients; ``tau_texts`` likewise.
         negatives: which pairs are negatives of each other.
     """

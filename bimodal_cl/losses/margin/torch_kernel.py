@@ -30,7 +30,7 @@ def sum_tiles(batch: GlobalBatch, tiling: Tiling) -> tuple[RunningSums, RunningS
     buffers = Buffers(batch.tau_images)
     kept = []
     for rows in tiling(batch.negatives.own):
-        for columns in tiling(batch.negatives.everyone):
+        for columns in tiling(batch.negatives.all_rows):
             weights = buffers.take("weights", rows, columns)
             sims = torch.empty_like(weights) if tiling.kept else buffers.take("sims", rows, columns)
             if tiling.kept:
@@ -56,7 +56,7 @@ def add_gradients_(
 
     Args:
         of_images: of all image anchors; ``of_texts`` of all text anchors.
-        image_gradient: of the images ``rows``; None if not wanted. So is ``text_gradient`` of the texts ``columns``.
+        image_gradient: of the images ``rows``; None if not wanted; ``text_gradient`` likewise of the texts.
         kept: the tiles that :func:`sum_tiles` has left for these rows and columns.
     """
     buffers = Buffers(batch.tau_images)

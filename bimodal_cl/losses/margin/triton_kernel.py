@@ -46,7 +46,7 @@ def sum_tiles(batch: GlobalBatch, tiling: Tiling) -> tuple[RunningSums, RunningS
     image_sums, text_sums = RunningSums(batch.tau_images), RunningSums(batch.tau_texts)
     tiles = Tiles(batch)
     for rows in tiling(batch.negatives.own):
-        for columns in tiling(batch.negatives.everyone):
+        for columns in tiling(batch.negatives.all_rows):
             num_rows, num_columns = rows.stop - rows.start, columns.stop - columns.start
             tau_rows, tau_columns = batch.tau_images[rows], batch.tau_texts[columns]
             of_rows = tau_rows.new_empty(3, triton.cdiv(num_columns, BLOCK), num_rows)
@@ -270,7 +270,7 @@ def _masked(
     num_rows,
     num_columns,
 ):
-    """The block with ``_MASKED`` where a pair is no negative, and beyond the tile's edge."""
+    """The block with ``_MASKED`` where a pair is not a negative, and beyond the tile's edge."""
     in_rows, in_columns = row < num_rows, column < num_columns
     image_row = tl.load(image_group_rows + row, mask=in_rows, other=0)[:, None]
     image_column = tl.load(image_group_columns + column, mask=in_columns, other=0)[None, :]

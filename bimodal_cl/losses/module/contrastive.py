@@ -19,6 +19,7 @@ from bimodal_cl.distributed import reduce_sum, replicated_parameter, world_size
 from bimodal_cl.losses.margin import Negatives, compute_alignment, compute_margins
 from bimodal_cl.losses.margin.kernels import Kernel
 from bimodal_cl.losses.module.batch_checks import require_sound_batch
+from bimodal_cl.losses.module.rule_checks import collect_metrics, compute_temperature
 from bimodal_cl.losses.rules.base import (
     Anchors,
     AnchorStep,
@@ -60,7 +61,7 @@ class ContrastiveLoss(nn.Module):
         num_texts: number of texts of the data set, or None.
 
     Attributes:
-        image_anchors: the images' state, None where the loss keeps none; so is ``text_anchors`` of the texts.
+        image_anchors: the images' state, None where the loss keeps none; ``text_anchors`` likewise.
         kernel: which code computes the margins, to be set where the choice made by
             :func:`~bimodal_cl.losses.margin.kernels.choose_kernel` is not wanted.
         progress: see :meth:`set_progress`; None until it is called.
@@ -87,7 +88,7 @@ class ContrastiveLoss(nn.Module):
         self._seen_a_batch = False
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContrastiveLoss:
-        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` lower no precision
+        def keep_precision(tensor: Tensor) -> Tensor:  # `.half()` and `.bfloat16()` do not lower it
             moved = fn(tensor)
             return tensor.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
 
@@ -135,11 +136,11 @@ class ContrastiveLoss(nn.Module):
             images, texts = image_features.to(dtype), text_features.to(dtype)
             negatives = Negatives.gather(image_ids.long(), text_ids.long(), settings.mask_repeats)
             self._warn_once(negatives)
-            self._hold_to_bounds_()
+            self._clamp_learned_()
             alignment = compute_alignment(images, texts)
             image = self._make_anchors("image", image_ids.long(), alignment, negatives)
             text = self._make_anchors("text", text_ids.long(), alignment, negatives)
-            tau_image, tau_text = settings.temperature(image), settings.temperature(text)
+            tau_image, tau_text = compute_temperature(settings, image), compute_temperature(settings, text)
             local, images, texts = settings.feature_loss(images, texts, image, negatives)
             steps: dict[str, AnchorStep] = {}
             if isinstance(settings, MarginSettings):
@@ -161,16 +162,19 @@ class ContrastiveLoss(nn.Module):
             assert local is not None, "a loss has a rule for anchors or one for features"
             metrics = {"tau_image": tau_image.mean(), "tau_text": tau_text.mean(), "alignment": alignment.mean()}
             metrics["anchors_without_negatives"] = (~image.has_negatives).sum().to(dtype) * world_size()
-            for modality, step in steps.items():
-                metrics |= {f"{name}_{modality}": values.mean().to(dtype) for name, values in step.metrics.items()}
-            totals = reduce_sum(torch.stack([local, *metrics.values()])) / world_size()
-        if self.training:  # nothing can be refused any more
+            own = collect_metrics(steps, image.has_negatives, taken=metrics)
+            values = [local, *metrics.values(), *own.values(), image.has_negatives.to(dtype).mean()]
+            totals = reduce_sum(torch.stack(values)) / world_size()
+            counted = totals[-1].clamp(min=torch.finfo(dtype).tiny)  # the share of anchors with negatives
+        if self.training:  # every check has passed
             self._write_(image, steps)
             self._write_(text, steps)
-        return LossOutput(_ReportedValue.apply(local, totals[0]), dict(zip(metrics, totals[1:].unbind(), strict=True)))
+        logged = dict(zip([*metrics, *own], totals[1:-1].unbind(), strict=True))
+        logged |= {name: logged[name] / counted for name in own}
+        return LossOutput(_ReportedValue.apply(local, totals[0]), logged)
 
     def _warn_once(self, negatives: Negatives) -> None:
-        """Warn of settings that the first batch shows not to fit, and of a schedule whose progress was never set."""
+        """Warn of settings that do not fit the first batch, and of a schedule whose progress was never set."""
         concerns: list[str] = []
         if not self._seen_a_batch:
             self._seen_a_batch = True
@@ -185,7 +189,7 @@ class ContrastiveLoss(nn.Module):
         for concern in concerns:
             warnings.warn(concern, stacklevel=4)
 
-    def _hold_to_bounds_(self) -> None:
+    def _clamp_learned_(self) -> None:
         for name, learned in self._learned.items():
             if learned.largest is not None:
                 with torch.no_grad():
@@ -219,7 +223,7 @@ class ContrastiveLoss(nn.Module):
 
 
 class _ReportedValue(torch.autograd.Function):
-    """The global value, the same bits on every rank, with the gradient of this rank's."""
+    """The global value, bit-identical on every rank, with the gradient of this rank's value."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor, value: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""From a loss's name and keyword arguments to its settings, with one line for every mistake. Imports no torch."""
+"""Check a loss's keyword arguments and make its settings; every mistake is an error of one line. Imports no torch."""
 
 from __future__ import annotations
 
-import math
 import numbers
 import types
 import typing
@@ -15,10 +14,10 @@ from pydantic_core import ErrorDetails
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.losses.module.registry import LOSS_SETTINGS, LOSSES
 from bimodal_cl.losses.rules.base import LossSettings
+from bimodal_cl.settings import describe_range
 
 _UNIONS = (types.UnionType, typing.Union)
 _OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
-_BOUNDS = ("ge", "gt", "le", "lt")
 _TYPES = {float: "a number", int: "a whole number", bool: "True or False", types.NoneType: "None"}
 
 
@@ -66,7 +65,7 @@ def _describe(
     key = str(problems[0]["loc"][0])
     field = settings.model_fields[key]
     if any(problem["type"] in _OUT_OF_RANGE for problem in problems if problem["loc"][0] == key):
-        expected = describe_type(field.annotation, ranges=True) + _describe_range(field.metadata)
+        expected = describe_type(field.annotation, ranges=True) + describe_range(field.metadata)
         return ValueError(f"{key}={given[key]!r} must be {expected}")
     return UserError(f"loss '{name}': {key}={given[key]!r} must be {describe_type(field.annotation)}")
 
@@ -80,21 +79,10 @@ def describe_type(expected: Any, ranges: bool = False) -> str:
     """
     if typing.get_origin(expected) is typing.Annotated:
         plain, *constraints = typing.get_args(expected)
-        return describe_type(plain, ranges) + (_describe_range(constraints) if ranges else "")
+        return describe_type(plain, ranges) + (describe_range(constraints) if ranges else "")
     if typing.get_origin(expected) in _UNIONS:
         return " or ".join(describe_type(choice, ranges) for choice in typing.get_args(expected))
     if typing.get_origin(expected) is typing.Literal:
         choices = ", ".join(repr(choice) for choice in typing.get_args(expected))
         return f"one of {choices}" if len(typing.get_args(expected)) > 1 else choices
     return _TYPES.get(expected) or f"of type {getattr(expected, '__name__', expected)}"
-
-
-def _describe_range(constraints: Sequence[Any]) -> str:
-    """Return ``" in (0, 1]"`` from a field's constraints, ``""`` if there are none."""
-    flat = [inner for each in constraints for inner in (getattr(each, "metadata", None) or [each])]
-    bounds = {key: getattr(each, key) for each in flat for key in _BOUNDS if hasattr(each, key)}
-    if not bounds:
-        return ""
-    low = f"[{bounds['ge']:g}" if "ge" in bounds else f"({bounds.get('gt', -math.inf):g}"
-    high = f"{bounds['le']:g}]" if "le" in bounds else f"{bounds.get('lt', math.inf):g})"
-    return f" in {low}, {high}"

@@ -17,7 +17,11 @@ _ORDER = ("clip", "siglip", "cyclip", "macl", "sogclr", "isogclr", "rgcl_g")
 
 
 def _find_losses() -> dict[str, type[LossSettings]]:
-    """Import each file of ``bimodal_cl/losses``, not its sub-packages, and collect the settings declared there."""
+    """Import each file of ``bimodal_cl/losses``, not its sub-packages, and collect the settings declared there.
+
+    Raises:
+        TypeError: a loss declares no name, or that of another one.
+    """
     found: dict[str, type[LossSettings]] = {}
     for file in pkgutil.iter_modules([str(Path(__file__).parents[1])]):
         if file.ispkg:
@@ -25,9 +29,13 @@ def _find_losses() -> dict[str, type[LossSettings]]:
         module = importlib.import_module(f"bimodal_cl.losses.{file.name}")
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, LossSettings) and value.__module__ == module.__name__:
-                (name,) = typing.get_args(value.model_fields["name"].annotation)
-                assert name not in found, f"{found[name]} and {value} both declare the loss '{name}'"
-                found[name] = value
+                names = typing.get_args(value.model_fields["name"].annotation) if "name" in value.model_fields else ()
+                if len(names) != 1 or names[0] in found:
+                    raise TypeError(
+                        f"{module.__name__}.{value.__name__} must declare a name of its own, as in "
+                        f"name: Literal['{file.name}']; taken: {', '.join(found)}"
+                    )
+                found[names[0]] = value
     ranks = {name: rank for rank, name in enumerate(_ORDER)}
     return dict(sorted(found.items(), key=lambda loss: (ranks.get(loss[0], len(ranks)), loss[0])))
 

@@ -1,1 +1,1 @@
-"""The arithmetic of losses that look at pairs of features instead of margins."""
+"""Compute losses of pairs of features instead of margins, with their gradients."""

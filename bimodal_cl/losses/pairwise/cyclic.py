@@ -1,4 +1,4 @@
-"""CyCLIP's two terms of cyclic consistency over the global batch, with their gradient."""
+"""Compute CyCLIP's two terms of cyclic consistency over the global batch, with their gradient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sigmoid loss of every pair of an image and a text, by tiles, with its gradient."""
+"""Compute the sigmoid loss of every pair of an image and a text, by tiles, with its gradient."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SigmoidFunction(torch.autograd.Function):
         tiling = choose_tiling(tile_size, batch_size, len(images), images)
         total = image_features.new_zeros(())
         for rows in tiling(negatives.own):
-            for columns in tiling(negatives.everyone):
+            for columns in tiling(negatives.all_rows):
                 logits = (images[rows] @ texts[columns].T).mul_(scale).add_(bias)
                 negatives.mask_(logits, rows, columns)
                 total -= logsigmoid(logits.neg_()).sum()

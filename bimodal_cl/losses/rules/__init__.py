@@ -1,1 +1,1 @@
-"""What the declarations of the losses are made of. Nothing here imports torch when it is loaded."""
+"""Define the parts of a loss's declaration: base class, temperature and weight rules. Importing this loads no torch."""

@@ -1,4 +1,4 @@
-"""The base of a loss's declaration: its settings as checked fields, and its rules as pure methods.
+"""Define the base class of every loss: its settings as checked fields, and its rules as pure methods.
 
 A loss is a class of settings in one file of ``bimodal_cl/losses``. The schema, ``build_loss`` and ``--help`` read its
 fields; :class:`~bimodal_cl.losses.module.contrastive.ContrastiveLoss` calls its rules and keeps the state between the
@@ -38,7 +38,7 @@ class Learned:
 
     Attributes:
         initial: its first value.
-        largest: the base holds it to this bound before every step; None: no bound.
+        largest: upper bound, to which it is clamped before every step; None: no bound.
     """
 
     initial: float
@@ -57,7 +57,7 @@ class Anchors:
         occurrences: the anchors with negatives of the global batch, grouped by id.
         columns: the table's columns for the ids of ``occurrences`` before this step; empty without a table.
         learned: the values of :meth:`LossSettings.learned`; their gradient is averaged over the ranks.
-        progress: the share of the training that is done, in [0, 1].
+        progress: the share of the training that is done: 0 in the first of N steps, (N - 1)/N in the last.
     """
 
     modality: Modality
@@ -91,7 +91,9 @@ class AnchorStep:
         losses: each anchor's loss; its gradient in the margin is the weight. Values of anchors without negatives are
             not used.
         columns: new values of table columns for ``direction.occurrences.ids``; written in ``train()`` mode.
-        metrics: values to log; the mean over the global batch appears as ``NAME_image`` or ``NAME_text``.
+        metrics: values to log. Their mean over the anchors of the global batch that have negatives appears as
+            ``NAME_image`` or ``NAME_text`` in ``LossOutput.metrics`` and ``metrics.jsonl``. They are detached here;
+            ``tau`` is taken.
     """
 
     losses: Float[Tensor, "anchors 1"]
@@ -100,7 +102,7 @@ class AnchorStep:
 
 
 class LossSettings(Section):
-    """What every loss takes, and the rules that a loss may override. The fields are the keyword arguments.
+    """The settings of every loss, and the rules that a loss may override. The fields are the keyword arguments.
 
     A subclass in a file of ``bimodal_cl/losses`` adds ``name: Literal["..."]`` and its own fields. All rules are pure:
     they change neither the settings nor the state.
@@ -123,7 +125,7 @@ class LossSettings(Section):
         yield from ()
 
     def scheduled(self) -> tuple[str, ...]:
-        """Return the fields whose value depends on the progress of the training."""
+        """Return names of what depends on ``anchors.progress``, for the warning where nobody sets the progress."""
         return ()
 
     def learned(self) -> dict[str, Learned]:
@@ -140,9 +142,9 @@ class LossSettings(Section):
         Raises:
             ValueError: a temperature that is not positive; raised on every rank.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no temperature(self, anchors)")
 
-    def remembered_tau(self, modality: Modality, columns: Mapping[str, Any]) -> Any:
+    def own_tau(self, modality: Modality, columns: Mapping[str, Any]) -> Any:
         """Return every anchor's own temperature from whole table columns ``[N]`` (of numpy or of torch).
 
         None where anchors have no temperature of their own.
@@ -156,7 +158,7 @@ class LossSettings(Section):
         to the loss of the margins. None: there is none.
 
         Args:
-            images: unit-norm features of this process's images; so are ``texts`` of its texts.
+            images: unit-norm features of this process's images; ``texts`` likewise.
             anchors: of the images; the learned numbers are in it.
             negatives: which pairs of the global batch are negatives.
         """
@@ -164,7 +166,7 @@ class LossSettings(Section):
 
 
 class MarginSettings(LossSettings):
-    """What every loss on the margin takes: ``(L_image + L_text) / 2``, each a mean over the anchors of one modality."""
+    """Settings of a loss on the margin: ``(L_image + L_text) / 2``, each a mean over the anchors of one modality."""
 
     products: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: faster matrix products of rounded features; sums and state stay float32"
@@ -172,11 +174,11 @@ class MarginSettings(LossSettings):
 
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Weight rule: return the loss of each anchor of one direction, and the new state. Called once a direction."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no anchor_losses(self, direction)")
 
 
 class TableSettings(MarginSettings):
-    """What every loss with per-anchor tables takes; see :class:`~bimodal_cl.losses.tables.anchors.AnchorTable`."""
+    """The settings of every loss with per-anchor tables; see :class:`~bimodal_cl.losses.tables.anchors.AnchorTable`."""
 
     tables: Literal["replicated", "sharded"] = Field(
         "replicated", description="every rank keeps all rows of the per-anchor tables, or its share of them"

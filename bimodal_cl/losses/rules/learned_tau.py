@@ -15,7 +15,7 @@ from bimodal_cl.losses.rules.base import Anchors, Learned, LossSettings, Tensor
 from bimodal_cl.settings import Positive
 
 TauInit = Annotated[Positive, Field(description="initial temperature")]
-TauMin = Annotated[Positive, Field(description="the temperature stays above it")]
+TauMin = Annotated[Positive, Field(description="lower bound of the temperature")]
 
 
 class LearnedTau(LossSettings):
@@ -36,7 +36,7 @@ class LearnedTau(LossSettings):
         return self
 
     def learned(self) -> dict[str, Learned]:
-        """Return ``logit_scale``, held to the temperatures above ``tau_min``."""
+        """Return ``logit_scale``, bounded so that the temperature is at least ``tau_min``."""
         return {"logit_scale": Learned(-math.log(self.tau_init), largest=-math.log(self.tau_min))}
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:

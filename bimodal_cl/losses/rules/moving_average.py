@@ -22,7 +22,9 @@ from bimodal_cl.settings import Weight
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
 
 Gamma = Annotated[Weight, Field(description="weight of the new value in u")]
-GammaSchedule = Annotated[Literal["constant", "cosine"], Field(description="cosine: from 1 to gamma by half time")]
+GammaSchedule = Annotated[
+    Literal["constant", "cosine"], Field(description="cosine: falls from 1 to gamma over the first half")
+]
 
 
 class MovingAverage(TableSettings):
@@ -39,7 +41,7 @@ class MovingAverage(TableSettings):
     def concerns(self) -> Iterator[str]:
         """Say that the schedule has no effect."""
         if self.gamma == 1 and self.gamma_schedule == "cosine":
-            yield "gamma=1: gamma_schedule='cosine', from 1 to gamma, has no effect; lower gamma, or take 'constant'"
+            yield "gamma=1: gamma_schedule='cosine', from 1 to gamma, has no effect; lower gamma, or use 'constant'"
 
     def scheduled(self) -> tuple[str, ...]:
         """Return ``gamma`` if it has a schedule."""

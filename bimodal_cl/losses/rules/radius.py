@@ -1,4 +1,4 @@
-"""The KL radius of the robust losses: how far an anchor's weights on its negatives may move from equal ones."""
+"""The KL radius of the robust losses: how far an anchor's weights on its negatives may move from uniform ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from bimodal_cl.losses.rules.base import Tensor
 from bimodal_cl.losses.rules.moving_average import MovingAverage
 from bimodal_cl.settings import Fraction, NotNegative
 
-Rho = Annotated[NotNegative, Field(description="KL radius; above log of the negatives, tau falls to tau_min")]
-RhoFraction = Annotated[Fraction | None, Field(description="rho as a share of log of the negatives, instead of rho")]
+Rho = Annotated[NotNegative, Field(description="KL radius; above log(number of negatives), tau falls to tau_min")]
+RhoFraction = Annotated[
+    Fraction | None, Field(description="rho as a share of log(number of negatives), instead of rho")
+]
 
 
 class KLRadius(MovingAverage):

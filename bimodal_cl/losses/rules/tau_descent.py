@@ -1,4 +1,4 @@
-"""How an anchor's own temperature follows its gradient: momentum or Adam, with a constant or falling step size.
+"""Update an anchor's own temperature from its gradient: momentum or Adam, with a constant or falling step size.
 
 A rule reads and returns columns of the anchors' table; the caller takes the step ``tau - eta * direction``.
 """
@@ -88,7 +88,7 @@ class StepSize:
         eta: step size at first, > 0.
         schedule: ``"constant"``, ``"cosine"`` or ``"exp"``.
         eta_min: step size that a schedule tends to, from 0 to ``eta``.
-        eta_decay: ``exp``: what is left of ``eta - eta_min`` at the end, in (0, 1].
+        eta_decay: ``exp``: the share of ``eta - eta_min`` that is left at the end, in (0, 1].
     """
 
     eta: float
@@ -107,7 +107,7 @@ class StepSize:
         if self.schedule != "constant" and (
             self.eta_min == self.eta or (self.schedule == "exp" and self.eta_decay == 1)
         ):
-            yield f"{idle}: eta_schedule={self.schedule!r} has no effect; lower it, or take 'constant'"
+            yield f"{idle}: eta_schedule={self.schedule!r} has no effect; lower it, or use 'constant'"
 
     def at(self, progress: float) -> float:
         """Return the step size when a share of the training is done."""

@@ -35,7 +35,7 @@ class AnchorTable(nn.Module):
     ``state_dict()`` holds whole columns ``[N]`` whatever the kind, and ``load_state_dict`` takes them, so a state can
     be loaded on any number of ranks and by either kind. For a sharded table ``state_dict()`` is a collective: call it
     on every rank. It puts the columns together on the CPU of each, ``4 * N`` bytes a column; to have them on one rank
-    only, see :func:`gather_state`. Loading is no collective.
+    only, see :func:`gather_state`. Loading is not a collective.
 
     Args:
         num_anchors: N, images or texts of the whole data set; ids are 0 .. N-1.

@@ -95,7 +95,7 @@ class Occurrences:
         return peak + self._reduce((grouped - spread).exp(), "mean").log()
 
     def to_local(self, per_id: Float[Tensor, "ids 1"], missing: float) -> Float[Tensor, "anchors 1"]:
-        """Hand every local anchor its id's value; ``missing`` for those that do not take part."""
+        """Return the value of every local anchor's id; ``missing`` for those that do not take part."""
         ids, asked = self.ids, self._groups.asked_ids
         if ids.numel() == 0:
             return self._to_anchors(per_id.new_full((asked.numel(), 1), missing))

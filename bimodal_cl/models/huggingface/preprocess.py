@@ -43,7 +43,7 @@ _SIZES = (
 
 
 def read_preprocess(folder: Path, family: str, image_size: int) -> dict[str, Any]:
-    """Return the keys of :attr:`Architecture.preprocess` that give transformers' pixels.
+    """Return the keys of ``preprocess`` of an ``Architecture`` that give transformers' pixels.
 
     Args:
         folder: the model's folder.

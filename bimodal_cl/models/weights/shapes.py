@@ -17,7 +17,7 @@ Sizes = dict[str, Any]
 
 
 def with_text_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename tensors from OpenAI's flat layout to the names of a :class:`DualEncoder`; other layouts are kept."""
+    """Rename tensors from OpenAI's flat layout to the names of a ``DualEncoder``; other layouts are kept."""
     if "positional_embedding" not in tensors and "token_embedding.weight" not in tensors:
         return dict(tensors)
     return {f"text.{name}" if name.startswith(_TEXT_NAMES) else name: tensor for name, tensor in tensors.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bimodal_cl.data import open_labelled
-from bimodal_cl.data.class_folders import find_class_folders, spoken_names
+from bimodal_cl.data.class_folders import find_class_folders, names_from_folders
 from tests.test_data.tiny_shards import encode_image
 
 
@@ -31,7 +31,7 @@ def write_images(root, *paths):
     ],
 )
 def test_names(folders, names):
-    assert spoken_names(folders)[0] == names
+    assert names_from_folders(folders)[0] == names
 
 
 def test_what_is_left_out_is_said(tmp_path):
@@ -63,7 +63,7 @@ def test_images_in_sub_folders_alone_are_remarked(tmp_path):
         ["cat", "dog"],
         [
             "warning: the images of all 2 classes are in 3 sub-folders, such as cat/persian; if those are the classes, "
-            "bring them to one level"
+            "move them all to one level"
         ],
     )
     write_images(tmp_path, "cat/2.png")

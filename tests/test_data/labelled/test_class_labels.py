@@ -65,10 +65,10 @@ def test_the_vector_counts_where_there_is_a_number_too(tmp_path):
         ("npy", as_npy([0, 2, 0]), "its .npy holds 2 for class 1; it must be 0 or 1"),
         ("npy", as_npy([0, np.nan, 0]), "its .npy holds nan for class 1"),
         ("npy", as_npy(3), "class 3 is outside [0, 3)"),
-        ("npy", as_npy([{}, 1, 2]), "its .npy is no array of numbers: it holds Python objects"),
+        ("npy", as_npy([{}, 1, 2]), "its .npy is not an array of numbers: it holds Python objects"),
         ("npy", as_npy(["cat"]), "its .npy holds no numbers"),
-        ("npy", b"nothing", "its .npy is no array of numpy's"),
-        ("npy", b"PK\x03\x04 of an archive", "its .npy is no array of numpy's"),
+        ("npy", b"nothing", "its .npy is not a numpy array"),
+        ("npy", b"PK\x03\x04 of an archive", "its .npy is not a numpy array"),
         (
             "npy",
             as_npy([0, 1, 1]).replace(b"(3,)", b"(99999999999,)", 1),
@@ -76,8 +76,8 @@ def test_the_vector_counts_where_there_is_a_number_too(tmp_path):
         ),
         ("cls", b"9" * 5000, "is not a number, nor a class name"),
         ("cls", b"rad fox", "class 'rad fox' is not a number, nor a class name; did you mean 'red fox'?"),
-        ("cls", b"\xe9", "its .cls is no text: byte 0xe9 on line 1"),
-        ("cls", b"1", "one class where others have a vector, or the reverse"),
+        ("cls", b"\xe9", "its .cls is not text: byte 0xe9 on line 1"),
+        ("cls", b"1", "some labels are a single class and others are vectors"),
     ],
 )
 def test_what_does_not_fit_is_named_by_shard_and_key(extension, content, message, tmp_path):

@@ -47,7 +47,7 @@ def test_pairing(folders, names, expected):
 def test_own_names():
     classes = name_classes(ROOT, ["10", "2", "0"], None, "")
     assert (classes.names, classes.label_of_folder) == (["0", "2", "10"], {"0": 0, "2": 1, "10": 2})
-    assert "called by numbers" in classes.notes[0]
+    assert "class names are numbers" in classes.notes[0]
     classes = name_classes(ROOT, ["b_c", "b c", "a"], None, "")
     assert classes.names == ["a", "b c", "b c"]
     assert classes.notes == [
@@ -64,7 +64,7 @@ def test_wordnet_ids_are_called_by_imagenets_names():
     assert "folder n01443537 = 'goldfish'" in classes.notes
     other = name_classes(ROOT, ["n01440764", "n99999999"], None, "")
     assert other.names == ["n01440764", "n99999999"]
-    assert "are WordNet ids, which say nothing to a text tower" in other.notes[0]
+    assert "are WordNet ids, which mean nothing to a text tower" in other.notes[0]
 
 
 def test_all_of_imagenet():
@@ -86,7 +86,7 @@ def test_all_of_imagenet():
         (["1", "3"], ["a", "b", "c"], r"folder '3' is class 3, .*from 1 only if they are exactly 1 to 3"),
         (["1", "01"], ["a", "b"], "folders '01' and '1' are both class 1"),
         (["a", "b"], ["x", "y", "z"], r"2 class folders but 3 names in names\.txt$"),
-        (["x", "b"], ["x", "y", "z"], r"2 class folders but 3 names in names\.txt; 'b' is not called like any"),
+        (["x", "b"], ["x", "y", "z"], r"2 class folders but 3 names in names\.txt; 'b' matches none of them"),
     ],
 )
 def test_folders_that_do_not_fit_are_refused(folders, names, message):
@@ -146,10 +146,10 @@ def test_folders_that_are_missing_or_empty_move_no_label(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0: tench\n1: goldfish\n", "each line has a number beside the name ('0: tench'), which would go into prompts"),
-        ("1\ttench\n2\tgoldfish\n", "each line has a number beside the name"),
-        ("tench, 0\ngoldfish, 1\n", "each line has a number beside the name ('tench, 0')"),
-        ("n01440764 tench\nn01443537 goldfish\n", "each line has a WordNet id beside the name"),
+        ("0: tench\n1: goldfish\n", "each line has a number next to the name ('0: tench'), which would go into"),
+        ("1\ttench\n2\tgoldfish\n", "each line has a number next to the name"),
+        ("tench, 0\ngoldfish, 1\n", "each line has a number next to the name ('tench, 0')"),
+        ("n01440764 tench\nn01443537 goldfish\n", "each line has a WordNet id next to the name"),
         ("# of two fish\ntench\ngoldfish\n", "line 1 looks like a comment ('# of two fish')"),
         ('["tench", "goldfish"]', "looks like JSON; it must hold the names themselves, one a line"),
     ],
@@ -174,7 +174,7 @@ def test_names_that_count_up_with_a_space_are_warned_about():
 
 
 def test_a_negative_number_is_no_class():
-    with pytest.raises(UserError, match="folder '-1' is no class: class numbers count from 0"):
+    with pytest.raises(UserError, match="folder '-1' is not a class: class numbers count from 0"):
         name_classes(ROOT, ["-1", "0", "1"], ["a", "b", "c"], "names.txt")
 
 

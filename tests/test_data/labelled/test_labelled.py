@@ -115,7 +115,7 @@ def test_a_bad_image_is_named(tmp_path: Path) -> None:
         open_labelled(tmp_path)[0]
     write_tar(tmp_path / "w" / "test" / "0.tar", [("a.png", b"nothing"), ("a.cls", b"0"), ("b.png", b"no label")])
     (tmp_path / "w" / "classnames.txt").write_text("cat")
-    with pytest.raises(UserError, match=r"key b: no \.cls beside its image"):
+    with pytest.raises(UserError, match=r"key b: its image has neither a \.cls nor"):
         open_labelled(tmp_path / "w")
 
 
@@ -138,8 +138,8 @@ def test_class_folders_take_every_format_and_name_the_rest(tmp_path: Path, caplo
     for image, label in data:
         assert abs(image.getpixel((5, 5))[0] - 200 * (label > 0)) < 12  # type: ignore[index]
     assert caplog.messages == [
-        f"{root}: left out, as no images: 3 .heic, 2 .txt, 1 .jpg_large (images), 1 .png outside the class folders, "
-        "1 without an ending (images), 4 hidden"
+        f"{root}: left out, since they are not images: 3 .heic, 2 .txt, 1 .jpg_large (images), "
+        "1 .png outside the class folders, 1 without an ending (images), 4 hidden"
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from tests.test_data.storage.memory_shards import SIZE
+from tests.test_data.storage.sources.memory_shards import SIZE
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from bimodal_cl.data.storage.cache import ShardCache
 from bimodal_cl.data.storage.shard_file import LocalFile, RangeFile
 from bimodal_cl.data.storage.storage import Storage
 from tests.test_data.shard_server import serve
-from tests.test_data.storage.memory_shards import SIZE, location, names, touch
+from tests.test_data.storage.sources.memory_shards import SIZE, location, names, touch
 
 
 def test_a_forked_process_neither_keeps_nor_unlocks_the_last_local_copy(tmp_path: Path, memory: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.shards.row_table import load_table_header
-from bimodal_cl.data.storage import file_system as file_system_module
+from bimodal_cl.data.storage.sources import file_system as file_system_module
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from data_prep.indexing import shard_description
@@ -22,7 +22,7 @@ from tests.test_data.shard_server import ShardServer
 
 REFUSED = (
     r"^shard (http|memory)://.*/000\.tar: it changed: its server calls it version .*, and it was indexed as .*; "
-    r"`bimodal-prep index SHARDS --to FOLDER --overwrite` takes it as it is now$"
+    r"`bimodal-prep index SHARDS --to FOLDER --overwrite` indexes it as it is now$"
 )
 
 
@@ -42,7 +42,7 @@ def memory(folder: Path) -> Iterator[Any]:
 
 def index(urls: str, tmp_path: Path) -> Manifest:
     return index_shards(
-        [urls], tmp_path / "index", "lines", workers=1, storage=Storage(tmp_path / "index-cache")
+        [urls], tmp_path / "index", "lines", num_workers=1, storage=Storage(tmp_path / "index-cache")
     ).manifest
 
 
@@ -146,7 +146,7 @@ def test_a_shard_that_changes_between_question_and_download_gets_the_version_of_
     monkeypatch.setattr(shard_description, "_reuse", change_meanwhile)
     storage = Storage(tmp_path / "cache")
     urls = f"{server.url}/{{000..001}}.tar"
-    manifest = index_shards([urls], tmp_path / "index", "lines", workers=1, storage=storage).manifest
+    manifest = index_shards([urls], tmp_path / "index", "lines", num_workers=1, storage=storage).manifest
     url = manifest.location(1)
     header = load_table_header(manifest.folder, url)
     assert header is not None and header.version == storage.ask(url).version

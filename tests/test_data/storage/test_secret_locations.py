@@ -76,7 +76,7 @@ def test_no_message_of_a_row_tells_a_secret(
         with pytest.raises(UserError, match=r"shard http://127.*/000\.tar\?\.\.\.: holds 4 images .* says 3") as caught:
             index_row_table(manifest, 0, folder / "001.tar")
         assert "secret" not in str(caught.value)
-        assert f"`{manifest.index_command}` takes it" in str(caught.value)
+        assert f"`{manifest.index_command}` indexes it" in str(caught.value)
         (tmp_path / "broken.tar").write_bytes(bytes(range(256)) * 8)
         with pytest.raises(UserError, match=r"shard http://127.*/000\.tar\?\.\.\.: ") as caught:
             index_row_table(manifest, 0, tmp_path / "broken.tar")

@@ -14,7 +14,7 @@ from bimodal_cl.data.storage.cache import ShardCache, version_time
 from bimodal_cl.data.storage.shard_file import RangeFile
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
-from tests.test_data.storage.memory_shards import SIZE, location, names, touch
+from tests.test_data.storage.sources.memory_shards import SIZE, location, names, touch
 
 
 def test_the_least_recently_used_make_room(tmp_path: Path, memory: Any) -> None:

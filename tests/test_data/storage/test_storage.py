@@ -11,7 +11,7 @@ import pytest
 
 from bimodal_cl.data.storage.storage import Storage, default_cache_dir
 from bimodal_cl.errors import ServerFailed, UserError
-from tests.test_data.storage.memory_shards import SIZE, location, names, touch
+from tests.test_data.storage.sources.memory_shards import SIZE, location, names, touch
 
 
 def test_a_download_is_checked_against_the_manifests_hash(tmp_path: Path, memory: Any) -> None:

@@ -136,7 +136,7 @@ def test_labelled_shards_take_every_format_and_name_the_rest(tmp_path: Path, cap
     (tmp_path / "classnames.txt").write_text("one\n")
     data = open_labelled(tmp_path)
     assert [image.size for image, _ in data] == [(12, 10)] * len(formats)
-    assert caplog.messages == [f"{tmp_path / 'test'}: left out, as no images: 1 .cls, 1 .heic, 1 hidden"]
+    assert caplog.messages == [f"{tmp_path / 'test'}: left out, since they are not images: 1 .cls, 1 .heic, 1 hidden"]
 
 
 def zipped(data: bytes) -> bytes:

@@ -46,20 +46,20 @@ def test_layouts_of_one_caption_a_text(prep, tmp_path, file, json_keys, name):
 
 
 def test_a_dropped_connection_does_not_change_the_captions(tmp_path):
-    """What stands beside a remote shard is asked for as often as the shard itself."""
+    """A request for a file next to a remote shard is retried as often as one for the shard."""
     write_samples(tmp_path / "far" / "0.tar", "one\ncaption")
     write_files(tmp_path / "far", {"nshards.txt": "1"})
     storage = Storage(tmp_path / "cache", retries=2, first_delay=0.01)
     with serve(tmp_path / "far") as server:
         server.fault = lambda _: "drop" if server.asked_for("nshards.txt") == 1 else ""
-        report = index_shards([f"{server.url}/0.tar"], tmp_path / "to", workers=1, storage=storage)
+        report = index_shards([f"{server.url}/0.tar"], tmp_path / "to", num_workers=1, storage=storage)
         assert server.asked_for("nshards.txt") == 2
         assert report.manifest.captions == "lines" and report.manifest.num_texts == 2
         server.fault = lambda _: "503" if server.asked[-1][0].endswith("nshards.txt") else ""
         with pytest.raises(OSError, match=r"nshards\.txt: the server answers 503.*tried 3 times"):
-            index_shards([f"{server.url}/0.tar"], tmp_path / "other", workers=1, storage=storage)
+            index_shards([f"{server.url}/0.tar"], tmp_path / "other", num_workers=1, storage=storage)
         server.fault = lambda _: "404" if server.asked[-1][0].endswith("nshards.txt") else ""
-        report = index_shards([f"{server.url}/0.tar"], tmp_path / "other", workers=1, storage=storage)
+        report = index_shards([f"{server.url}/0.tar"], tmp_path / "other", num_workers=1, storage=storage)
         assert report.manifest.captions == "whole"
 
 

@@ -103,7 +103,7 @@ def test_the_right_source_is_named(write, prep, tmp_path):
     objects["annotations"] = [{"image_id": 0, "bbox": [0, 0, 1, 1], "category_id": 1}]
     for source in ("coco", "karpathy"):
         error = write(objects, source=source).error
-        assert "has annotations of 'image_id', 'bbox', 'category_id', no 'caption', as instances_*.json" in error
+        assert "has annotations of 'image_id', 'bbox', 'category_id', no 'caption', like instances_*.json" in error
         assert "captions are in captions_train2017.json and the like, which 'bimodal-prep write coco' reads" in error
     assert "is not JSON" in write("{").error
     assert "no list 'images'" in write("[1]").error
@@ -135,7 +135,10 @@ def test_byte_order_marks(write, tmp_path, encoding):
         (gzip.compress(b"{}"), "is compressed by gzip: unpack it first"),
         (b"PK\x03\x04...", "is compressed by zip: unpack it first"),
         ([{"image": "a.jpg", "caption": "a"}], "is a list of rows ('image', 'caption'), not COCO's captions JSON"),
-        ('{"image": "a.jpg"}\n{"image": "b.jpg"}\n', "if it has a row a line, 'bimodal-prep write hf' reads it"),
+        (
+            '{"image": "a.jpg"}\n{"image": "b.jpg"}\n',
+            "if each line is a row, rename it to .jsonl and give it to 'bimodal-prep write hf'",
+        ),
     ],
 )
 def test_files_of_other_formats(write, content, message):

@@ -1,4 +1,4 @@
-"""The embedded data set: what it promises, and the same bytes from the same seed."""
+"""The built-in data set: what it promises, and the same bytes from the same seed."""
 
 import json
 import os

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import suppress
 
 from bimodal_cl.data.storage.locations import PIPE, redact
-from bimodal_cl.data.storage.source import SourceInfo, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import SourceInfo, TransferError, WholeOnly
 
 
 class CommandSource:
@@ -33,7 +33,7 @@ class CommandSource:
             TransferError: the command failed.
         """
         if start:
-            raise WholeOnly("a command has no middle")
+            raise WholeOnly("a command's output can only be read from the start")
         with tempfile.TemporaryFile() as errors:
             # A process group of its own, so that every process of a pipeline can be killed.
             process = subprocess.Popen(

@@ -12,8 +12,8 @@ import pytest
 
 from bimodal_cl.data.storage.locations import redact
 from bimodal_cl.data.storage.retry import RetryRule, fetch
-from bimodal_cl.data.storage.schemes import open_source
 from bimodal_cl.data.storage.shard_file import LocalFile, RangeFile
+from bimodal_cl.data.storage.sources.schemes import open_source
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import ServerFailed, UserError
 from tests.test_data.shard_server import ShardServer, serve

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bimodal_cl.data.storage.command import CommandSource
-from bimodal_cl.data.storage.file_system import FileSystemSource
 from bimodal_cl.data.storage.locations import is_pipe
-from bimodal_cl.data.storage.source import Source
+from bimodal_cl.data.storage.sources.command import CommandSource
+from bimodal_cl.data.storage.sources.file_system import FileSystemSource
+from bimodal_cl.data.storage.sources.source import Source
 
 
 def open_source(location: str, timeout: float) -> Source:
@@ -21,7 +21,7 @@ def open_source(location: str, timeout: float) -> Source:
     if is_pipe(location):
         return CommandSource(location)
     if location.lower().startswith(("http://", "https://")):
-        from bimodal_cl.data.storage.http import HttpSource  # its libraries take long to import
+        from bimodal_cl.data.storage.sources.http import HttpSource  # its libraries take long to import
 
         return HttpSource(location, timeout)
     return FileSystemSource(location)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bimodal_cl.data.storage.http import HttpSource
-from bimodal_cl.data.storage.source import SourceInfo, TransferError
+from bimodal_cl.data.storage.sources.http import HttpSource
+from bimodal_cl.data.storage.sources.source import SourceInfo, TransferError
 from bimodal_cl.errors import UserError
 from tests.test_data.shard_server import ShardServer, _Handler, serve
 

@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_auth_from_url
 
 from bimodal_cl.data.storage.locations import redact
-from bimodal_cl.data.storage.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
 from bimodal_cl.errors import UserError
 
 _BLOCK = 2**20
@@ -102,7 +102,7 @@ class HttpSource:
                 raise TransferError(reason, _seconds_to_wait(headers.get("Retry-After", "")))
             raise UserError(f"shard {self.name}: {reason}")
         if headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise UserError(f"shard {self.name}: the server compresses it, which makes its bytes not the shard's")
+            raise UserError(f"shard {self.name}: the server compresses it, so its bytes are not those of the shard")
         self.latest = SourceInfo(total, headers.get("ETag", "") or headers.get("Last-Modified", ""))
         return first, length
 
@@ -143,7 +143,7 @@ def _read_body(response: requests.Response, expected: int | None) -> Generator[b
 
 
 class _Adapter(HTTPAdapter):
-    """Trust the machine's certificates (``SSL_CERT_FILE`` included) besides those that requests brings along."""
+    """Trust the machine's certificates (``SSL_CERT_FILE`` included) in addition to those that requests ships."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         self._trust = ssl.create_default_context()

@@ -10,7 +10,7 @@ import torch
 from bimodal_cl.models import load_model
 from bimodal_cl.models.huggingface.preprocess import read_preprocess
 from tests.refusals import refused
-from tests.test_models.huggingface_folders import (
+from tests.test_models.huggingface.folders import (
     SIDE,
     SQUARE,
     assert_same_image_features,

@@ -9,7 +9,7 @@ from typing import Any
 import fsspec.core
 
 from bimodal_cl.data.storage.locations import redact
-from bimodal_cl.data.storage.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
+from bimodal_cl.data.storage.sources.source import TRANSIENT_STATUS, SourceInfo, TransferError, WholeOnly
 from bimodal_cl.errors import UserError
 
 CHUNK = 2**24  # bytes of one request
@@ -35,8 +35,8 @@ def open_file_system(location: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(location)
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
-        mend = f"`pip install 'bimodal_cl[{extra}]'`" if extra else str(error)
-        raise UserError(f"{redact(location)}: {protocol}:// needs a package that is not installed: {mend}") from None
+        hint = f"`pip install 'bimodal_cl[{extra}]'`" if extra else str(error)
+        raise UserError(f"{redact(location)}: {protocol}:// needs a package that is not installed: {hint}") from None
     except ValueError as error:
         raise UserError(f"{redact(location)}: {error}") from None
 
@@ -83,7 +83,7 @@ class FileSystemSource:
             yield bytes(data)
             start += len(data)
         if start == before.size and self.info().version != before.version:
-            raise TransferError("it changed in between")
+            raise TransferError("it changed during the transfer")
 
     def _ask(self, method: str, **options: object) -> Any:
         """Call the file system and turn the exceptions of a dozen libraries into ours."""

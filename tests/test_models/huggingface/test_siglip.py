@@ -10,7 +10,7 @@ import torch
 from bimodal_cl.models import load_model
 from bimodal_cl.models.huggingface.folder import load_huggingface
 from tests.refusals import refused
-from tests.test_models.huggingface_folders import (
+from tests.test_models.huggingface.folders import (
     SQUARE,
     assert_same_image_features,
     blocks,
