@@ -12,7 +12,7 @@ from PIL import Image
 
 from bimodal_cl.models import DualEncoder, build_model, load_model
 from bimodal_cl.models.assemble import assemble
-from tests.test_models.huggingface_folders import blocks, write_siglip, write_unigram, write_word_clip
+from tests.test_models.huggingface.folders import blocks, write_siglip, write_unigram, write_word_clip
 from tests.test_models.small_models import TEXT, VISION, text_folder
 
 TIMM = {"timm_model_name": "test_resnet", "timm_pool": "avg", "timm_proj": "linear", "image_size": 32}

@@ -14,7 +14,7 @@ from bimodal_cl.models import load_model
 from bimodal_cl.models.export.folder import write_formats
 from tests.refusals import refused
 from tests.test_export.conftest import CAPTIONS, images_of
-from tests.test_models.huggingface_folders import pooled
+from tests.test_models.huggingface.folders import pooled
 
 NEEDS_ONNX = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None,
@@ -147,7 +147,7 @@ def test_a_moved_folder_loads_and_a_name_of_the_hub_is_kept(make, tmp_path, monk
 def test_preprocessing_travels_along(preprocess, size, make, tmp_path):
     import transformers
 
-    from tests.test_models.huggingface_folders import SIZES, blocks
+    from tests.test_models.huggingface.folders import SIZES, blocks
 
     model = make("vit")
     model.architecture = model.architecture.with_preprocess(preprocess)
