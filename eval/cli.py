@@ -1,4 +1,4 @@
-"""The program ``bimodal-eval``: score models, and show what a run learned."""
+"""The program ``bimodal-eval``: score models, show what a run learned, and export models."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _MODULES = {
     "zero-shot": ("zero_shot", "classify labelled images by the nearest class prompt"),
     "retrieval": ("retrieval", "find images by caption and captions by image, R@1, R@5, R@10 and median rank"),
     "temperatures": ("temperatures", "show the temperatures a run learned for its images and texts"),
+    "export": ("export.command", "write a model for open_clip, transformers and ONNX, with a model card"),
     "report": ("report.command", "write a run's report.html"),
 }
 COMMANDS = CommandGroup(
-    "Score models, and show what a run learned.",
+    "Score models, show what a run learned, and export models.",
     {
         name: Command(summary, partial(importlib.import_module, f".{module}", __package__))
         for name, (module, summary) in _MODULES.items()

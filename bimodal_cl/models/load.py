@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from bimodal_cl.models.weights.file_names import (
     ARCHITECTURE_FILE,
     NUMPY_SUFFIXES,
     OPEN_CLIP_CONFIG,
+    TEXT_CONFIG,
     TOKENIZER_FILES,
     TOKENIZER_FOLDER,
     WEIGHT_SUFFIXES,
@@ -171,7 +173,13 @@ def _read_open_clip_config(path: Path) -> Architecture:
     config = read_json(path)
     if "model_cfg" not in config:
         raise UserError(f"{path}: key 'model_cfg' is missing")
-    return architecture_from_open_clip(config["model_cfg"], None, config.get("preprocess_cfg"), f"{path}: ")
+    architecture = architecture_from_open_clip(config["model_cfg"], None, config.get("preprocess_cfg"), f"{path}: ")
+    text_config = path.with_name(TEXT_CONFIG)
+    if not architecture.text.get("hf_model_name") or not text_config.is_file():
+        return architecture
+    values = read_json(text_config)
+    # An image-text model's own configuration, in a repository of both formats, is not that of its text tower.
+    return architecture if "text_config" in values else replace(architecture, hf_text_config=values)
 
 
 def _names_of(source: ModelSource, wanted: Architecture) -> tuple[str, str]:

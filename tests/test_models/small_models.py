@@ -32,12 +32,14 @@ def text_folder(folder: Path, family: str) -> Path:
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": END}
+    t5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
     options = {
         "bert": sizes,
         "roberta": sizes,
         "clip_text_model": sizes,
         "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
-        "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
+        "t5": t5,
+        "mt5": t5,
     }[family]
     config = AutoConfig.for_model(family, vocab_size=len(WORDS), max_position_embeddings=40, **special, **options)
     AutoModel.from_config(config).save_pretrained(folder)

@@ -11,6 +11,7 @@ from bimodal_cl.models.locate.source import ModelSource
 from bimodal_cl.models.weights.file_names import (
     ARCHITECTURE_FILE,
     OPEN_CLIP_CONFIG,
+    OPEN_CLIP_STATE_DICT,
     OPEN_CLIP_WEIGHTS,
     TRANSFORMERS_WEIGHTS,
     WEIGHTS_FILE,
@@ -56,7 +57,7 @@ def find_in_file(path: Path, what: str) -> ModelSource | None:
     folder = path.parent
     if path.name == WEIGHTS_FILE and (folder / ARCHITECTURE_FILE).is_file():
         return _checkpoint(folder, what)
-    if path.name in OPEN_CLIP_WEIGHTS and (folder / OPEN_CLIP_CONFIG).is_file():
+    if path.name in (*OPEN_CLIP_WEIGHTS, OPEN_CLIP_STATE_DICT) and (folder / OPEN_CLIP_CONFIG).is_file():
         return ModelSource("open_clip", folder.resolve().name, str(folder), path, folder)
     if path.name in TRANSFORMERS_WEIGHTS and (folder / "config.json").is_file():
         return _huggingface(folder)

@@ -22,3 +22,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "voc
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz", ".npy", ".onnx", ".gguf", ".h5", ".msgpack")
 # big_vision's arrays, which open_clip reads.
 NUMPY_SUFFIXES = (".npz", ".npy")
+# Beside an export in open_clip's format: weights and config for `create_model(NAME, pretrained=FILE)`, which have the
+# same stem, and the configuration of a Hugging Face text model.
+OPEN_CLIP_STATE_DICT, OPEN_CLIP_MODEL_CONFIG, TEXT_CONFIG = "open_clip_model.pt", "open_clip_model.json", "config.json"
