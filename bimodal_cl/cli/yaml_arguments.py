@@ -91,44 +91,48 @@ def _load_arguments(parser: Parser, path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: must hold `key: value` lines, got a {type(content).__name__}")
     actions = {action.dest: action for action in parser._actions if action.dest not in _OWN}
     aliases = {_key(alias): _key(flag) for alias, flag in parser.aliases.items()}
-    values: dict[str, Any] = {}
-    for key, value in content.items():
+    keys: dict[str, str] = {}  # as the file spells them
+    for key in content:
         name = aliases.get(key, key)
         if name not in actions:
             raise UserError(f"{path}: unknown key '{key}' for {parser.prog}{did_you_mean(str(key), actions)}")
-        if name in values:
-            raise UserError(f"{path}: '{key}' and another key both mean '{name}'; leave one of them out")
-        values[name] = value
-    return {name: _typed(parser, path, actions[name], value) for name, value in values.items() if value is not None}
+        if name in keys:
+            raise UserError(f"{path}: '{keys[name]}' and '{key}' mean the same; leave one of them out")
+        keys[name] = key
+    return {
+        name: _typed(parser, path, key, actions[name], content[key])
+        for name, key in keys.items()
+        if content[key] is not None
+    }
 
 
 def _key(flag: str) -> str:
     return flag.lstrip("-").replace("-", "_")
 
 
-def _typed(parser: Parser, path: Path, action: argparse.Action, value: Any) -> Any:
-    """Check one value as the command line would."""
+def _typed(parser: Parser, path: Path, key: str, action: argparse.Action, value: Any) -> Any:
+    """Check one value as the command line would; ``key`` is the file's own spelling, for messages."""
     if action.nargs == 0:
         if not isinstance(value, bool):
-            raise UserError(f"{path}: {action.dest} must be true or false, got {value!r}")
+            raise UserError(f"{path}: {key} must be true or false, got {value!r}")
         return value
     if action.nargs in ("+", "*"):
         values = value if isinstance(value, list) else [value]
         if not values:
-            raise UserError(f"{path}: {action.dest} must name at least one")
-        return [_typed_one(parser, path, action, each) for each in values]
-    return _typed_one(parser, path, action, value)
+            raise UserError(f"{path}: {key} must name at least one")
+        return [_typed_one(parser, path, key, action, each) for each in values]
+    return _typed_one(parser, path, key, action, value)
 
 
-def _typed_one(parser: Parser, path: Path, action: argparse.Action, value: Any) -> Any:
+def _typed_one(parser: Parser, path: Path, key: str, action: argparse.Action, value: Any) -> Any:
     if isinstance(value, (list, dict, bool)):
-        raise UserError(f"{path}: {action.dest} takes one value, got {value!r}")
+        raise UserError(f"{path}: {key} takes one value, got {value!r}")
     try:
         convert = parser._registry_get("type", action.type, action.type)  # as argparse: what `type=Path` means
         converted = convert(str(value))
     except (ValueError, argparse.ArgumentTypeError) as error:
-        raise UserError(f"{path}: {action.dest}: {error}") from None
+        raise UserError(f"{path}: {key}: {error}") from None
     if action.choices is not None and converted not in action.choices:
         choices = [str(choice) for choice in action.choices]
-        raise UserError(f"{path}: unknown {action.dest} '{value}'{did_you_mean(str(value), choices)}")
+        raise UserError(f"{path}: unknown {key} '{value}'{did_you_mean(str(value), choices)}")
     return converted

@@ -88,6 +88,8 @@ def test_printed_config_reads_back_as_itself(tmp_path, capsys):
         ("precision: float23\n", "unknown precision 'float23'; did you mean 'float32'?"),
         ("batch_size: [1, 2]\n", "batch_size takes one value"),
         ("models: []\n", "models must name at least one"),
+        ("workers: two\n", ": workers: must be an integer of at least 0, got 'two'"),
+        ("workers: 1\nnum_workers: 2\n", "'workers' and 'num_workers' mean the same; leave one of them out"),
         ("- a\n", "must hold `key: value` lines"),
         ("a: [\n", "not readable as YAML"),
     ],
