@@ -18,6 +18,7 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
 from bimodal_cl.losses.module.keywords import read_settings
+from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 
 from .trained_run import TrainedRun, find_training_data, load_run
 
@@ -89,8 +90,10 @@ def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | N
     The loss says how they follow from its tables: see
     :meth:`~bimodal_cl.losses.rules.base.LossSettings.own_tau`.
 
+    Keys of ``config.yaml`` that this version does not know are left out.
+
     Raises:
-        UserError: the loss of ``config.yaml`` is not one that this version knows.
+        UserError: this version has no such loss, or a value that it refuses.
     """
     prefix = f"{kind}_anchors."
     columns = {
@@ -100,8 +103,9 @@ def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | N
     }
     if not columns:
         return None
+    known = LOSS_SETTINGS[run.loss["name"]].model_fields if run.loss["name"] in LOSS_SETTINGS else run.loss
     try:
-        settings = read_settings(**run.loss)
+        settings = read_settings(**{key: value for key, value in run.loss.items() if key in known})
     except ValueError as error:
         raise UserError(f"{run.folder.config}: loss: {error}") from None
     tau = settings.own_tau(kind, columns)

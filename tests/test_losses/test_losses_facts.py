@@ -283,3 +283,8 @@ def test_unvisited_anchors() -> None:
 def test_names() -> None:
     """Configs and checkpoints hold these names; a loss added later comes after them."""
     assert LOSSES[:7] == ("clip", "siglip", "cyclip", "macl", "sogclr", "isogclr", "rgcl_g")
+
+
+def test_a_loss_says_its_name_and_hyperparameters():
+    assert repr(build_loss("sogclr", num_images=2, num_texts=2, tau=0.2)).startswith("ContrastiveLoss(")
+    assert "name='sogclr', tau=0.2, gamma=0.8" in repr(build_loss("sogclr", num_images=2, num_texts=2, tau=0.2))

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load_file
 
 from eval import cli
@@ -22,6 +23,16 @@ def test_quantiles_and_ends_are_those_of_the_visited_ids(run, capsys):
     largest = printed.split("largest temperatures")[1].splitlines()[1].split()
     assert float(largest[0]) == pytest.approx(tau.max(), rel=1e-3)
     assert int(largest[2]) == int(tables["text_anchors.tau"].argmax())
+
+
+def test_a_key_of_another_version_changes_nothing(run, capsys):
+    assert cli.main(["temperatures", str(run)]) == 0
+    before = capsys.readouterr().out
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["loss"]["a_later_key"] = 3
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert cli.main(["temperatures", str(run)]) == 0
+    assert capsys.readouterr().out == before
 
 
 @pytest.mark.parametrize("name", ["all.csv", "all.json"])

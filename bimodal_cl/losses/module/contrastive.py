@@ -97,6 +97,10 @@ class ContrastiveLoss(nn.Module):
             widen_exactly_(self.get_parameter(name).data, learned.initial)
         return self
 
+    def extra_repr(self) -> str:
+        """Return the loss's name and its hyperparameters, for ``repr``."""
+        return ", ".join(f"{key}={value!r}" for key, value in self.settings)
+
     def set_progress(self, progress: float) -> None:
         """Tell a scheduled hyperparameter how much of the training is done.
 
