@@ -14,7 +14,7 @@ from accelerate import Accelerator, PartialState
 from open_clip import CLIPVisionCfg
 
 from bimodal_cl.cli.progress import note
-from bimodal_cl.config.checks import check_best, check_patches, check_precision, check_run
+from bimodal_cl.config.checks import check_batch_norms, check_best, check_patches, check_precision, check_run
 from bimodal_cl.config.checks.launch import check_process_count
 from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
@@ -34,6 +34,7 @@ from bimodal_cl.run_folder import RunFolder
 from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
 from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 from bimodal_cl.trainer import RunSettings, Trainer
+from bimodal_cl.training.encoded_batch import find_batch_norms
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -64,6 +65,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     vision = model.architecture.vision
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):
         check_patches(model.image_size, vision.get("patch_size") or CLIPVisionCfg.patch_size)
+    check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
     loss = build_loss_of(config, mixture)
     if config.optim.temperature_learning_rate is not None and not list(loss.parameters()):
         raise UserError(
@@ -175,6 +177,7 @@ def build_settings(config: Config, mixture: Mixture) -> RunSettings:
         num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         global_batch_size=train.global_batch_size,
+        accumulate_features=train.accumulate_features,
         seed=config.seed,
         log_every=train.log_every,
         evaluate_every=train.evaluate_every or steps_per_epoch,

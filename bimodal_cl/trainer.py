@@ -26,6 +26,7 @@ from bimodal_cl.models import DualEncoder
 from bimodal_cl.optim import DECAYED
 from bimodal_cl.run_folder import RunFolder, read_state
 from bimodal_cl.run_log import RunLog
+from bimodal_cl.training.encoded_batch import EncodedBatch
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class RunSettings:
     Args:
         num_steps: optimizer steps of the whole training.
         steps_per_epoch: optimizer steps of an epoch.
-        global_batch_size: pairs of a step over all ranks.
+        global_batch_size: pairs of a step over all ranks and micro-batches.
+        accumulate_features: micro-batches that each rank encodes one after another, under one loss.
         seed: of dropout, together with step and rank.
         log_every: steps between lines of the log.
         evaluate_every: steps between evaluations.
@@ -48,6 +50,7 @@ class RunSettings:
     num_steps: int
     steps_per_epoch: int
     global_batch_size: int
+    accumulate_features: int
     seed: int
     log_every: int
     evaluate_every: int
@@ -185,15 +188,16 @@ class Trainer:
             group["lr"] = learning_rates[group["name"]]
         self.loss.set_progress(step / self.settings.num_steps)
 
-        images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        tokens = batch.tokens.to(device, non_blocking=True)
-        image_features, text_features = self.model(images, tokens)
+        micro_batches = self.settings.accumulate_features
+        encoded = EncodedBatch(self.accelerator, self.model, batch.images, batch.tokens, micro_batches)
+        image_ids, text_ids = batch.image_ids.to(device), batch.text_ids.to(device)
         try:
-            out = self.loss(image_features, text_features, batch.image_ids.to(device), batch.text_ids.to(device))
+            out = self.loss(encoded.image_features, encoded.text_features, image_ids, text_ids)
         except ValueError as error:
             raise RunStopped(f"step {step}: {error}") from None
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(out.loss)
+        encoded.backward()
         grad_norm = None
         if self.settings.max_grad_norm is not None:
             grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)

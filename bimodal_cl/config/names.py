@@ -76,6 +76,8 @@ _OTHER_NAMES = {
     "train.num_steps": "steps max_steps num_train_steps total_steps num_iterations max_iterations iterations iters",
     "train.global_batch_size": "batch_size bs batch batchsize batch_size_train train_batch_size total_batch_size "
     "per_gpu_batch_size per_device_train_batch_size local_batch_size micro_batch_size",
+    "train.accumulate_features": "accum_freq accumulate accumulation num_micro_batches grad_cache gradcache "
+    "cache_chunks num_chunks",
     "train.precision": "amp mixed_precision use_amp dtype fp16 bf16 autocast",
     "train.device": "gpu cuda cpu use_cpu accelerator",
     "train.log_every": "log_every_n_steps log_freq print_freq log_interval logging_steps log_steps log_frequency",
@@ -91,8 +93,9 @@ _IN_STEPS = ("optim.warmup_steps", "train.evaluate_every", "checkpoint.every", "
 # names without a key, and the reason
 _NO_KEY = {
     "local_loss gather_with_grad": "the loss is always that of the global batch, with its whole gradient; leave it out",
-    "accum_freq accum_steps gradient_accumulation_steps grad_accum accumulation_steps accumulate_grad_batches": "there "
-    "is no accumulation of gradients: a step is one train.global_batch_size",
+    "accum_steps gradient_accumulation_steps grad_accum accumulation_steps accumulate_grad_batches": "there is no "
+    "accumulation of gradients, which would contrast each micro-batch with itself alone; train.accumulate_features "
+    "encodes train.global_batch_size in parts, under one loss",
     "dataset_type dataset_resampled train_num_samples val_num_samples train_data_upsampling_factors train_frac": "the "
     "manifest.json that bimodal-prep writes holds format and size; shares of several data sets: data.train",
     "csv_separator csv_img_key csv_caption_key": "bimodal-prep write csv makes shards of a table first",

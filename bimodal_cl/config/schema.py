@@ -43,7 +43,10 @@ class Train(Section):
 
     num_epochs: Count | None = Field(None, description="length of the training; or give num_steps")
     num_steps: Count | None = Field(None, description="length of the training; or give num_epochs")
-    global_batch_size: Count = Field(256, description="pairs of a step, over all ranks together")
+    global_batch_size: Count = Field(256, description="pairs of a step, over all ranks and micro-batches together")
+    accumulate_features: Count = Field(
+        1, description="parts of a process's batch that are encoded one after another, to save memory, under one loss"
+    )
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers; losses use float32")
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
     log_every: Count = Field(10, description="steps between lines of metrics.jsonl")

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from bimodal_cl.config.checks import check_best, check_config, check_patches, check_precision, check_run
+from bimodal_cl.config.checks import (
+    check_batch_norms,
+    check_best,
+    check_config,
+    check_patches,
+    check_precision,
+    check_run,
+)
 from bimodal_cl.config.checks.launch import check_launch, check_process_count, parse_launcher_flags
 from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
@@ -88,6 +95,18 @@ def test_warned_of_from_the_config_alone(sections, expected):
     [
         ({"train": {"global_batch_size": 2}}, GPUS, "=2 cannot be shared by 4 processes; use a multiple, such as 4"),
         ({"train": {"global_batch_size": 15}}, GPUS, "=15 cannot be shared by 4 processes; use a multiple, such as 16"),
+        (
+            {"train": {"global_batch_size": 30, "accumulate_features": 3}},
+            GPUS,
+            "=30 cannot be shared by 4 processes; use a multiple, such as 24",
+        ),
+        (
+            {"train": {"global_batch_size": 256, "accumulate_features": 3}},
+            GPUS,
+            r"train.accumulate_features=3 does not divide the 64 pairs of a process \(train.global_batch_size=256 over "
+            r"4 processes\); use train.accumulate_features=4 or train.global_batch_size=252",
+        ),
+        ({"train": {"global_batch_size": 2, "accumulate_features": 8}}, HERE, "=2 or train.global_batch_size=8"),
     ],
 )
 def test_refused_in_a_world(sections, world, expected):
@@ -188,6 +207,13 @@ def test_pixels_outside_every_patch():
     assert concerns(check_patches, 96, 16) == []
 
 
+def test_batch_norms_of_micro_batches():
+    (line,) = concerns(check_batch_norms, 20, 4, 64)
+    assert "train.accumulate_features=4: the model's 20 batch norms" in line
+    assert "micro-batches of 16 pairs, not from all 64 of a process" in line
+    assert concerns(check_batch_norms, 20, 1, 64) == concerns(check_batch_norms, 0, 4, 64) == []
+
+
 @pytest.mark.parametrize(
     ("environment", "flags", "expected"),
     [
@@ -199,7 +225,7 @@ def test_pixels_outside_every_patch():
             {},
             "gradient_accumulation_steps=4: there is no accumulation",
         ),
-        ({}, {"gradient_accumulation_steps": "8"}, "gradient_accumulation_steps=8: there is no accumulation"),
+        ({}, {"gradient_accumulation_steps": "8"}, "gradient_accumulation_steps=8: .* train.accumulate_features=8"),
         ({"ACCELERATE_USE_FSDP": "true"}, {}, r"FSDP \(--use_fsdp\) is not supported"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, r"DeepSpeed \(--use_deepspeed\) is not supported"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "Megatron-LM"),

@@ -41,6 +41,7 @@ FLAGS = """
 --name                     --output
 --logs                     --output
 --pretrained               --model.pretrained
+--accum-freq               --train.accumulate_features
 --loss                     --loss.name
 --ita_type                 --loss.name
 --gamma                    --loss.gamma
@@ -78,7 +79,7 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
     ("given", "why"),
     [
         ("--local-loss", "the loss is always that of the global batch"),
-        ("--accum-freq", "there is no accumulation of gradients"),
+        ("--gradient-accumulation-steps", "contrast each micro-batch with itself alone; train.accumulate_features"),
         ("--dataset-type", "manifest.json"),
         ("--report-to", "metrics.jsonl"),
         ("--opt", "the optimizer is AdamW"),

@@ -37,8 +37,8 @@ loss.eta_decay loss.tau_optimizer loss.adam_beta1 loss.adam_beta2 loss.adam_eps 
 loss.lambda_cross_modal
 optim.learning_rate optim.min_learning_rate optim.schedule optim.warmup_steps optim.weight_decay optim.beta1
 optim.beta2 optim.eps optim.max_grad_norm optim.temperature_learning_rate
-train.num_epochs train.num_steps train.global_batch_size train.precision train.device train.log_every
-train.evaluate_every
+train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.device
+train.log_every train.evaluate_every
 checkpoint.every checkpoint.keep_last checkpoint.best
 """
 

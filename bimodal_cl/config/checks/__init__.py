@@ -92,6 +92,23 @@ def check_patches(image_size: int, patch_size: int) -> None:
         )
 
 
+def check_batch_norms(num_batch_norms: int, accumulate_features: int, batch_size: int) -> None:
+    """Warn that batch norms see a micro-batch where the loss sees a batch.
+
+    Args:
+        num_batch_norms: those of the model that are trained.
+        accumulate_features: ``train.accumulate_features``.
+        batch_size: pairs of a process.
+    """
+    if num_batch_norms and accumulate_features > 1:
+        warnings.warn(
+            f"train.accumulate_features={accumulate_features}: the model's {num_batch_norms} batch norms take their "
+            f"statistics from micro-batches of {batch_size // accumulate_features} pairs, not from all {batch_size} of "
+            "a process",
+            stacklevel=2,
+        )
+
+
 def _apply(refusals: Iterable[str | None], concerns: Iterable[str | None]) -> None:
     for line in filter(None, refusals):
         raise SettingRefused(line)

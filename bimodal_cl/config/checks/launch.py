@@ -124,8 +124,9 @@ def _accumulation(config: Config, environment: Environment, flags: Flags) -> str
     if steps in (None, "1"):
         return None
     return (
-        f"gradient_accumulation_steps={steps}: there is no accumulation of gradients here, a step is one "
-        f"train.global_batch_size={config.train.global_batch_size} (negatives are those of a batch); leave it out"
+        f"gradient_accumulation_steps={steps}: there is no accumulation of gradients, which would contrast each "
+        f"micro-batch with itself alone; leave it out, and set train.accumulate_features={steps} to encode a step's "
+        f"train.global_batch_size={config.train.global_batch_size} in {steps} parts under one loss"
     )
 
 

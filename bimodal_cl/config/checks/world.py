@@ -35,8 +35,26 @@ def _batch_that_cannot_be_shared(config: Config, world: World) -> str | None:
     size, ranks = config.train.global_batch_size, world.num_processes
     if size % ranks == 0:
         return None
-    nearest = max(round(size / ranks), 1) * ranks
+    nearest = _nearest_multiple(size, ranks * config.train.accumulate_features)
     return f"train.global_batch_size={size} cannot be shared by {ranks} processes; use a multiple, such as {nearest}"
+
+
+def _micro_batches_of_unequal_size(config: Config, world: World) -> str | None:
+    size, parts, ranks = config.train.global_batch_size, config.train.accumulate_features, world.num_processes
+    own = size // ranks
+    if own % parts == 0:
+        return None
+    divisor = min((n for n in range(1, own + 1) if own % n == 0), key=lambda n: (abs(n - parts), -n))
+    over = f" over {ranks} processes" if ranks > 1 else ""
+    return (
+        f"train.accumulate_features={parts} does not divide the {own} pairs of a process (train.global_batch_size="
+        f"{size}{over}); use train.accumulate_features={divisor} or train.global_batch_size="
+        f"{_nearest_multiple(size, ranks * parts)}"
+    )
+
+
+def _nearest_multiple(size: int, unit: int) -> int:
+    return max(round(size / unit), 1) * unit
 
 
 def _warmup_without_end(config: Config, world: World) -> str | None:
@@ -113,7 +131,10 @@ def _no_command_to_run(config: Config, world: World) -> str | None:
     return None
 
 
-RUN_REFUSALS: tuple[Callable[[Config, World], str | None], ...] = (_batch_that_cannot_be_shared,)
+RUN_REFUSALS: tuple[Callable[[Config, World], str | None], ...] = (
+    _batch_that_cannot_be_shared,
+    _micro_batches_of_unequal_size,
+)
 RUN_WARNINGS: tuple[Callable[[Config, World], str | None], ...] = (
     _warmup_without_end,
     _never_before_the_end,
