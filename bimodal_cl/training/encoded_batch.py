@@ -89,15 +89,15 @@ class EncodedBatch:
         image_gradient, text_gradient = self.image_features.grad, self.text_features.grad
         assert image_gradient is not None and text_gradient is not None, "the loss's backward pass comes first"
         size = len(self._micro_batches[0][0])
-        gradients = image_gradient.split(size), text_gradient.split(size)
-        last = len(self._micro_batches) - 1
-        with _random_state_kept(self._accelerator.device), _running_statistics_kept(self._model):
-            for number, (micro_batch, random_state, *own) in enumerate(
-                zip(self._micro_batches, self._random_states, *gradients, strict=True)
-            ):
-                with nullcontext() if number == last else self._accelerator.no_sync(self._model):
-                    _set_random_state(self._accelerator.device, random_state)
-                    torch.autograd.backward(self._encode(*micro_batch), own)
+        gradients = zip(image_gradient.split(size), text_gradient.split(size), strict=True)
+        device, last = self._accelerator.device, self._micro_batches[-1]
+        with _random_state_kept(device), _running_statistics_kept(self._model):
+            for micro_batch, state, given in zip(self._micro_batches, self._random_states, gradients, strict=True):
+                with nullcontext() if micro_batch is last else self._accelerator.no_sync(self._model):
+                    _set_random_state(device, state)
+                    features = self._encode(*micro_batch)
+                    trained = [number for number in (0, 1) if features[number].requires_grad]  # a tower may be frozen
+                    torch.autograd.backward([features[n] for n in trained], [given[n] for n in trained])
 
     def _encode(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         device = self._accelerator.device

@@ -86,7 +86,7 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
         ("--checkpoint", "--resume latest, best or PATH"),
         ("--personalized_tau", "isogclr learns one for each"),
         ("--model.vision", "a section; its flags: --model.vision.timm_model_name"),
-        ("--train.foo", "valid: device, evaluate_every"),
+        ("--train.foo", "valid: accumulate_features, device, evaluate_every"),
         ("--optim", "a section; its flags: --optim.learning_rate"),
         ("--optim.name", "the optimizer is AdamW"),
         ("--checkpoint.resume", "--resume latest, best or PATH"),
