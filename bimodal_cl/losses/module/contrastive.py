@@ -167,14 +167,14 @@ class ContrastiveLoss(nn.Module):
             metrics = {"tau_image": tau_image.mean(), "tau_text": tau_text.mean(), "alignment": alignment.mean()}
             metrics["anchors_without_negatives"] = (~image.has_negatives).sum().to(dtype) * world_size()
             own = collect_metrics(steps, image.has_negatives, taken=metrics)
-            values = [local, *metrics.values(), *own.values(), image.has_negatives.to(dtype).mean()]
-            totals = reduce_sum(torch.stack(values)) / world_size()
-            counted = totals[-1].clamp(min=torch.finfo(dtype).tiny)  # the share of anchors with negatives
+            totals = reduce_sum(torch.stack([local, *metrics.values(), *own.values()])) / world_size()
         if self.training:  # every check has passed
             self._write_(image, steps)
             self._write_(text, steps)
-        logged = dict(zip([*metrics, *own], totals[1:-1].unbind(), strict=True))
-        logged |= {name: logged[name] / counted for name in own}
+        logged = dict(zip([*metrics, *own], totals[1:].unbind(), strict=True))
+        if own:
+            counted = 1 - logged["anchors_without_negatives"] / (len(image_ids) * world_size())
+            logged |= {name: torch.where(counted > 0, logged[name] / counted, 0.0) for name in own}
         return LossOutput(_ReportedValue.apply(local, totals[0]), logged)
 
     def _warn_once(self, negatives: Negatives) -> None:
