@@ -33,8 +33,9 @@ from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.run_folder import RunFolder
 from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
 from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
-from bimodal_cl.trainer import RunSettings, Trainer
+from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
+from bimodal_cl.training.run_settings import RunSettings
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from bimodal_cl.checkpoint import load_checkpoint, save_checkpoint, temperature_to_save
@@ -23,71 +21,12 @@ from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.losses import ContrastiveLoss
 from bimodal_cl.losses.tables.anchors import gather_state
 from bimodal_cl.models import DualEncoder
-from bimodal_cl.optim import DECAYED
 from bimodal_cl.run_folder import RunFolder, read_state
 from bimodal_cl.run_log import RunLog
 from bimodal_cl.training.encoded_batch import EncodedBatch
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """The numbers of a run: its length, its batch, and how often it logs, evaluates and saves.
-
-    Args:
-        num_steps: optimizer steps of the whole training.
-        steps_per_epoch: optimizer steps of an epoch.
-        global_batch_size: pairs of a step over all ranks and micro-batches.
-        accumulate_features: micro-batches that each rank encodes one after another, under one loss.
-        seed: of dropout, together with step and rank.
-        log_every: steps between lines of the log.
-        evaluate_every: steps between evaluations.
-        checkpoint_every: steps between checkpoints.
-        keep_last: how many of the newest checkpoints are kept.
-        best: the score that marks the best checkpoint, or None.
-        max_grad_norm: bound of the gradient's norm, or None.
-    """
-
-    num_steps: int
-    steps_per_epoch: int
-    global_batch_size: int
-    accumulate_features: int
-    seed: int
-    log_every: int
-    evaluate_every: int
-    checkpoint_every: int
-    keep_last: int
-    best: str | None
-    max_grad_norm: float | None
-
-
-@dataclass(frozen=True)
-class SeenData:
-    """Counts of the samples of a run so far.
-
-    Args:
-        replaced: faulty samples by kind; other samples took their places.
-        used: samples with oddities, by kind; they were used.
-        samples_by_set: samples by data set.
-    """
-
-    replaced: dict[str, int] = field(default_factory=dict)
-    used: dict[str, int] = field(default_factory=dict)
-    samples_by_set: dict[str, int] = field(default_factory=dict)
-
-    def __add__(self, other: SeenData) -> SeenData:
-        pairs = ((self.replaced, other.replaced), (self.used, other.used), (self.samples_by_set, other.samples_by_set))
-        return SeenData(*(dict(Counter(one) + Counter(two)) for one, two in pairs))
-
-    def lines(self, shards: dict[str, int]) -> Iterator[str]:
-        """Yield a line for each kind of fault or oddity that was met.
-
-        Args:
-            shards: faults of the shards by kind, as the manifest counts them.
-        """
-        for what, counts in (("replaced", self.replaced), ("used", self.used), ("found by index", shards)):
-            for kind, count in sorted(counts.items()):
-                yield f"data: {count:,} {kind} ({what})"
-
+from bimodal_cl.training.run_settings import RunSettings
+from bimodal_cl.training.seen_data import SeenData
+from bimodal_cl.training.step_values import StepValues
 
 # The errors of gloo and NCCL where another rank is gone.
 _LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
@@ -132,12 +71,11 @@ class Trainer:
         self.steps_done = 0
         self.best_score: float | None = None
         self.seen = SeenData()  # before the current stream
-        self.stream: Stream | None = None
+        self.values: StepValues | None = None  # of the current stream
         self._optimizer = optimizer
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.log = RunLog(folder.metrics, settings.num_steps, enabled=False)
-        self._clock, self._waited, self._logged = time.monotonic(), 0.0, 0  # at the last line of the log
 
     def run(self) -> None:
         """Train from the current step to the end.
@@ -155,20 +93,20 @@ class Trainer:
             self.log.close()
             return
         epoch, start_step = divmod(self.steps_done, self.settings.steps_per_epoch)
-        self.stream = self.open_stream(epoch, start_step)
+        stream = self.open_stream(epoch, start_step)
         try:
-            with closing(self.stream.__iter__()) as batches:
-                self._clock, self._logged = time.monotonic(), self.steps_done
+            with closing(stream.__iter__()) as batches:
+                self.values = StepValues(self.settings, self.learning_rates_at, stream, self.steps_done, self.seen)
                 for batch in batches:
                     out, grad_norm = self.step(batch)
                     self.log.advance()
                     if self.steps_done % self.settings.log_every == 0 or self.steps_done == self.settings.num_steps:
-                        self.log.train(self._values(out.loss, out.metrics, grad_norm))
+                        self.log.train(self.values(self.steps_done, out.loss, out.metrics, grad_norm))
                     self._evaluate_and_save(out.metrics)
                     if self.steps_done == self.settings.num_steps:
                         break
             state = self._state()
-            shards = self.stream.mixture.shard_faults
+            shards = stream.mixture.shard_faults
             self.log.write({"event": "summary", **state, "shards": shards})
             for line in SeenData(**state["data"]).lines(shards):
                 self.log.say(line)
@@ -248,7 +186,8 @@ class Trainer:
                 self.best_score = score if is_best else self.best_score
         if step % settings.checkpoint_every == 0 or last or is_best:
             self._save(metrics, is_best)
-        self._clock += time.monotonic() - begin  # the log's seconds are those of training
+        assert self.values is not None
+        self.values.leave_out(time.monotonic() - begin)
 
     def _save(self, metrics: dict[str, Tensor], is_best: bool) -> None:
         state = self._state()
@@ -266,46 +205,14 @@ class Trainer:
             )
 
     def _state(self) -> dict[str, Any]:
+        assert self.values is not None
         return {
-            "step": self.steps_done,
-            "epoch": self.steps_done / self.settings.steps_per_epoch,
-            "samples_seen": self.steps_done * self.settings.global_batch_size,
+            **self.values.progress(self.steps_done),
             "num_processes": self.accelerator.num_processes,
             "best_score": self.best_score,
-            "data": dataclasses.asdict(self._count_data()),
+            "data": dataclasses.asdict(self.values.count_data()),
             "identity": self.identity,
         }
-
-    def _values(self, loss: Tensor, metrics: dict[str, Tensor], grad_norm: Tensor | None) -> dict[str, Any]:
-        assert self.stream is not None
-        now, waited = time.monotonic(), self.stream.seconds["wait"]
-        seconds, waiting = now - self._clock, waited - self._waited
-        self._clock, self._waited = now, waited
-        since, self._logged = self.steps_done - self._logged, self.steps_done
-        by_set = {}
-        if len(self.stream.mixture.names) > 1:
-            by_set = {f"samples_seen/{name}": n for name, n in self._count_data().samples_by_set.items()}
-        return {
-            "step": self.steps_done,
-            "epoch": self.steps_done / self.settings.steps_per_epoch,
-            "samples_seen": self.steps_done * self.settings.global_batch_size,
-            **by_set,
-            "loss": loss.item(),
-            **{name: value.item() for name, value in metrics.items()},
-            "learning_rate": self.learning_rates_at(self.steps_done - 1)[DECAYED],
-            "grad_norm": None if grad_norm is None else float(grad_norm),
-            "seconds": seconds,
-            "data_seconds": waiting,
-            "samples_per_second": since * self.settings.global_batch_size / seconds,
-        }
-
-    def _count_data(self) -> SeenData:
-        """Return the counts of the samples so far, over all ranks."""
-        mine = SeenData()
-        if self.stream is not None:
-            report = self.stream.report()
-            mine = SeenData(report.by_kind, report.used, self.stream.samples_by_set)
-        return sum(gather_object([mine]), start=self.seen)
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:

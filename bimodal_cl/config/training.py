@@ -1,0 +1,40 @@
+"""The sections ``train`` and ``checkpoint``: length, batch and precision of a run, and what is saved of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from bimodal_cl.settings import Count, Section
+
+
+class Train(Section):
+    """Length, batch, precision."""
+
+    num_epochs: Count | None = Field(None, description="length of the training; or give num_steps")
+    num_steps: Count | None = Field(None, description="length of the training; or give num_epochs")
+    global_batch_size: Count = Field(256, description="pairs of a step, over all ranks and micro-batches together")
+    accumulate_features: Count = Field(
+        1, description="parts of a process's batch that are encoded one after another, to save memory, under one loss"
+    )
+    precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers; losses use float32")
+    device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
+    log_every: Count = Field(10, description="steps between lines of metrics.jsonl")
+    evaluate_every: Count | None = Field(None, description="steps between evaluations; null: after every epoch")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Train:
+        if (self.num_epochs is None) == (self.num_steps is None):
+            raise ValueError("give one of num_epochs and num_steps")
+        return self
+
+
+class Checkpoint(Section):
+    """When checkpoints are written and which are kept."""
+
+    every: Count | None = Field(None, description="steps between checkpoints; null: after every epoch")
+    keep_last: Count = Field(2, description="how many of the newest are kept")
+    best: str | None = Field(
+        None, description="also keep the best by this score, e.g. retrieval/image_retrieval_recall@5 (larger is better)"
+    )
