@@ -36,6 +36,7 @@ from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
 from bimodal_cl.training.run_settings import RunSettings
+from bimodal_cl.training.trained_parts import lock_towers
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -66,6 +67,9 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     vision = model.architecture.vision
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):
         check_patches(model.image_size, vision.get("patch_size") or CLIPVisionCfg.patch_size)
+    towers = {"image": config.optim.image, "text": config.optim.text}
+    unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
+    lock_towers(model, unlocked, fresh=checkpoint is None and config.model.pretrained is None)
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
     loss = build_loss_of(config, mixture)
     if config.optim.temperature_learning_rate is not None and not list(loss.parameters()):

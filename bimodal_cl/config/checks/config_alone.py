@@ -51,6 +51,22 @@ def _idle_min_learning_rate(config: Config) -> str | None:
     return None
 
 
+def _idle_tower_keys(config: Config) -> str | None:
+    for modality, tower in (("image", config.optim.image), ("text", config.optim.text)):
+        if tower.is_set("unlocked_groups") and not tower.lock:
+            return (
+                f"optim.{modality}.unlocked_groups={tower.unlocked_groups} has no effect without "
+                f"optim.{modality}.lock=true: the whole tower is trained"
+            )
+        idle = [key for key in ("learning_rate", "layer_decay") if tower.is_set(key)]
+        if idle and tower.lock and tower.unlocked_groups == 0:
+            return (
+                f"optim.{modality}.{idle[0]}={getattr(tower, idle[0])} has no effect: optim.{modality}.lock=true locks "
+                f"the whole tower; leave it out, or train the last groups with optim.{modality}.unlocked_groups"
+            )
+    return None
+
+
 def _evaluation_without_data(config: Config) -> str | None:
     if config.train.is_set("evaluate_every") and config.data.val is None and config.data.zero_shot is None:
         return (
@@ -120,6 +136,7 @@ CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
 )
 CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _idle_min_learning_rate,
+    _idle_tower_keys,
     _evaluation_without_data,
     _cache_of_no_size,
     _weights_that_are_replaced,
