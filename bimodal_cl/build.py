@@ -73,7 +73,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
             f"optim.temperature_learning_rate has no effect: loss '{config.loss.name}' learns nothing by the optimizer"
         )
     evaluate = build_evaluation(config, model.transform)
-    check_best(config.checkpoint.best, evaluate.scores)
+    check_best(config.checkpoint.best, evaluate.scores, averaged=settings.ema_evaluate)
     optim = config.optim
     adamw = optim.model_dump(include={"weight_decay", "beta1", "beta2", "eps"})
     rates: dict[str, Any] = optim.model_dump(include={"learning_rate", "temperature_learning_rate"})
@@ -186,6 +186,9 @@ def build_settings(config: Config, mixture: Mixture) -> RunSettings:
         keep_last=config.checkpoint.keep_last,
         best=config.checkpoint.best,
         max_grad_norm=config.optim.max_grad_norm,
+        ema_decay=config.ema.decay,
+        ema_warmup=config.ema.decay_warmup,
+        ema_evaluate=config.ema.decay is not None and config.ema.evaluate,
     )
 
 

@@ -39,6 +39,7 @@ optim.learning_rate optim.min_learning_rate optim.schedule optim.warmup_steps op
 optim.beta2 optim.eps optim.max_grad_norm optim.temperature_learning_rate
 train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.device
 train.log_every train.evaluate_every
+ema.decay ema.decay_warmup ema.evaluate
 checkpoint.every checkpoint.keep_last checkpoint.best
 """
 
