@@ -12,18 +12,19 @@ import yaml
 from bimodal_cl.data.storage.locations import redact
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.export.file_names import HUGGINGFACE_FOLDER, IMAGE_FILE, TEXT_FILE
+from bimodal_cl.models.locate.source import AVERAGED
 from bimodal_cl.models.weights.file_names import OPEN_CLIP_MODEL_CONFIG, OPEN_CLIP_STATE_DICT
 from bimodal_cl.run_folder import RunFolder
 
 from ..report.scores import score_tables
-from ..trained_run import find_training_data, load_run
+from ..trained_run import find_training_data, load_run, sections_in_use
 
 if TYPE_CHECKING:
     from bimodal_cl.models.export.folder import Formats
 
     from ..encode import ScoredModel
 
-_SECTIONS = ("optim", "train")
+_SECTIONS = ("optim", "train", "ema")
 _NO_LICENCE = "other"
 
 
@@ -46,7 +47,7 @@ def format_card(
     if config is not None and run is not None:
         parts += ["## Training data", _data(run, config)]
         parts += ["## Loss", _as_yaml(config["loss"])]
-        settings = {section: config[section] for section in _SECTIONS if config.get(section)}
+        settings = sections_in_use(config, _SECTIONS)
         if settings:
             parts += ["## Training settings", _as_yaml(settings)]
         parts += ["## Scores", _scores(run, model.sha256)]
@@ -83,7 +84,12 @@ def _description(model: ScoredModel, config: Mapping[str, Any] | None) -> str:
     if config is None:
         return f"{kind} Its weights were read from `{_shown(model.pretrained)}`."
     step = "" if model.step is None else f" for {model.step:,} optimizer steps"
-    return f"{kind} It was trained with the loss `{config['loss']['name']}` of `bimodal_cl`{step}."
+    trained = f"{kind} It was trained with the loss `{config['loss']['name']}` of `bimodal_cl`{step}."
+    if model.weights != AVERAGED:
+        return trained
+    decay = (config.get("ema") or {}).get("decay")
+    named = "" if decay is None else f" (decay {decay})"
+    return f"{trained} Its weights are the exponential moving average{named} of the trained ones over the steps."
 
 
 def _model_table(model: ScoredModel) -> str:
