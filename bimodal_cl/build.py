@@ -73,7 +73,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
     loss = build_loss_of(config, mixture)
     evaluate = build_evaluation(config, model.transform)
-    check_best(config.checkpoint.best, evaluate.scores)
+    check_best(config.checkpoint.best, evaluate.scores, averaged=settings.ema_evaluate)
     optimizer = build_optimizer_of(config, model, loss)
     optim = config.optim
     rates: dict[str, Any] = optim.model_dump(include={"learning_rate", "temperature_learning_rate"})
@@ -215,6 +215,9 @@ def build_settings(config: Config, mixture: Mixture) -> RunSettings:
         keep_last=config.checkpoint.keep_last,
         best=config.checkpoint.best,
         max_grad_norm=config.optim.max_grad_norm,
+        ema_decay=config.ema.decay,
+        ema_warmup=config.ema.decay_warmup,
+        ema_evaluate=config.ema.decay is not None and config.ema.evaluate,
     )
 
 

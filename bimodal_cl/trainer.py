@@ -21,6 +21,8 @@ from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.losses import ContrastiveLoss
 from bimodal_cl.losses.tables.anchors import gather_state
 from bimodal_cl.models import DualEncoder
+from bimodal_cl.models.weights.file_names import EMA_FILE
+from bimodal_cl.models.weights.state_dict import read_weights, save_weights
 from bimodal_cl.run_folder import RunFolder, read_state
 from bimodal_cl.run_log import RunLog
 from bimodal_cl.training.encoded_batch import EncodedBatch
@@ -28,6 +30,7 @@ from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.step_values import StepValues
 from bimodal_cl.training.trained_parts import EARLIER_RUNS
+from bimodal_cl.training.weight_average import WeightAverage
 
 # The errors of gloo and NCCL where another rank is gone.
 _LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
@@ -73,6 +76,8 @@ class Trainer:
         self.best_score: float | None = None
         self.seen = SeenData()  # before the current stream
         self.values: StepValues | None = None  # of the current stream
+        self.average: WeightAverage | None = None  # made when the model is on its device
+        self._saved_average: dict[str, Tensor] | None = None
         self._optimizer = optimizer
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -89,6 +94,7 @@ class Trainer:
         self.log = RunLog(
             self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
         )
+        self._start_average()
         if self.steps_done >= self.settings.num_steps:
             self.log.say(f"nothing to do: {self.steps_done} of {self.settings.num_steps} steps are done")
             self.log.close()
@@ -143,10 +149,21 @@ class Trainer:
         self.optimizer.step()
 
         self.steps_done += 1
+        if self.average is not None:
+            self.average.update(self.steps_done)
         return out, grad_norm
 
     def evaluate(self) -> dict[str, float]:
-        """Score the model on the main process while the others wait; every rank gets the scores, none if it failed."""
+        """Score the model, and under ``ema/`` its averaged weights; every rank gets the scores, none if it failed."""
+        scores = self._score()
+        if scores and self.average is not None and self.settings.ema_evaluate:
+            with self.average.swapped():
+                averaged = self._score()
+            scores = {**scores, **{f"ema/{name}": value for name, value in averaged.items()}} if averaged else {}
+        return scores
+
+    def _score(self) -> dict[str, float]:
+        """Score the model on the main process while the others wait."""
         scores: list[dict[str, float]] = [{}]
         if self.accelerator.is_main_process:
             try:
@@ -169,6 +186,8 @@ class Trainer:
             if saved != value:
                 raise UserError(f"checkpoint {checkpoint}: {key} was {saved!r}, this config has {value!r}")
         load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)
+        if self.settings.ema_decay is not None and (checkpoint / EMA_FILE).is_file():
+            self._saved_average = read_weights(self.encoder, checkpoint / EMA_FILE)
         self.steps_done, self.best_score, self.seen = state["step"], state["best_score"], SeenData(**state["data"])
 
     def _evaluate_and_save(self, metrics: dict[str, Tensor]) -> None:
@@ -198,12 +217,29 @@ class Trainer:
             save_checkpoint(
                 self.folder,
                 state,
-                save_model=self.encoder.save,
+                save_model=self._save_weights,
                 loss_state=loss_state,
                 optimizer=self._optimizer,
                 keep_last=self.settings.keep_last,
                 is_best=is_best,
             )
+
+    def _save_weights(self, folder: Path) -> None:
+        self.encoder.save(folder)
+        if self.average is not None:
+            with self.average.swapped():
+                save_weights(self.encoder, folder / EMA_FILE)
+
+    def _start_average(self) -> None:
+        """Average from the saved average or, in a new run or one that had none, from the weights."""
+        if self.settings.ema_decay is None:
+            return
+        self.average = WeightAverage(self.encoder, self.settings.ema_decay, self.settings.ema_warmup)
+        if self._saved_average is not None:
+            self.average.load(self._saved_average)
+            self._saved_average = None
+        elif self.steps_done:
+            self.log.say(f"ema: the checkpoint of step {self.steps_done} has no average: one starts from its weights")
 
     def _state(self) -> dict[str, Any]:
         assert self.values is not None

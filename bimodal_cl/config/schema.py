@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from bimodal_cl.config.data import Data
 from bimodal_cl.config.model import Model
 from bimodal_cl.config.optim import Optim
-from bimodal_cl.config.training import Checkpoint, Train
+from bimodal_cl.config.training import Checkpoint, Ema, Train
 from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 from bimodal_cl.losses.rules.base import LossSettings
 from bimodal_cl.settings import NotTruth, PathText, Section
@@ -32,6 +32,7 @@ class Config(Section):
     loss: Loss
     optim: Optim = Optim()
     train: Train
+    ema: Ema = Ema()
     checkpoint: Checkpoint = Checkpoint()
 
     @model_validator(mode="after")

@@ -1,12 +1,12 @@
-"""The sections ``train`` and ``checkpoint``: length, batch and precision of a run, and what is saved of it."""
+"""The sections ``train``, ``ema`` and ``checkpoint``: length, batch, precision, averaged weights, and what is saved."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bimodal_cl.settings import Count, Section
+from bimodal_cl.settings import Count, NotTruth, Section
 
 
 class Train(Section):
@@ -28,6 +28,16 @@ class Train(Section):
         if (self.num_epochs is None) == (self.num_steps is None):
             raise ValueError("give one of num_epochs and num_steps")
         return self
+
+
+class Ema(Section):
+    """An exponential moving average of the weights, kept beside them; see :mod:`bimodal_cl.training.weight_average`."""
+
+    decay: Annotated[float, Field(gt=0, lt=1), NotTruth] | None = Field(
+        None, description="share of the old average in the new one at each step, e.g. 0.999; null: no average"
+    )
+    decay_warmup: bool = Field(True, description="begin with the decay (1 + step) / (10 + step) where that is smaller")
+    evaluate: bool = Field(True, description="score the averaged weights as well, under names that begin with ema/")
 
 
 class Checkpoint(Section):

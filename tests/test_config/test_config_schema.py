@@ -42,6 +42,7 @@ optim.image.lock optim.image.unlocked_groups optim.image.learning_rate optim.ima
 optim.text.lock optim.text.unlocked_groups optim.text.learning_rate optim.text.layer_decay
 train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.device
 train.log_every train.evaluate_every
+ema.decay ema.decay_warmup ema.evaluate
 checkpoint.every checkpoint.keep_last checkpoint.best
 """
 

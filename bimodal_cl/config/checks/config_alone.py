@@ -113,6 +113,15 @@ def _evaluation_without_data(config: Config) -> str | None:
     return None
 
 
+def _average_that_is_off(config: Config) -> str | None:
+    ema = config.ema
+    for key in ("decay_warmup", "evaluate"):
+        if ema.decay is None and ema.is_set(key):
+            value = str(getattr(ema, key)).lower()
+            return f"ema.{key}={value} has no effect without ema.decay: give it, such as 0.999, or leave ema out"
+    return None
+
+
 def _cache_of_no_size(config: Config) -> str | None:
     if config.data.cache_gb == 0 and config.data.is_set("cache_dir"):
         return (
@@ -178,6 +187,7 @@ CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _idle_optimizer_keys,
     _idle_tower_keys,
     _evaluation_without_data,
+    _average_that_is_off,
     _cache_of_no_size,
     _weights_that_are_replaced,
     _order_of_the_shards,

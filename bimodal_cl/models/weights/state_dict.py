@@ -117,6 +117,18 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """Load what :func:`save_weights` wrote, in place and without any conversion.
 
     Raises:
+        UserError: as :func:`read_weights`.
+    """
+    tensors = read_weights(module, path)
+    with torch.no_grad():
+        for name, tensor in _unique_tensors(module).items():
+            tensor.copy_(tensors[name])
+
+
+def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Read what :func:`save_weights` wrote of such a module, on the CPU; the module stays as it is.
+
+    Raises:
         UserError: the file is missing or damaged, or a tensor is missing, unexpected or of another shape.
     """
     from safetensors import SafetensorError
@@ -133,9 +145,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for name, tensor in expected.items():
         if tensors[name].shape != tensor.shape:
             raise UserError(f"{path}: '{name}' has shape {list(tensors[name].shape)}, not {list(tensor.shape)}")
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(tensors[name])
+    return tensors
 
 
 def _unique_tensors(module: nn.Module) -> dict[str, Tensor]:
