@@ -34,7 +34,7 @@ def save_checkpoint(
     *,
     save_model: Callable[[Path], None],
     loss_state: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer_state: dict[str, Any],
     keep_last: int,
     is_best: bool = False,
 ) -> Path:
@@ -45,7 +45,7 @@ def save_checkpoint(
         state: goes to ``state.json``; ``state["step"]`` names the checkpoint.
         save_model: writes the model into a folder.
         loss_state: the loss's whole state, sharded tables put together (``gather_state``).
-        optimizer: its ``state_dict`` is saved.
+        optimizer_state: the optimizer's whole state, as :func:`optimizer_state` returns it.
         keep_last: how many of the newest to keep, >= 1; the checkpoint that ``best`` points to is also kept.
         is_best: whether this is the best one so far.
 
@@ -62,7 +62,7 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         save_model(partial)
         save_file({key: value.contiguous() for key, value in loss_state.items()}, partial / LOSS_FILE)
-        torch.save(optimizer_state(optimizer), partial / OPTIMIZER_FILE)
+        torch.save(optimizer_state, partial / OPTIMIZER_FILE)
         (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         flush_folder(partial)
         shutil.rmtree(final, ignore_errors=True)
@@ -120,7 +120,7 @@ def temperature_to_save(loss: nn.Module, metrics: dict[str, Tensor]) -> dict[str
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return an optimizer's state for a checkpoint: without the names of its groups, which are this program's own."""
     state = optimizer.state_dict()
-    return {**state, "param_groups": [_without_name(group) for group in state["param_groups"]]}
+    return {**state, "param_groups": without_names(state["param_groups"])}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -135,8 +135,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
         group.update(name)
 
 
-def _without_name(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "name"}
+def without_names(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return an optimizer's parameter groups without the names that this program gives them."""
+    return [{key: value for key, value in group.items() if key != "name"} for group in groups]
 
 
 def _load_tensors(module: nn.Module, path: Path) -> None:

@@ -26,6 +26,7 @@ from bimodal_cl.run_log import RunLog
 from bimodal_cl.training.encoded_batch import EncodedBatch
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
+from bimodal_cl.training.sharding import DataParallel, clip_gradients
 from bimodal_cl.training.step_values import StepValues
 
 # The errors of gloo and NCCL where another rank is gone.
@@ -49,6 +50,7 @@ class Trainer:
         settings: the run's numbers.
         folder: the run's folder.
         identity: what a checkpoint must share with this run to continue it.
+        spread: ``(accelerator, model, optimizer) -> DataParallel``, how they are spread over the processes.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Trainer:
         settings: RunSettings,
         folder: RunFolder,
         identity: dict[str, Any],
+        spread: Callable[..., DataParallel] = DataParallel,
     ) -> None:
         self.accelerator, self.settings, self.folder, self.identity = accelerator, settings, folder, identity
         self.encoder, self.loss = model, loss.to(accelerator.device)
@@ -72,7 +75,7 @@ class Trainer:
         self.best_score: float | None = None
         self.seen = SeenData()  # before the current stream
         self.values: StepValues | None = None  # of the current stream
-        self._optimizer = optimizer
+        self._optimizer, self._spread = optimizer, spread
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.log = RunLog(folder.metrics, settings.num_steps, enabled=False)
@@ -84,7 +87,9 @@ class Trainer:
             RunStopped: features that are not finite, or a checkpoint that cannot be written.
             UserError: the data cannot be used.
         """
-        self.model, self.optimizer = self.accelerator.prepare(self.encoder, self._optimizer)
+        self.parallel = self._spread(self.accelerator, self.encoder, self._optimizer)
+        self.model, self.optimizer = self.parallel.model, self.parallel.optimizer
+        self.parameters = self.parallel.parameters
         self.log = RunLog(
             self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
         )
@@ -138,7 +143,7 @@ class Trainer:
         encoded.backward()
         grad_norm = None
         if self.settings.max_grad_norm is not None:
-            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            grad_norm = clip_gradients(self.accelerator, self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
 
         self.steps_done += 1
@@ -147,12 +152,13 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Score the model on the main process while the others wait; every rank gets the scores, none if it failed."""
         scores: list[dict[str, float]] = [{}]
-        if self.accelerator.is_main_process:
-            try:
-                scores = [self.evaluate_model(self.encoder)]
-            except (UserError, RunStopped, OSError) as error:  # in the validation data: the training can go on
-                self.log.write({"event": "evaluate", "step": self.steps_done, "error": str(error)})
-                self.log.say(f"step {self.steps_done}: not evaluated: {error}")
+        with self.parallel.whole_encoder(to_run=True) as encoder:
+            if self.accelerator.is_main_process:
+                try:
+                    scores = [self.evaluate_model(encoder)]
+                except (UserError, RunStopped, OSError) as error:  # in the validation data: the training can go on
+                    self.log.write({"event": "evaluate", "step": self.steps_done, "error": str(error)})
+                    self.log.say(f"step {self.steps_done}: not evaluated: {error}")
         broadcast_object_list(scores)
         return scores[0]
 
@@ -191,18 +197,20 @@ class Trainer:
 
     def _save(self, metrics: dict[str, Tensor], is_best: bool) -> None:
         state = self._state()
-        self.encoder.set_temperature(**temperature_to_save(self.loss, metrics))
-        loss_state = gather_state(self.loss)  # by every rank: a sharded table is put together on the main one
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.folder,
-                state,
-                save_model=self.encoder.save,
-                loss_state=loss_state,
-                optimizer=self._optimizer,
-                keep_last=self.settings.keep_last,
-                is_best=is_best,
-            )
+        # By every rank: what is sharded is put together on the main one.
+        loss_state, optimizer_state = gather_state(self.loss), self.parallel.gather_optimizer()
+        with self.parallel.whole_encoder() as encoder:
+            encoder.set_temperature(**temperature_to_save(self.loss, metrics))
+            if self.accelerator.is_main_process:
+                save_checkpoint(
+                    self.folder,
+                    state,
+                    save_model=encoder.save,
+                    loss_state=loss_state,
+                    optimizer_state=optimizer_state,
+                    keep_last=self.settings.keep_last,
+                    is_best=is_best,
+                )
 
     def _state(self) -> dict[str, Any]:
         assert self.values is not None
