@@ -126,6 +126,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load what :func:`optimizer_state` returned; the groups keep their names.
 
+    Moments take their parameter's layout in memory, which need not be the one that they were saved in: fused optimizers
+    pair numbers by their place in memory.
+
     Raises:
         ValueError: the state has other groups or parameters.
     """
@@ -133,6 +136,10 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     optimizer.load_state_dict(state)
     for group, name in zip(optimizer.param_groups, names, strict=True):
         group.update(name)
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def without_names(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -87,9 +87,7 @@ class Trainer:
             RunStopped: features that are not finite, or a checkpoint that cannot be written.
             UserError: the data cannot be used.
         """
-        self.parallel = self._spread(self.accelerator, self.encoder, self._optimizer)
-        self.model, self.optimizer = self.parallel.model, self.parallel.optimizer
-        self.parameters = self.parallel.parameters
+        self.start()
         self.log = RunLog(
             self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
         )
@@ -121,6 +119,12 @@ class Trainer:
             raise
         finally:
             self.log.close()
+
+    def start(self) -> None:
+        """Spread the model and the optimizer over the processes; :meth:`run` does it first."""
+        self.parallel = self._spread(self.accelerator, self.encoder, self._optimizer)
+        self.model, self.optimizer = self.parallel.model, self.parallel.optimizer
+        self.parameters = self.parallel.parameters
 
     def step(self, batch: Batch) -> tuple[Any, Tensor | None]:
         """Do one optimizer step on this process's part of the global batch."""

@@ -265,7 +265,7 @@ def _part(value: Any, old: Tensor, new: Tensor, mesh: DeviceMesh, counts_on_devi
     if value.ndim == 0 and new.ndim > 0:
         return value.to(new.device) if counts_on_device else value
     if isinstance(new, DTensor) and value.shape == old.shape:
-        return distribute_tensor(value.to(new.device), mesh, [Shard(0)], src_data_rank=None)
+        return distribute_tensor(value.to(new.device).contiguous(), mesh, [Shard(0)], src_data_rank=None)
     return value.to(new.device)
 
 
