@@ -10,7 +10,7 @@ Accelerate's own plugin, but the sharding is not left to ``Accelerator.prepare``
 - finds blocks by class names only, which the user would have to give for both towers;
 - refuses scalars such as ``logit_scale``, and casts batch norms together with their block.
 
-Checkpoints hold whole tensors in either case, so a run may be resumed with the other, or on another number of processes.
+Checkpoints hold whole tensors in either case, so a run may be resumed with the other, or on other numbers of processes.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class ShardedDataParallel(DataParallel):
             self._encoder.to("cpu")
 
     def gather_optimizer(self) -> dict[str, Any]:
-        """Gather the moments, one tensor at a time; the result is as without FSDP, and empty but on the main process."""
+        """Gather the moments, one tensor at a time, in the format of a run without FSDP; empty but on the main rank."""
         state: dict[int, dict[str, Any]] = {}
         groups: list[dict[str, Any]] = []
         number = 0
@@ -141,8 +141,8 @@ class ShardedDataParallel(DataParallel):
 def take_fsdp_settings() -> FullyShardedDataParallelPlugin | None:
     """Return the settings of FSDP if the launcher asked for it, and hide that from Accelerate and Transformers.
 
-    Call it before an ``Accelerator`` is made: the Accelerator is then in plain data-parallel mode, and Transformers loads
-    whole weights on every process instead of empty ones.
+    Call it before an ``Accelerator`` is made: the Accelerator is then in plain data-parallel mode, and Transformers
+    loads whole weights on every process instead of empty ones.
     """
     if os.environ.pop("ACCELERATE_USE_FSDP", "false").lower() not in ("true", "1", "yes"):
         return None
@@ -172,7 +172,9 @@ def find_blocks(model: nn.Module) -> list[nn.Module]:
     """
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
     repeated = [found for found in lists if _is_repeated(found)]
-    inner = [found for found in repeated if not any(_is_repeated(part) for part in found.modules() if part is not found)]
+    inner = [
+        found for found in repeated if not any(_is_repeated(part) for part in found.modules() if part is not found)
+    ]
     blocks = [block for found in inner for block in found if next(block.parameters(), None) is not None]
     return list(dict.fromkeys(blocks))
 
@@ -210,7 +212,7 @@ def _shard_modules(
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     full = MixedPrecisionPolicy()
     options = {"mesh": mesh, "reshard_after_forward": settings.reshard_after_forward, "ignored_params": alone}
-    norms = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.affine]
+    norms: list[nn.Module] = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and norm.affine]
     if low_precision and norms:  # their statistics are float32, and so must be their weights
         fully_shard(norms, **{**options, "reshard_after_forward": False}, mp_policy=full)
     towers = [tower for tower in model.children() if next(tower.parameters(), None) is not None]

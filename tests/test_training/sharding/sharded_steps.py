@@ -127,7 +127,7 @@ def of_tensor(tensor: Tensor | None) -> int:
 
 
 def run_rank(rank: int, world_sizes: tuple[int, ...], folder: str) -> None:
-    """Join a gloo group of each size in turn, take the steps of all cases in it, and leave the results in ``folder``."""
+    """Join a gloo group of each size in turn, take all steps in it, and leave the results in ``folder``."""
     torch.set_num_threads(1)
     for world_size in world_sizes:
         if rank >= world_size:

@@ -12,6 +12,7 @@ from bimodal_cl.models import build_model
 from bimodal_cl.training.sharding import _find_units, choose_spread, DataParallel, find_blocks, take_fsdp_settings
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 30}
+DISTILLED = {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 8, "vocab_size": 30}
 
 
 def names_of(blocks: list[nn.Module]) -> dict[str, int]:
@@ -43,7 +44,11 @@ def test_blocks_of_timm(name, expected):
     [
         ("bert", SMALL, {"BertLayer": 3}),
         ("roberta", SMALL, {"RobertaLayer": 3}),
-        ("distilbert", {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 8, "vocab_size": 30}, {"TransformerBlock": 3}),
+        (
+            "distilbert",
+            {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 8, "vocab_size": 30},
+            {"TransformerBlock": 3},
+        ),
         ("mpnet", SMALL, {"MPNetLayer": 3}),
         ("electra", SMALL, {"ElectraLayer": 3}),
     ],
@@ -69,7 +74,7 @@ def test_blocks_of_open_clip_and_names_that_the_user_gives():
     )
     assert names_of(_find_units(model, settings)) == {"MultiheadAttention": 5}
     settings.transformer_cls_names_to_wrap = ["ResidualAttentionBlok"]
-    with pytest.raises(UserError, match="no module of class 'ResidualAttentionBlok'.*'ResidualAttentionBlock'"):
+    with pytest.raises(UserError, match=r"no module of class 'ResidualAttentionBlok'.*'ResidualAttentionBlock'"):
         _find_units(model, settings)
 
 
