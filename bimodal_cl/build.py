@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
 from bimodal_cl.training.run_settings import RunSettings
+from bimodal_cl.training.sharding import choose_spread, take_fsdp_settings
 from bimodal_cl.training.trained_parts import describe_trained, find_hidden, find_parts, lock_towers
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -53,10 +55,11 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     Raises:
         UserError: data that do not fit their manifest, an unknown model, a batch that the ranks cannot share.
     """
+    fsdp = take_fsdp_settings()
     accelerator = build_accelerator(config)
     mixture = build_mixture(config)
     settings = build_settings(config, mixture)
-    check_run(config, describe_world(config, accelerator, mixture, settings))
+    check_run(config, replace(describe_world(config, accelerator, mixture, settings), fsdp=fsdp is not None))
     batch_size = config.train.global_batch_size // accelerator.num_processes
     torch.manual_seed(config.seed)
     if checkpoint is None:
@@ -94,6 +97,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         settings=settings,
         folder=folder,
         identity=build_identity(config, mixture),
+        spread=choose_spread(fsdp, accelerator.num_processes),
     )
 
 

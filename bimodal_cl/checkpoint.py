@@ -35,7 +35,7 @@ def save_checkpoint(
     *,
     save_model: Callable[[Path], None],
     loss_state: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer_state: dict[str, Any],
     keep_last: int,
     is_best: bool = False,
 ) -> Path:
@@ -46,7 +46,7 @@ def save_checkpoint(
         state: goes to ``state.json``; ``state["step"]`` names the checkpoint.
         save_model: writes the model into a folder.
         loss_state: the loss's whole state, sharded tables put together (``gather_state``).
-        optimizer: its ``state_dict`` is saved.
+        optimizer_state: the optimizer's whole state, as :func:`optimizer_state` returns it.
         keep_last: how many of the newest to keep, >= 1; the checkpoint that ``best`` points to is also kept.
         is_best: whether this is the best one so far.
 
@@ -63,7 +63,7 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         save_model(partial)
         save_file({key: value.contiguous() for key, value in loss_state.items()}, partial / LOSS_FILE)
-        torch.save(optimizer_state(optimizer), partial / OPTIMIZER_FILE)
+        torch.save(optimizer_state, partial / OPTIMIZER_FILE)
         (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
         flush_folder(partial)
         shutil.rmtree(final, ignore_errors=True)
@@ -121,11 +121,14 @@ def temperature_to_save(loss: nn.Module, metrics: dict[str, Tensor]) -> dict[str
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return an optimizer's state for a checkpoint: without the names of its groups, which are this program's own."""
     state = optimizer.state_dict()
-    return {**state, "param_groups": [_without_name(group) for group in state["param_groups"]]}
+    return {**state, "param_groups": without_names(state["param_groups"])}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load what :func:`optimizer_state` returned; the groups keep their names.
+
+    Moments take their parameter's layout in memory, which need not be the one that they were saved in: fused optimizers
+    pair numbers by their place in memory.
 
     Raises:
         ValueError: the state has other groups or parameters.
@@ -134,10 +137,15 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     optimizer.load_state_dict(state)
     for group, name in zip(optimizer.param_groups, names, strict=True):
         group.update(name)
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def _without_name(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "name"}
+def without_names(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return an optimizer's parameter groups without the names that this program gives them."""
+    return [{key: value for key, value in group.items() if key != "name"} for group in groups]
 
 
 def _load_tensors(module: nn.Module, path: Path) -> None:

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"  # before 2.14
+
 
 def rank() -> int:
     """This process's rank; 0 without a process group."""
@@ -34,7 +36,7 @@ def gather_rows(local: Tensor) -> Tensor:
     if world_size() == 1:
         return local
     gathered = local.new_empty((world_size() * local.shape[0], *local.shape[1:]))
-    dist.all_gather_into_tensor(gathered, local)
+    getattr(dist, ALL_GATHER)(gathered, local)
     return gathered
 
 

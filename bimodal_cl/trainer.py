@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from bimodal_cl.run_log import RunLog
 from bimodal_cl.training.encoded_batch import EncodedBatch
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
+from bimodal_cl.training.sharding import DataParallel, clip_gradients
 from bimodal_cl.training.step_values import StepValues
 from bimodal_cl.training.trained_parts import EARLIER_RUNS
 from bimodal_cl.training.weight_average import WeightAverage
@@ -53,6 +55,7 @@ class Trainer:
         settings: the run's numbers.
         folder: the run's folder.
         identity: what a checkpoint must share with this run to continue it.
+        spread: ``(accelerator, model, optimizer) -> DataParallel``, how they are spread over the processes.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Trainer:
         settings: RunSettings,
         folder: RunFolder,
         identity: dict[str, Any],
+        spread: Callable[..., DataParallel] = DataParallel,
     ) -> None:
         self.accelerator, self.settings, self.folder, self.identity = accelerator, settings, folder, identity
         self.encoder, self.loss = model, loss.to(accelerator.device)
@@ -78,7 +82,7 @@ class Trainer:
         self.values: StepValues | None = None  # of the current stream
         self.average: WeightAverage | None = None  # made when the model is on its device
         self._saved_average: dict[str, Tensor] | None = None
-        self._optimizer = optimizer
+        self._optimizer, self._spread = optimizer, spread
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.log = RunLog(folder.metrics, settings.num_steps, enabled=False)
@@ -90,7 +94,7 @@ class Trainer:
             RunStopped: features that are not finite, or a checkpoint that cannot be written.
             UserError: the data cannot be used.
         """
-        self.model, self.optimizer = self.accelerator.prepare(self.encoder, self._optimizer)
+        self.start()
         self.log = RunLog(
             self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
         )
@@ -124,6 +128,12 @@ class Trainer:
         finally:
             self.log.close()
 
+    def start(self) -> None:
+        """Spread the model and the optimizer over the processes; :meth:`run` does it first."""
+        self.parallel = self._spread(self.accelerator, self.encoder, self._optimizer)
+        self.model, self.optimizer = self.parallel.model, self.parallel.optimizer
+        self.parameters = self.parallel.parameters
+
     def step(self, batch: Batch) -> tuple[Any, Tensor | None]:
         """Do one optimizer step on this process's part of the global batch."""
         device, step = self.accelerator.device, self.steps_done
@@ -145,7 +155,7 @@ class Trainer:
         encoded.backward()
         grad_norm = None
         if self.settings.max_grad_norm is not None:
-            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            grad_norm = clip_gradients(self.accelerator, self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
 
         self.steps_done += 1
@@ -165,12 +175,13 @@ class Trainer:
     def _score(self) -> dict[str, float]:
         """Score the model on the main process while the others wait."""
         scores: list[dict[str, float]] = [{}]
-        if self.accelerator.is_main_process:
-            try:
-                scores = [self.evaluate_model(self.encoder)]
-            except (UserError, RunStopped, OSError) as error:  # in the validation data: the training can go on
-                self.log.write({"event": "evaluate", "step": self.steps_done, "error": str(error)})
-                self.log.say(f"step {self.steps_done}: not evaluated: {error}")
+        with self.parallel.whole_encoder(to_run=True) as encoder:
+            if self.accelerator.is_main_process:
+                try:
+                    scores = [self.evaluate_model(encoder)]
+                except (UserError, RunStopped, OSError) as error:  # in the validation data: the training can go on
+                    self.log.write({"event": "evaluate", "step": self.steps_done, "error": str(error)})
+                    self.log.say(f"step {self.steps_done}: not evaluated: {error}")
         broadcast_object_list(scores)
         return scores[0]
 
@@ -211,24 +222,21 @@ class Trainer:
 
     def _save(self, metrics: dict[str, Tensor], is_best: bool) -> None:
         state = self._state()
-        self.encoder.set_temperature(**temperature_to_save(self.loss, metrics))
-        loss_state = gather_state(self.loss)  # by every rank: a sharded table is put together on the main one
-        if self.accelerator.is_main_process:
-            save_checkpoint(
-                self.folder,
-                state,
-                save_model=self._save_weights,
-                loss_state=loss_state,
-                optimizer=self._optimizer,
-                keep_last=self.settings.keep_last,
-                is_best=is_best,
-            )
-
-    def _save_weights(self, folder: Path) -> None:
-        self.encoder.save(folder)
-        if self.average is not None:
-            with self.average.swapped():
-                save_weights(self.encoder, folder / EMA_FILE)
+        # By every rank: what is sharded is put together on the main one.
+        loss_state, optimizer_state = gather_state(self.loss), self.parallel.gather_optimizer()
+        averages = None if self.average is None else self.average.gather()
+        with self.parallel.whole_encoder() as encoder:
+            encoder.set_temperature(**temperature_to_save(self.loss, metrics))
+            if self.accelerator.is_main_process:
+                save_checkpoint(
+                    self.folder,
+                    state,
+                    save_model=partial(_save_weights, encoder, averages),
+                    loss_state=loss_state,
+                    optimizer_state=optimizer_state,
+                    keep_last=self.settings.keep_last,
+                    is_best=is_best,
+                )
 
     def _start_average(self) -> None:
         """Average from the saved average or, in a new run or one that had none, from the weights."""
@@ -250,6 +258,12 @@ class Trainer:
             "data": dataclasses.asdict(self.values.count_data()),
             "identity": self.identity,
         }
+
+
+def _save_weights(encoder: DualEncoder, averages: Mapping[str, Tensor] | None, folder: Path) -> None:
+    encoder.save(folder)
+    if averages is not None:
+        save_weights(encoder, folder / EMA_FILE, averages)
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:

@@ -68,14 +68,21 @@ class WeightAverage:
     def swapped(self) -> Iterator[None]:
         """Give the model the averaged weights within the block, and its own back after it, bit for bit.
 
-        So what encodes, saves or gathers the model's weights does the same with the averaged ones. No optimizer step
-        may be taken in the block.
+        So what encodes or gathers the model's weights does the same with the averaged ones. No optimizer step may be
+        taken in the block.
         """
         self._swap()
         try:
             yield
         finally:
             self._swap()
+
+    def gather(self) -> dict[str, Tensor]:
+        """Return the averages by name, sharded ones put together, for a checkpoint; call it on every rank."""
+        return {
+            name: average.full_tensor() if isinstance(average, DTensor) else average
+            for name, average in self._averages.items()
+        }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over saved averages.

@@ -27,6 +27,10 @@ HERE = World("cpu", 1, 1, num_cores=4, num_steps=1000, num_remote_shards=0, num_
 GPUS = replace(HERE, device="cuda", num_processes=4, num_local_processes=2)
 
 
+FSDP_1 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1", "FSDP_RESHARD_AFTER_FORWARD": "true"}
+FSDP_2 = {**FSDP_1, "FSDP_VERSION": "2"}  # what the launcher sets by default
+
+
 def config(**sections: Any) -> Config:
     values: dict[str, Any] = {"output": "run", "data": {"train": "shards"}, "model": {"name": "RN50"}}
     values |= {"loss": {"name": "clip"}, "train": {"num_epochs": 1}}
@@ -226,7 +230,17 @@ def test_batch_norms_of_micro_batches():
             "gradient_accumulation_steps=4: there is no accumulation",
         ),
         ({}, {"gradient_accumulation_steps": "8"}, "gradient_accumulation_steps=8: .* train.accumulate_features=8"),
-        ({"ACCELERATE_USE_FSDP": "true"}, {}, r"FSDP \(--use_fsdp\) is not supported"),
+        (FSDP_1, {}, r"fsdp_version=1 is not supported; use --fsdp_version 2"),
+        ({"ACCELERATE_USE_FSDP": "true"}, {}, "fsdp_version=1 is not supported"),
+        ({**FSDP_2, "FSDP_RESHARD_AFTER_FORWARD": "shard_grad_op"}, {}, "fsdp_reshard_after_forward=.*; use false"),
+        ({**FSDP_2, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params=true is not supported"),
+        ({**FSDP_2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "fsdp_activation_checkpointing=true is not"),
+        (
+            {**FSDP_2, "FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"},
+            {},
+            ".*SIZE_BASED_WRAP is not supported; leave it out",
+        ),
+        ({**FSDP_2, "FSDP_IGNORED_MODULES": "visual"}, {}, "fsdp_ignored_modules is not supported"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, r"DeepSpeed \(--use_deepspeed\) is not supported"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "Megatron-LM"),
         ({}, {"num_processes": "2"}, "num_processes=2, but it started one"),
@@ -246,10 +260,20 @@ def test_launcher_settings_that_differ_are_refused(environment, flags, expected)
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"}, {"gradient_accumulation_steps": "1"}),
         ({"WORLD_SIZE": "2"}, {"num_processes": "2"}),
         ({"ACCELERATE_USE_FSDP": "false"}, {"num_processes": "1"}),
+        (FSDP_2, {}),
+        ({**FSDP_2, "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}, {}),
     ],
 )
 def test_launcher_settings_that_agree_are_accepted(environment, flags):
     check_launch(config(train={"precision": "bf16"}), environment, flags)
+
+
+def test_fsdp_with_fp16_and_on_one_process():
+    with pytest.raises(SettingRefused, match=r"train.precision=fp16 is not supported with FSDP; use bf16"):
+        check_launch(config(train={"precision": "fp16"}), FSDP_2, {})
+    assert concerns(check_run, config(), replace(GPUS, fsdp=True)) == []
+    (line,) = concerns(check_run, config(), replace(HERE, fsdp=True))
+    assert "use_fsdp has no effect on one process" in line
 
 
 def test_processes_that_do_not_find_one_another_are_refused():

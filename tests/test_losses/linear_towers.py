@@ -16,6 +16,7 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from bimodal_cl.distributed import ALL_GATHER
 from bimodal_cl.losses import LOSSES, build_loss
 
 GLOBAL_BATCH_SIZE = 64
@@ -230,7 +231,7 @@ def compute_losses_of_unlike_ranks(rank: int) -> list[float]:
 def count_collectives(rank: int, world_size: int) -> dict[str, list[str]]:
     """The collectives of the forward and of the backward pass of a step of clip, in order."""
     calls: list[str] = []
-    names = ("all_gather_into_tensor", "all_to_all_single", "all_reduce", "reduce_scatter_tensor", "broadcast")
+    names = (ALL_GATHER, "all_to_all_single", "all_reduce", "reduce_scatter_tensor", "broadcast")
     originals = {name: getattr(dist, name) for name in names}
 
     def counted(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from bimodal_cl.distributed import ALL_GATHER
 from tests.test_losses.linear_towers import (
     CASES,
     SWAPPED,
@@ -97,8 +98,8 @@ def test_collectives_of_a_step(results: dict, world_size: int) -> None:
     """
     for rank in range(world_size):
         assert results[world_size, rank]["collectives"] == {
-            "forward": ["all_gather_into_tensor"] * 3 + ["all_to_all_single", "all_reduce"],
-            "backward": ["all_gather_into_tensor", "all_reduce", "all_reduce"],
+            "forward": [ALL_GATHER] * 3 + ["all_to_all_single", "all_reduce"],
+            "backward": [ALL_GATHER, "all_reduce", "all_reduce"],
         }
 
 

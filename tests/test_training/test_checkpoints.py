@@ -1,5 +1,6 @@
 """Checkpoints are complete or absent, the newest and the best are kept, and a run's files can be loaded."""
 
+import copy
 import json
 import math
 import shutil
@@ -16,6 +17,7 @@ from bimodal_cl.optim import build_optimizer, compute_learning_rate, compute_lea
 from tests.test_training.run_files import read_log
 
 SCORE = "retrieval/image_retrieval_recall@5"
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 def folders(run):
@@ -133,6 +135,23 @@ def test_an_optimizer_saved_without_group_names_loads():
     load_optimizer_state(fresh, saved)
     assert [group["name"] for group in fresh.param_groups] == ["decayed", "not_decayed", "temperature"]
     assert fresh.state_dict()["state"][2]["exp_avg"] == optimizer.state_dict()["state"][2]["exp_avg"] != 0
+
+
+def test_moments_take_the_layout_of_their_parameter():
+    """Fused AdamW pairs numbers by their place in memory, so moments saved in another layout would be mixed up."""
+    kernels = torch.randn(4, 3, 2, 2)
+    there, here = (torch.nn.Parameter(kernels.to(memory_format=layout)) for layout in LAYOUTS)
+    optimizers = [torch.optim.AdamW([parameter], lr=0.1, fused=True) for parameter in (there, here)]
+    there.grad = torch.randn(4, 3, 2, 2)
+    optimizers[0].step()
+    load_optimizer_state(optimizers[1], copy.deepcopy(optimizer_state(optimizers[0])))
+    with torch.no_grad():
+        here.copy_(there)
+    there.grad, here.grad = (torch.randn(4, 3, 2, 2).to(memory_format=layout) for layout in LAYOUTS)
+    here.grad.copy_(there.grad)
+    for optimizer in optimizers:
+        optimizer.step()
+    torch.testing.assert_close(here, there)
 
 
 def test_learning_rates_by_group():

@@ -16,7 +16,7 @@ from tests.test_training.processes.launching import start_launcher
         ({"checkpoint": {"best": "retrieval/text_retrieval_median_rank"}}, {}, "smaller is better there"),
         ({}, {"ACCELERATE_MIXED_PRECISION": "bf16"}, "mixed_precision=bf16 differs from train.precision=float32"),
         ({}, {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "gradient_accumulation_steps=4"),
-        ({}, {"ACCELERATE_USE_FSDP": "true"}, "FSDP (--use_fsdp) is not supported"),
+        ({}, {"ACCELERATE_USE_FSDP": "true"}, "fsdp_version=1 is not supported; use --fsdp_version 2"),
     ],
 )
 def test_one_line_and_no_folder(changes, environment, expected, run_training, monkeypatch, capsys):

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bimodal_cl.config.checks.fsdp import check_fsdp
 from bimodal_cl.config.schema import Config
 from bimodal_cl.errors import SettingRefused
 
@@ -17,7 +18,6 @@ Environment = Mapping[str, str]
 Flags = Mapping[str, str]
 
 _STRATEGIES = {
-    "ACCELERATE_USE_FSDP": "FSDP (--use_fsdp)",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed (--use_deepspeed)",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM (--use_megatron_lm)",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor and context parallelism (--use_parallelism_config)",
@@ -98,7 +98,7 @@ def parse_launcher_flags(words: Sequence[str]) -> dict[str, str]:
 def _unsupported_strategy(config: Config, environment: Environment, flags: Flags) -> str | None:
     for variable, name in _STRATEGIES.items():
         if environment.get(variable, "false").lower() in ("true", "1", "yes"):
-            return f"{name} is not supported: every process holds the whole model (data parallelism); leave it out"
+            return f"{name} is not supported; leave it out, or shard the model with --use_fsdp --fsdp_version 2"
     return None
 
 
@@ -143,6 +143,7 @@ def _one_process_instead_of_several(config: Config, environment: Environment, fl
 
 LAUNCH_REFUSALS: tuple[Callable[[Config, Environment, Flags], str | None], ...] = (
     _unsupported_strategy,
+    check_fsdp,
     _other_precision,
     _accumulation,
     _one_process_instead_of_several,

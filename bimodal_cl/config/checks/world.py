@@ -20,6 +20,7 @@ class World:
         num_steps: optimizer steps of the training.
         num_remote_shards: shards of training and validation data that are not local files.
         num_pipe_shards: those of them that are a command's output.
+        fsdp: whether the launcher asked for FSDP.
     """
 
     device: str
@@ -29,6 +30,7 @@ class World:
     num_steps: int
     num_remote_shards: int
     num_pipe_shards: int
+    fsdp: bool = False
 
 
 def _batch_that_cannot_be_shared(config: Config, world: World) -> str | None:
@@ -134,6 +136,12 @@ def _sharded_tables_on_one_process(config: Config, world: World) -> str | None:
     return None
 
 
+def _fsdp_on_one_process(config: Config, world: World) -> str | None:
+    if world.fsdp and world.num_processes == 1:
+        return "accelerate launch: use_fsdp has no effect on one process, which keeps the whole model; leave it out"
+    return None
+
+
 def _cache_for_local_shards(config: Config, world: World) -> str | None:
     idle = [f"data.{key}={getattr(config.data, key)}" for key in ("cache_dir", "cache_gb") if config.data.is_set(key)]
     if idle and world.num_remote_shards == 0 and config.data.cache_gb > 0:
@@ -159,6 +167,7 @@ RUN_WARNINGS: tuple[Callable[[Config, World], str | None], ...] = (
     _more_workers_than_batches,
     _tables_on_the_cpu_anyway,
     _sharded_tables_on_one_process,
+    _fsdp_on_one_process,
     _cache_for_local_shards,
     _no_command_to_run,
 )

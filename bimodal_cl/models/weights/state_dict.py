@@ -105,11 +105,18 @@ def _refuse_other_model(module: nn.Module, tensors: dict[str, Tensor], pretraine
         )
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's tensors as safetensors; tied weights are written once, under their first name."""
+def save_weights(module: nn.Module, path: Path, instead: Mapping[str, Tensor] | None = None) -> None:
+    """Write a module's tensors as safetensors; tied weights are written once, under their first name.
+
+    Args:
+        module: the model.
+        path: the file.
+        instead: tensors to write in place of the module's own, by name.
+    """
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique_tensors(module).items()}
+    named = {**_unique_tensors(module), **(instead or {})}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 

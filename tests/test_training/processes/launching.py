@@ -7,6 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 ACCELERATE = {1: "one_process", 2: "two_processes_cpu"}  # configs/accelerate, by the number of processes
+SHARDED = "fsdp2_two_processes_cpu"
 
 
 def start_python(*arguments: str, num_threads: int = 1, **keywords) -> subprocess.Popen:
@@ -18,14 +19,14 @@ def start_python(*arguments: str, num_threads: int = 1, **keywords) -> subproces
     )
 
 
-def start_launcher(num_processes: int, *arguments: str) -> subprocess.Popen:
-    """Start ``accelerate launch`` with the configuration for a number of processes."""
-    config = f"configs/accelerate/{ACCELERATE[num_processes]}.yaml"
+def start_launcher(num_processes: int, *arguments: str, sharded: bool = False) -> subprocess.Popen:
+    """Start ``accelerate launch`` with the configuration for a number of processes, or for two with FSDP."""
+    config = f"configs/accelerate/{SHARDED if sharded else ACCELERATE[num_processes]}.yaml"
     return start_python("-m", "accelerate.commands.launch", "--config_file", config, *arguments)
 
 
-def launch(config: Path, num_processes: int, *flags: str) -> subprocess.CompletedProcess:
+def launch(config: Path, num_processes: int, *flags: str, sharded: bool = False) -> subprocess.CompletedProcess:
     """Train in a number of processes, and wait for them."""
-    process = start_launcher(num_processes, "-m", "bimodal_cl.train", "--config", str(config), *flags)
+    process = start_launcher(num_processes, "-m", "bimodal_cl.train", "--config", str(config), *flags, sharded=sharded)
     _, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, "", errors)
