@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable
@@ -100,8 +101,8 @@ class Trainer:
                 for batch in batches:
                     out, grad_norm = self.step(batch)
                     self.log.advance()
-                    if self.steps_done % self.settings.log_every == 0 or self.steps_done == self.settings.num_steps:
-                        self.log.train(self.values(self.steps_done, out.loss, out.metrics, grad_norm))
+                    if self.settings.is_logged(self.steps_done):
+                        self.log.train(self.values(self.steps_done, out, grad_norm))
                     self._evaluate_and_save(out.metrics)
                     if self.steps_done == self.settings.num_steps:
                         break
@@ -136,9 +137,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(out.loss)
         encoded.backward()
-        grad_norm = None
-        if self.settings.max_grad_norm is not None:
-            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        grad_norm, limit = None, self.settings.max_grad_norm
+        if limit is not None or self.settings.is_logged(step + 1):  # without a limit, clipping only measures
+            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
         self.optimizer.step()
 
         self.steps_done += 1

@@ -34,3 +34,7 @@ class RunSettings:
     keep_last: int
     best: str | None
     max_grad_norm: float | None
+
+    def is_logged(self, step: int) -> bool:
+        """Return whether the log has a line after so many optimizer steps: every ``log_every``, and the last."""
+        return step % self.log_every == 0 or step == self.num_steps
