@@ -36,6 +36,7 @@ from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
 from bimodal_cl.training.run_settings import RunSettings
+from bimodal_cl.training.trackers import Trackers
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -88,6 +89,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         evaluate=evaluate,
         settings=settings,
         folder=folder,
+        trackers=build_trackers(config, folder, accelerator),
         identity=build_identity(config, mixture),
     )
 
@@ -186,6 +188,19 @@ def build_settings(config: Config, mixture: Mixture) -> RunSettings:
         keep_last=config.checkpoint.keep_last,
         best=config.checkpoint.best,
         max_grad_norm=config.optim.max_grad_norm,
+    )
+
+
+def build_trackers(config: Config, folder: RunFolder, accelerator: Accelerator) -> Trackers:
+    """Build the run's trackers; they are opened when the training starts."""
+    tracking = config.tracking
+    return Trackers(
+        tracking.trackers,
+        project=tracking.project,
+        run_name=tracking.name or folder.path.absolute().name,
+        folder=folder,
+        config=config.to_dict(),
+        enabled=accelerator.is_main_process,
     )
 
 

@@ -28,6 +28,7 @@ from bimodal_cl.training.encoded_batch import EncodedBatch
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.step_values import StepValues
+from bimodal_cl.training.trackers import Trackers
 
 # The errors of gloo and NCCL where another rank is gone.
 _LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
@@ -49,6 +50,7 @@ class Trainer:
         evaluate: scores of the model by name, computed on the main process.
         settings: the run's numbers.
         folder: the run's folder.
+        trackers: other places that get the logged values.
         identity: what a checkpoint must share with this run to continue it.
     """
 
@@ -64,11 +66,13 @@ class Trainer:
         evaluate: Callable[[DualEncoder], dict[str, float]],
         settings: RunSettings,
         folder: RunFolder,
+        trackers: Trackers,
         identity: dict[str, Any],
     ) -> None:
         self.accelerator, self.settings, self.folder, self.identity = accelerator, settings, folder, identity
         self.encoder, self.loss = model, loss.to(accelerator.device)
         self.open_stream, self.learning_rates_at, self.evaluate_model = open_stream, learning_rates_at, evaluate
+        self.trackers = trackers
         self.steps_done = 0
         self.best_score: float | None = None
         self.seen = SeenData()  # before the current stream
@@ -87,7 +91,11 @@ class Trainer:
         """
         self.model, self.optimizer = self.accelerator.prepare(self.encoder, self._optimizer)
         self.log = RunLog(
-            self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
+            self.folder.metrics,
+            self.settings.num_steps,
+            self.steps_done,
+            self.accelerator.is_main_process,
+            self.trackers.log,
         )
         if self.steps_done >= self.settings.num_steps:
             self.log.say(f"nothing to do: {self.steps_done} of {self.settings.num_steps} steps are done")
@@ -96,6 +104,7 @@ class Trainer:
         epoch, start_step = divmod(self.steps_done, self.settings.steps_per_epoch)
         stream = self.open_stream(epoch, start_step)
         try:
+            self.trackers.start(self.steps_done)
             with closing(stream.__iter__()) as batches:
                 self.values = StepValues(self.settings, self.learning_rates_at, stream, self.steps_done, self.seen)
                 for batch in batches:
@@ -117,6 +126,7 @@ class Trainer:
             raise
         finally:
             self.log.close()
+            self.trackers.finish()
 
     def step(self, batch: Batch) -> tuple[Any, Tensor | None]:
         """Do one optimizer step on this process's part of the global batch."""

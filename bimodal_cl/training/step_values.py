@@ -96,8 +96,6 @@ def measure_memory(device: torch.device) -> float:
     On CUDA it is the peak of what tensors took on the device since the run began. On a CPU it is the resident set of
     the process now, without its data workers.
     """
-    if device.type == "cuda":
-        used = torch.cuda.max_memory_allocated(device)
-    else:
-        used = psutil.Process().memory_info().rss
+    on_device = device.type == "cuda"
+    used = torch.cuda.max_memory_allocated(device) if on_device else psutil.Process().memory_info().rss
     return float(reduce_max(torch.tensor(used / 2**20, device=device)))

@@ -40,6 +40,7 @@ optim.beta2 optim.eps optim.max_grad_norm optim.temperature_learning_rate
 train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.device
 train.log_every train.evaluate_every
 checkpoint.every checkpoint.keep_last checkpoint.best
+tracking.trackers tracking.project tracking.name
 """
 
 
