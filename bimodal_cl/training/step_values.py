@@ -75,11 +75,12 @@ class StepValues:
         by_set = {}
         if len(self._stream.mixture.names) > 1:
             by_set = {f"samples_seen/{name}": n for name, n in self.count_data().samples_by_set.items()}
+        values = {"loss": out.loss.detach(), **out.metrics, **describe_batch(out.batch)}
+        numbers = torch.stack([value.float() for value in values.values()]).tolist()  # one wait for the device
         return {
             **self.progress(steps_done),
             **by_set,
-            "loss": out.loss.item(),
-            **{name: value.item() for name, value in (out.metrics | describe_batch(out.batch)).items()},
+            **dict(zip(values, numbers, strict=True)),
             "learning_rate": self._learning_rates_at(steps_done - 1)[DECAYED],
             "grad_norm": None if grad_norm is None else float(grad_norm),
             "seconds": seconds,
