@@ -38,6 +38,7 @@ from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.sharding import choose_spread, take_fsdp_settings
+from bimodal_cl.training.trackers import Trackers
 from bimodal_cl.training.trained_parts import describe_trained, find_hidden, find_parts, lock_towers
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -96,6 +97,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         evaluate=evaluate,
         settings=settings,
         folder=folder,
+        trackers=build_trackers(config, folder, accelerator),
         identity=build_identity(config, mixture),
         spread=choose_spread(fsdp, accelerator.num_processes),
     )
@@ -222,6 +224,19 @@ def build_settings(config: Config, mixture: Mixture) -> RunSettings:
         ema_decay=config.ema.decay,
         ema_warmup=config.ema.decay_warmup,
         ema_evaluate=config.ema.decay is not None and config.ema.evaluate,
+    )
+
+
+def build_trackers(config: Config, folder: RunFolder, accelerator: Accelerator) -> Trackers:
+    """Build the run's trackers; they are opened when the training starts."""
+    tracking = config.tracking
+    return Trackers(
+        tracking.trackers,
+        project=tracking.project,
+        run_name=tracking.name or folder.path.absolute().name,
+        folder=folder,
+        config=config.to_dict(),
+        enabled=accelerator.is_main_process,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.sharding import DataParallel, clip_gradients
 from bimodal_cl.training.step_values import StepValues
+from bimodal_cl.training.trackers import Trackers
 from bimodal_cl.training.trained_parts import EARLIER_RUNS
 from bimodal_cl.training.weight_average import WeightAverage
 
@@ -54,6 +56,7 @@ class Trainer:
         evaluate: scores of the model by name, computed on the main process.
         settings: the run's numbers.
         folder: the run's folder.
+        trackers: other places that get the logged values.
         identity: what a checkpoint must share with this run to continue it.
         spread: ``(accelerator, model, optimizer) -> DataParallel``, how they are spread over the processes.
     """
@@ -70,12 +73,14 @@ class Trainer:
         evaluate: Callable[[DualEncoder], dict[str, float]],
         settings: RunSettings,
         folder: RunFolder,
+        trackers: Trackers,
         identity: dict[str, Any],
         spread: Callable[..., DataParallel] = DataParallel,
     ) -> None:
         self.accelerator, self.settings, self.folder, self.identity = accelerator, settings, folder, identity
         self.encoder, self.loss = model, loss.to(accelerator.device)
         self.open_stream, self.learning_rates_at, self.evaluate_model = open_stream, learning_rates_at, evaluate
+        self.trackers = trackers
         self.steps_done = 0
         self.best_score: float | None = None
         self.seen = SeenData()  # before the current stream
@@ -96,7 +101,11 @@ class Trainer:
         """
         self.start()
         self.log = RunLog(
-            self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
+            self.folder.metrics,
+            self.settings.num_steps,
+            self.steps_done,
+            self.accelerator.is_main_process,
+            self.trackers.log,
         )
         self._start_average()
         if self.steps_done >= self.settings.num_steps:
@@ -106,13 +115,14 @@ class Trainer:
         epoch, start_step = divmod(self.steps_done, self.settings.steps_per_epoch)
         stream = self.open_stream(epoch, start_step)
         try:
+            self.trackers.start(self.steps_done)
             with closing(stream.__iter__()) as batches:
                 self.values = StepValues(self.settings, self.learning_rates_at, stream, self.steps_done, self.seen)
                 for batch in batches:
                     out, grad_norm = self.step(batch)
                     self.log.advance()
-                    if self.steps_done % self.settings.log_every == 0 or self.steps_done == self.settings.num_steps:
-                        self.log.train(self.values(self.steps_done, out.loss, out.metrics, grad_norm))
+                    if self.settings.is_logged(self.steps_done):
+                        self.log.train(self.values(self.steps_done, out, grad_norm))
                     self._evaluate_and_save(out.metrics)
                     if self.steps_done == self.settings.num_steps:
                         break
@@ -127,6 +137,7 @@ class Trainer:
             raise
         finally:
             self.log.close()
+            self.trackers.finish()
 
     def start(self) -> None:
         """Spread the model and the optimizer over the processes; :meth:`run` does it first."""
@@ -153,9 +164,9 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(out.loss)
         encoded.backward()
-        grad_norm = None
-        if self.settings.max_grad_norm is not None:
-            grad_norm = clip_gradients(self.accelerator, self.parameters, self.settings.max_grad_norm)
+        grad_norm, limit = None, self.settings.max_grad_norm
+        if limit is not None or self.settings.is_logged(step + 1):  # without a limit, clipping only measures
+            grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
         self.optimizer.step()
 
         self.steps_done += 1

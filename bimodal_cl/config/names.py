@@ -100,6 +100,10 @@ _OTHER_NAMES = {
     "checkpoint_interval",
     "checkpoint.keep_last": "save_total_limit max_checkpoints keep save_most_recent delete_previous_checkpoint",
     "checkpoint.best": "monitor metric_for_best_model load_best_model_at_end save_best best_metric",
+    "tracking.trackers": "report_to log_with wandb tensorboard tensorboard_path mlflow trackio use_wandb tracker "
+    "logger loggers",
+    "tracking.project": "wandb_project_name wandb_project project_name wandb_proj mlflow_experiment_name",
+    "tracking.name": "wandb_run_name wandb_name",
 }
 _IN_STEPS = (
     "optim.warmup_steps",
@@ -121,8 +125,7 @@ _NO_KEY = {
     "world_size dist_url dist_backend distributed no_distributed local_rank rank num_processes num_gpus n_gpus gpus "
     "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch "
     "starts the processes",
-    "report_to wandb wandb_project_name wandb_notes wandb_project tensorboard debug copy_codebase log_local": "a run "
-    "writes metrics.jsonl, and bimodal-eval report shows it",
+    "wandb_notes debug copy_codebase log_local": "a run writes metrics.jsonl, and bimodal-eval report shows it",
     "checkpoint ckpt resume_from resume_from_checkpoint ckpt_path checkpoint_path auto_resume resume": "--resume "
     "latest, best or PATH continues a run, and model.pretrained starts from weights",
     "learnable_temp personalized_tau temperature_scheme": "loss.name decides it: sogclr has a fixed temperature, clip "

@@ -1,11 +1,12 @@
-"""The sections ``train``, ``ema`` and ``checkpoint``: length, batch, precision, averaged weights, and what is saved."""
+"""The sections ``train``, ``ema``, ``checkpoint`` and ``tracking``: a run's length and batch, what is saved and shown."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from bimodal_cl.errors import did_you_mean
 from bimodal_cl.settings import Count, NotTruth, Section
 
 
@@ -48,3 +49,32 @@ class Checkpoint(Section):
     best: str | None = Field(
         None, description="also keep the best by this score, e.g. retrieval/image_retrieval_recall@5 (larger is better)"
     )
+
+
+TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+
+
+class Tracking(Section):
+    """Where the logged values go besides the run's folder."""
+
+    trackers: tuple[TrackerName, ...] = Field(
+        (), description="any of tensorboard, wandb, trackio, mlflow; each needs its package"
+    )
+    project: str = Field(
+        "bimodal_cl", min_length=1, description="project (MLflow: experiment) that collects the runs there"
+    )
+    name: str | None = Field(None, min_length=1, description="the run's name there; null: that of the run's folder")
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _known_names(cls, value: Any) -> Any:
+        names = value.replace(",", " ").split() if isinstance(value, str) else value
+        known = get_args(TrackerName)
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"should be a list of {', '.join(known)}")
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown tracker '{name}'{did_you_mean(name, known)}")
+            if names.count(name) > 1:
+                raise ValueError(f"tracker '{name}' is given twice")
+        return names

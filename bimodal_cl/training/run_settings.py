@@ -40,3 +40,7 @@ class RunSettings:
     ema_decay: float | None = None
     ema_warmup: bool = True
     ema_evaluate: bool = False
+
+    def is_logged(self, step: int) -> bool:
+        """Return whether the log has a line after so many optimizer steps: every ``log_every``, and the last."""
+        return step % self.log_every == 0 or step == self.num_steps

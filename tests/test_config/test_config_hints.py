@@ -60,6 +60,8 @@ FLAGS = """
 --data.path                --data.train
 --data.test                --data.val
 --checkpoint.dir           --output
+--report-to                --tracking.trackers
+--wandb-project-name       --tracking.project
 """
 
 
@@ -81,7 +83,7 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
         ("--local-loss", "the loss is always that of the global batch"),
         ("--gradient-accumulation-steps", "contrast each micro-batch with itself alone; train.accumulate_features"),
         ("--dataset-type", "manifest.json"),
-        ("--report-to", "metrics.jsonl"),
+        ("--wandb-notes", "metrics.jsonl"),
         ("--opt", "did you mean '--optim.name'?"),
         ("--checkpoint", "--resume latest, best or PATH"),
         ("--personalized_tau", "isogclr learns one for each"),

@@ -44,6 +44,7 @@ train.num_epochs train.num_steps train.global_batch_size train.accumulate_featur
 train.log_every train.evaluate_every
 ema.decay ema.decay_warmup ema.evaluate
 checkpoint.every checkpoint.keep_last checkpoint.best
+tracking.trackers tracking.project tracking.name
 """
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-CLOCK = ("seconds", "data_seconds", "samples_per_second")
+CLOCK = ("seconds", "data_seconds", "data_share", "samples_per_second", "memory_mib")
 
 
 def read_log(run: Path, event: str = "", clock: bool = True) -> list[dict]:

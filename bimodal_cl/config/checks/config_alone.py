@@ -5,6 +5,7 @@ A loss checks its own hyperparameters, because it is also used without a config.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 from bimodal_cl.config.schema import Config
@@ -175,11 +176,32 @@ def _tile_larger_than_all(config: Config) -> str | None:
     return None
 
 
+def _tracker_not_installed(config: Config) -> str | None:
+    for name in config.tracking.trackers:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # no origin: a folder of that name, such as the logs of W&B
+            return (
+                f"tracking.trackers: {name} needs the package '{name}', which is not installed: pip install {name}, or "
+                f"install this project with its extra, '.[{name}]'"
+            )
+    return None
+
+
+def _name_without_tracker(config: Config) -> str | None:
+    tracking = config.tracking
+    named = [f"tracking.{key}={getattr(tracking, key)}" for key in ("project", "name") if tracking.is_set(key)]
+    if named and not set(tracking.trackers) - {"tensorboard"}:
+        why = "tensorboard shows the run's folder" if tracking.trackers else "tracking.trackers is empty"
+        return f"{', '.join(named)}: no effect, because {why}; leave it out"
+    return None
+
+
 CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
     _batch_without_negatives,
     _learning_rate_that_rises,
     _cooldown_of_no_length,
     _heads_that_do_not_fit,
+    _tracker_not_installed,
 )
 CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _idle_min_learning_rate,
@@ -193,4 +215,5 @@ CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _order_of_the_shards,
     _weight_of_the_only_set,
     _tile_larger_than_all,
+    _name_without_tracker,
 )
