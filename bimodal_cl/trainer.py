@@ -27,6 +27,7 @@ from bimodal_cl.training.encoded_batch import EncodedBatch
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.step_values import StepValues
+from bimodal_cl.training.trained_parts import EARLIER_RUNS
 
 # The errors of gloo and NCCL where another rank is gone.
 _LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
@@ -164,7 +165,7 @@ class Trainer:
         """
         state = read_state(checkpoint)
         for key, value in self.identity.items():
-            saved = state["identity"].get(key)
+            saved = {**EARLIER_RUNS, **state["identity"]}.get(key)
             if saved != value:
                 raise UserError(f"checkpoint {checkpoint}: {key} was {saved!r}, this config has {value!r}")
         load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)

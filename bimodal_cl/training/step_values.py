@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from bimodal_cl.data.pipeline.stream import Stream
-from bimodal_cl.optim import DECAYED
+from bimodal_cl.optim import DECAYED, rates_by_part
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 
@@ -73,12 +73,14 @@ class StepValues:
         by_set = {}
         if len(self._stream.mixture.names) > 1:
             by_set = {f"samples_seen/{name}": n for name, n in self.count_data().samples_by_set.items()}
+        rates = self._learning_rates_at(steps_done - 1)
         return {
             **self.progress(steps_done),
             **by_set,
             "loss": loss.item(),
             **{name: value.item() for name, value in metrics.items()},
-            "learning_rate": self._learning_rates_at(steps_done - 1)[DECAYED],
+            "learning_rate": rates[DECAYED],
+            **{f"learning_rate/{part}": rate for part, rate in rates_by_part(rates).items()},
             "grad_norm": None if grad_norm is None else float(grad_norm),
             "seconds": seconds,
             "data_seconds": waiting,

@@ -18,10 +18,19 @@ def _batch_without_negatives(config: Config) -> str | None:
 
 def _learning_rate_that_rises(config: Config) -> str | None:
     optim = config.optim
-    if optim.schedule == "cosine" and optim.min_learning_rate > optim.learning_rate:
+    if optim.schedule != "constant" and optim.min_learning_rate > optim.learning_rate:
         return (
             f"optim.min_learning_rate={optim.min_learning_rate} exceeds optim.learning_rate={optim.learning_rate}: the "
             "learning rate would rise to it; lower it"
+        )
+    return None
+
+
+def _cooldown_of_no_length(config: Config) -> str | None:
+    if config.optim.schedule == "constant_cooldown" and config.optim.cooldown_steps is None:
+        return (
+            "optim.schedule=constant_cooldown needs optim.cooldown_steps, how many of the last steps the learning rate "
+            "falls in; give it, or use optim.schedule=constant"
         )
     return None
 
@@ -41,13 +50,57 @@ def _idle_min_learning_rate(config: Config) -> str | None:
     if optim.schedule == "constant" and optim.is_set("min_learning_rate"):
         return (
             f"optim.min_learning_rate={optim.min_learning_rate} has no effect with optim.schedule=constant: leave it "
-            "out, or use the cosine"
+            "out, or use cosine or constant_cooldown"
         )
-    if optim.schedule == "cosine" and optim.min_learning_rate == optim.learning_rate:
+    if optim.schedule != "constant" and optim.min_learning_rate == optim.learning_rate:
         return (
-            f"optim.schedule=cosine has no effect: optim.min_learning_rate={optim.min_learning_rate} is the "
+            f"optim.schedule={optim.schedule} has no effect: optim.min_learning_rate={optim.min_learning_rate} is the "
             "learning_rate; lower it, or set optim.schedule to constant"
         )
+    return None
+
+
+def _idle_cooldown(config: Config) -> str | None:
+    optim = config.optim
+    for key in ("cooldown_steps", "cooldown_power"):
+        if optim.schedule != "constant_cooldown" and optim.is_set(key):
+            return (
+                f"optim.{key}={getattr(optim, key)} has no effect with optim.schedule={optim.schedule}: leave it out, "
+                "or set optim.schedule to constant_cooldown"
+            )
+    return None
+
+
+def _idle_optimizer_keys(config: Config) -> str | None:
+    optim = config.optim
+    if optim.name == "lion" and optim.is_set("eps"):
+        return f"optim.eps={optim.eps} has no effect with optim.name=lion, which divides by nothing: leave it out"
+    if optim.name != "muon" and optim.is_set("momentum"):
+        return (
+            f"optim.momentum={optim.momentum} has no effect with optim.name={optim.name}, whose momentum is "
+            "optim.beta1: leave it out, or use muon"
+        )
+    if optim.name == "lamb" and optim.weight_decay == 0:
+        return (
+            "optim.name=lamb scales the updates of decayed weights alone: with optim.weight_decay=0 it is Adam; raise "
+            "weight_decay, or use adamw"
+        )
+    return None
+
+
+def _idle_tower_keys(config: Config) -> str | None:
+    for modality, tower in (("image", config.optim.image), ("text", config.optim.text)):
+        if tower.is_set("unlocked_groups") and not tower.lock:
+            return (
+                f"optim.{modality}.unlocked_groups={tower.unlocked_groups} has no effect without "
+                f"optim.{modality}.lock=true: the whole tower is trained"
+            )
+        idle = [key for key in ("learning_rate", "layer_decay") if tower.is_set(key)]
+        if idle and tower.lock and tower.unlocked_groups == 0:
+            return (
+                f"optim.{modality}.{idle[0]}={getattr(tower, idle[0])} has no effect: optim.{modality}.lock=true locks "
+                f"the whole tower; leave it out, or train the last groups with optim.{modality}.unlocked_groups"
+            )
     return None
 
 
@@ -116,10 +169,14 @@ def _tile_larger_than_all(config: Config) -> str | None:
 CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
     _batch_without_negatives,
     _learning_rate_that_rises,
+    _cooldown_of_no_length,
     _heads_that_do_not_fit,
 )
 CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _idle_min_learning_rate,
+    _idle_cooldown,
+    _idle_optimizer_keys,
+    _idle_tower_keys,
     _evaluation_without_data,
     _cache_of_no_size,
     _weights_that_are_replaced,
