@@ -1,4 +1,4 @@
-"""The sections ``train``, ``ema``, ``checkpoint`` and ``tracking``: a run's length and batch, what is saved and shown."""
+"""The sections ``train``, ``ema``, ``checkpoint``, ``tracking``: a run's length and batch, what is saved and shown."""
 
 from __future__ import annotations
 
