@@ -94,7 +94,7 @@ class StepValues:
 def measure_memory(device: torch.device) -> float:
     """Return the memory of the rank that uses most, in MiB; every rank must call this.
 
-    On CUDA it is the peak of what tensors took on the device since the run began. On a CPU it is the resident set of
+    On CUDA it is the peak of what tensors took on the device since the process began. On a CPU it is the resident set of
     the process now, without its data workers.
     """
     on_device = device.type == "cuda"

@@ -6,8 +6,8 @@ import pytest
 
 from bimodal_cl import train
 from bimodal_cl.training import trackers
-from tests.test_training.tracking import tracked_runs
 from tests.test_training.run_files import read_log
+from tests.test_training.tracking import tracked_runs
 
 STEPS = {"train": {"num_epochs": None, "num_steps": 4, "log_every": 1, "evaluate_every": 2}, "checkpoint": {"every": 2}}
 NAMES = ("tensorboard", "wandb", "trackio", "mlflow")
