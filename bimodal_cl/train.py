@@ -87,9 +87,17 @@ class Trainer:
         config: the run, as :func:`~bimodal_cl.config.yaml_files.load_config` reads it from a file or
             :func:`~bimodal_cl.config.yaml_files.make_config` makes it of values.
         resume: continue from a checkpoint: ``latest`` (a new run where there is none yet), ``best`` or a path.
+
+    Raises:
+        UserError: ``config`` is none.
     """
 
     def __init__(self, config: Config, resume: str | Path | None = None) -> None:
+        if not isinstance(config, Config):
+            raise UserError(
+                f"Trainer takes a Config, got {type(config).__name__}: load_config reads one from a file, and "
+                "make_config makes one of values"
+            )
         self.config, self.resume = config, None if resume is None else str(resume)
 
     def run(self) -> Path:
@@ -164,6 +172,7 @@ def _prepare(
         loop = build_trainer(config, run, checkpoint)
     if checkpoint is not None:
         loop.resume(checkpoint)
+    loop.accelerator.wait_for_everyone()  # until then, none takes the config of this run for one of another
     if loop.accelerator.is_main_process:
         try:
             run.path.mkdir(parents=True, exist_ok=True)

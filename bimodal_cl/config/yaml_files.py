@@ -66,6 +66,8 @@ def make_config(values: Mapping[str, Any]) -> Config:
     Raises:
         UserError: as :func:`load_config`, with ``config`` in the place of the file's name.
     """
+    if not isinstance(values, Mapping):
+        raise UserError(f"config: should be a mapping of sections, got {type(values).__name__}")
     try:
         return Config.model_validate(values)
     except ValidationError as error:

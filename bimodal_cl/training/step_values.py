@@ -96,8 +96,8 @@ class StepValues:
 def measure_memory(device: torch.device) -> float:
     """Return the memory of the rank that uses most, in MiB; every rank must call this.
 
-    On CUDA it is the peak of what tensors took on the device since the run began. On a CPU it is the resident set of
-    the process now, without its data workers.
+    On CUDA it is the peak of what tensors took on the device since the process began. On a CPU it is the resident set
+    of the process now, without its data workers.
     """
     on_device = device.type == "cuda"
     used = torch.cuda.max_memory_allocated(device) if on_device else psutil.Process().memory_info().rss

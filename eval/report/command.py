@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,13 +148,15 @@ def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
     """Yield ``(title, figure, how to read it)`` of every value that the log holds at two steps or more."""
     from .figures import IMAGE, INK, TEXT, Series, draw_curves
 
-    def series(lines: list[dict[str, Any]], key: str, label: str = "", color: str = INK, **style: str) -> list[Series]:
-        points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), (int, float))]
-        points = [(step, value) for step, value in points if np.isfinite(value)]
+    def series(
+        lines: list[dict[str, Any]], key: str, label: str = "", color: str = INK, band: Sequence[str] = (), **style: str
+    ) -> list[Series]:
+        numbers = [[line.get(name) for name in ("step", key, *band)] for line in lines]
+        points = [each for each in numbers if all(isinstance(n, (int, float)) and np.isfinite(n) for n in each)]
         if len(points) < 2:
-            return []
-        steps, values = np.array(points, dtype=np.float64).T
-        return [Series(label, steps, values, color, **style)]
+            return series(lines, key, label, color, **style) if band else []
+        steps, values, *bounds = np.array(points, dtype=np.float64).T
+        return [Series(label, steps, values, color, band=np.array(bounds) if band else None, **style)]
 
     blocks = " Where points are dense, the line is the mean of neighbouring points and the band their range."
     if loss := series(run.training, "loss"):
@@ -163,15 +165,26 @@ def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
             "so compare only runs with the same loss and batch size."
         )
         yield "Loss", draw_curves("loss", loss, "loss (no unit)"), read + blocks
-    tau = series(run.training, "tau_image", "images", IMAGE) + series(
-        run.training, "tau_text", "texts", TEXT, dash="--"
-    )
+    tau = [
+        one
+        for name, label, color, dash in (("tau_image", "images", IMAGE, "-"), ("tau_text", "texts", TEXT, "--"))
+        for one in series(run.training, name, label, color, band=(f"{name}_p05", f"{name}_p95"), dash=dash)
+    ]
     if tau:
         read = "Mean temperature of the pairs of each batch; a smaller one gives similar negatives more weight."
+        if any(one.band is not None and (one.band[1] > one.band[0]).any() for one in tau):
+            read += " The band is from the 5th to the 95th percentile."
         yield "Temperature", draw_curves("tau", tau, "mean tau (no unit)", decades=True), read
     if alignment := series(run.training, "alignment"):
         read = "Mean cosine between an image and its own caption: 1 is perfect agreement, 0 is none."
         yield "Alignment", draw_curves("alignment", alignment, "mean cosine (−1 to 1)"), read
+    uniformity = series(run.training, "uniformity_image", "images", IMAGE)
+    uniformity += series(run.training, "uniformity_text", "texts", TEXT, dash="--")
+    if uniformity:
+        read = (
+            "How evenly features spread over the sphere: 0 where all are one point, near −4 where they spread evenly."
+        )
+        yield "Uniformity", draw_curves("uniformity", uniformity, "uniformity (no unit)"), read
     for prefix in ("", _EMA):
         retrieval = [
             one

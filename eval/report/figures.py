@@ -60,7 +60,10 @@ _BLOCKS = 150
 
 @dataclass(frozen=True)
 class Series:
-    """A line: ``steps`` and ``values`` are ``[points]``; ``label`` is "" where one line needs no legend."""
+    """A line: ``steps`` and ``values`` are ``[points]``; ``label`` is "" where one line needs no legend.
+
+    ``band`` is ``[2, points]``, a lower and an upper value of each point; without it, dense points have their range.
+    """
 
     label: str
     steps: np.ndarray
@@ -68,6 +71,7 @@ class Series:
     color: str = INK
     dash: str = "-"
     marker: str = ""
+    band: np.ndarray | None = None
 
 
 def draw_curves(
@@ -86,7 +90,9 @@ def draw_curves(
         for each in series:
             values = each.values * (100 if percent else 1)
             steps, low, mean, high = _blocks(each.steps, values)
-            if len(steps) < len(each.steps):
+            if each.band is not None:
+                low, high = (_blocks(each.steps, bound * (100 if percent else 1))[2] for bound in each.band)
+            if each.band is not None or len(steps) < len(each.steps):
                 axes.fill_between(steps, low, high, color=each.color, alpha=0.16, linewidth=0)
             axes.plot(
                 steps, mean, color=each.color, linestyle=each.dash, label=each.label, marker=each.marker, markersize=3.5
@@ -95,7 +101,8 @@ def draw_curves(
         axes.set_ylabel(ylabel)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-        values = np.concatenate([each.values for each in series])
+        drawn = [part for each in series for part in (each.values, each.band) if part is not None]
+        values = np.concatenate([part.ravel() for part in drawn])
         if decades and (values > 0).all() and values.max() > 10 * values.min():
             _decades(axes, "y")
         else:

@@ -64,6 +64,36 @@ def test_the_temperatures_of_a_run_are_printed(first_run, run_example, capsys):
     assert all(0.01 <= tau <= 1 for tau in taus)
 
 
+def test_a_run_is_trained_continued_and_loaded_from_python(first_run, run_example, tmp_path, capsys):
+    run_example("train.py", first_run / "data" / "train", tmp_path / "run")
+    trained, refused, continued, cosine = capsys.readouterr().out.splitlines()
+    assert trained == f"trained: {tmp_path / 'run'}"
+    assert refused.endswith("already holds a run; continue it with --resume latest, or choose another")
+    assert continued == f"continued: {tmp_path / 'run'}"
+    assert -1 <= float(cosine.removeprefix("cosine of the captions: ")) <= 1
+
+
+def test_the_readmes_lines_train_from_python(first_run, tmp_path, monkeypatch):
+    """As they are written, but for the names of the files and the length."""
+    from bimodal_cl.config import yaml_files
+
+    load = yaml_files.load_config
+    given = {"data.train": str(first_run / "data" / "train"), "data.val": None, "data.num_workers": 0}
+    given |= {"train.num_epochs": None, "train.num_steps": 1, "train.evaluate_every": None, "output": str(tmp_path)}
+    asked = []
+
+    def load_small(path, flags):
+        asked.append(load(path, flags).output)  # the lines' own keys are valid
+        return load("configs/train/quickstart.yaml", given)
+
+    monkeypatch.setattr(yaml_files, "load_config", load_small)
+    (code,) = [code for code in code_blocks(ROOT / "README.md", "python") if "Trainer" in code]
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert asked == ["runs/rho3"]
+    assert names["run"] == tmp_path and (tmp_path / "checkpoints" / "latest").is_dir()
+
+
 def test_a_plain_training_loop_uses_a_loss(run_example, capsys):
     run_example("plain_loop.py")
     assert capsys.readouterr().out.count("mean tau of images") == 4

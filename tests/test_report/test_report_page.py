@@ -69,6 +69,17 @@ def test_a_loss_without_tables_shows_its_one_temperature_and_no_histogram(run):
     assert "Captions with the largest" not in page
 
 
+def test_percentiles_of_tau_are_a_band_where_they_were_logged(run):
+    read = "The band is from the 5th to the 95th percentile."
+    page = render(run)
+    assert read in page and "<h3>Uniformity</h3>" in page
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{key: value for key, value in line.items() if not key.endswith(("_p05", "_p95"))} for line in lines]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    page = render(run)  # of a run from before
+    assert read not in page and "<h3>Temperature</h3>" in page
+
+
 def test_missing_parts_are_left_out_or_named_in_a_line(run, monkeypatch, tmp_path):
     shutil.rmtree(run / "results")
     monkeypatch.chdir(tmp_path)  # the relative data folder is not found from here

@@ -181,8 +181,8 @@ def _tracker_not_installed(config: Config) -> str | None:
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:  # no origin: a folder of that name, such as the logs of W&B
             return (
-                f"tracking.trackers: {name} needs the package '{name}', which is not installed: pip install {name}, or "
-                f"install this project with its extra, '.[{name}]'"
+                f"tracking.trackers: {name} needs the package '{name}', which is not installed: pip install "
+                f"'bimodal_cl[{name}]'"
             )
     return None
 

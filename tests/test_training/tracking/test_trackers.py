@@ -6,8 +6,8 @@ import pytest
 
 from bimodal_cl import train
 from bimodal_cl.training import trackers
-from tests.test_training import tracked_runs
 from tests.test_training.run_files import read_log
+from tests.test_training.tracking import tracked_runs
 
 STEPS = {"train": {"num_epochs": None, "num_steps": 4, "log_every": 1, "evaluate_every": 2}, "checkpoint": {"every": 2}}
 NAMES = ("tensorboard", "wandb", "trackio", "mlflow")
@@ -131,8 +131,8 @@ def test_a_missing_package_is_refused_with_the_way_to_install_it(name, write_con
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked, *rest: None if asked == name else find(asked, *rest))
     assert train.main(["--config", str(write_config()), "--tracking.trackers", name]) == 2
     assert capsys.readouterr().err == (
-        f"error: tracking.trackers: {name} needs the package '{name}', which is not installed: pip install {name}, or "
-        f"install this project with its extra, '.[{name}]'\n"
+        f"error: tracking.trackers: {name} needs the package '{name}', which is not installed: pip install "
+        f"'bimodal_cl[{name}]'\n"
     )
     assert not (tmp_path / "run").exists()
 

@@ -120,6 +120,14 @@ def test_mistakes_are_errors_of_one_line(values, change, line, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_other_things_than_a_config_are_refused(write_config):
+    path = write_config("run")
+    with pytest.raises(UserError, match=r"Trainer takes a Config, got PosixPath: load_config reads one"):
+        Trainer(path)
+    with pytest.raises(UserError, match="config: should be a mapping of sections, got str"):
+        make_config(str(path))
+
+
 def test_a_folder_that_holds_a_run_is_refused(values):
     config = make_config(values())
     Trainer(config).run()
