@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import build_model
-from bimodal_cl.training.sharding import _find_units, choose_spread, DataParallel, find_blocks, take_fsdp_settings
+from bimodal_cl.training.sharding import DataParallel, _find_units, choose_spread, find_blocks, take_fsdp_settings
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 30}
 DISTILLED = {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 8, "vocab_size": 30}
