@@ -92,7 +92,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         settings=settings,
         folder=folder,
         identity=build_identity(config, mixture),
-        spread=choose_spread(fsdp, accelerator.num_processes),
+        spread=choose_spread(fsdp, accelerator.num_processes, model),
     )
 
 

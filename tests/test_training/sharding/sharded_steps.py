@@ -86,7 +86,7 @@ def build_trainer(
         settings=RunSettings(10, 10, GLOBAL_BATCH_SIZE, num_micro_batches, 0, 1, 10, 10, 1, None, clip),
         folder=RunFolder(Path("not-written")),
         identity={},
-        spread=choose_spread(plugin, world_size),
+        spread=choose_spread(plugin, world_size, model),
     )
 
 
