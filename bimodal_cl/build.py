@@ -99,7 +99,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         folder=folder,
         trackers=build_trackers(config, folder, accelerator),
         identity=build_identity(config, mixture),
-        spread=choose_spread(fsdp, accelerator.num_processes),
+        spread=choose_spread(fsdp, accelerator.num_processes, model),
     )
 
 

@@ -33,7 +33,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bimodal_cl.checkpoint import optimizer_state, without_names
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.errors import SettingRefused, did_you_mean
 
 
 class DataParallel:
@@ -82,9 +82,6 @@ class ShardedDataParallel(DataParallel):
         encoder: the model, with whole weights that are equal on every rank; it is sharded in place.
         optimizer: over its parameters and the loss's; its state may have been loaded.
         settings: of the launcher.
-
-    Raises:
-        UserError: a class to wrap that the model does not have.
     """
 
     def __init__(
@@ -150,11 +147,16 @@ def take_fsdp_settings() -> FullyShardedDataParallelPlugin | None:
 
 
 def choose_spread(
-    settings: FullyShardedDataParallelPlugin | None, num_processes: int
+    settings: FullyShardedDataParallelPlugin | None, num_processes: int, model: nn.Module
 ) -> Callable[[Accelerator, nn.Module, torch.optim.Optimizer], DataParallel]:
-    """Return what spreads a model: sharded where that was asked for and there are several processes."""
+    """Return what spreads a model: sharded where that was asked for and there are several processes.
+
+    Raises:
+        SettingRefused: the settings name a class that the model does not have.
+    """
     if settings is None or num_processes == 1:
         return DataParallel
+    find_units(model, settings)
     return partial(ShardedDataParallel, settings=settings)
 
 
@@ -186,7 +188,12 @@ def _is_repeated(found: nn.Module) -> bool:
     return len({type(element) for element in elements}) == 1 and next(elements[0].children(), None) is not None
 
 
-def _find_units(model: nn.Module, settings: FullyShardedDataParallelPlugin) -> list[nn.Module]:
+def find_units(model: nn.Module, settings: FullyShardedDataParallelPlugin) -> list[nn.Module]:
+    """Return the modules that are gathered one by one: those of the classes that the user names, else the blocks.
+
+    Raises:
+        SettingRefused: no module of a class.
+    """
     names = settings.transformer_cls_names_to_wrap
     if not names:
         return find_blocks(model)
@@ -194,7 +201,9 @@ def _find_units(model: nn.Module, settings: FullyShardedDataParallelPlugin) -> l
     for name in names:
         if name not in known:
             near = did_you_mean(name, sorted(known))
-            raise UserError(f"accelerate launch: fsdp_transformer_layer_cls_to_wrap: no module of class '{name}'{near}")
+            raise SettingRefused(
+                f"accelerate launch: fsdp_transformer_layer_cls_to_wrap: no module of class '{name}'{near}"
+            )
     return [module for module in model.modules() if type(module).__name__ in names]
 
 
@@ -216,7 +225,7 @@ def _shard_modules(
     if low_precision and norms:  # their statistics are float32, and so must be their weights
         fully_shard(norms, **{**options, "reshard_after_forward": False}, mp_policy=full)
     towers = [tower for tower in model.children() if next(tower.parameters(), None) is not None]
-    for unit in dict.fromkeys([*reversed(_find_units(model, settings)), *towers, model]):
+    for unit in dict.fromkeys([*reversed(find_units(model, settings)), *towers, model]):
         fully_shard(unit, **options, mp_policy=policy if low_precision else full)
 
 

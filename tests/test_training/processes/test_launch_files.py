@@ -1,4 +1,4 @@
-"""The files of ``accelerate launch`` and the SLURM script: valid for Accelerate, and tried with a stand-in for SLURM."""
+"""The files of ``accelerate launch`` and the SLURM script, tried with a stand-in for SLURM."""
 
 import os
 import shutil

@@ -55,31 +55,44 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[nn.Module], None] | None, int, 
 }
 
 
-def take_steps(case: str, rank: int, world_size: int, sharded: bool) -> dict[str, Any]:
-    """Take steps, and return losses, norms of gradients, whole weights, the optimizer's state, and bytes kept here."""
-    vision, change, num_micro_batches, precision = CASES[case]
+def build_trainer(
+    case: str,
+    world_size: int,
+    sharded: bool,
+    micro_batches: int | None = None,
+    precision: str | None = None,
+    clip: float | None = 1.0,
+    reshard: bool = True,
+) -> Trainer:
+    """Build the trainer of a case, not started yet; ``micro_batches`` and ``precision`` may differ from the case's."""
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, reshard_after_forward=reshard) if sharded else None
+    vision, change, of_case, precision_of_case = CASES[case]
+    num_micro_batches = micro_batches or of_case
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(cpu=True, mixed_precision=precision)
+    accelerator = Accelerator(cpu=True, mixed_precision=precision or precision_of_case)
     torch.manual_seed(2)
     model = build_model(image_size=SIDE, embed_dim=8, vision=vision, text=TEXT).to(memory_format=torch.channels_last)
     if change is not None:
         change(model)
     loss = build_loss("clip")
-    optimizer = build_optimizer(model, loss.parameters(), learning_rate=1e-3, weight_decay=0.1, eps=1e-2)
-    settings = RunSettings(10, 10, GLOBAL_BATCH_SIZE, num_micro_batches, 0, 1, 10, 10, 1, None, 1.0)
-    trainer = Trainer(
+    return Trainer(
         accelerator=accelerator,
         model=model,
         loss=loss,
-        optimizer=optimizer,
+        optimizer=build_optimizer(model, loss.parameters(), learning_rate=1e-3, weight_decay=0.1, eps=1e-2),
         open_stream=None,
         learning_rates_at=lambda step: {"decayed": 1e-3, "not_decayed": 1e-3},
         evaluate=None,
-        settings=settings,
+        settings=RunSettings(10, 10, GLOBAL_BATCH_SIZE, num_micro_batches, 0, 1, 10, 10, 1, None, clip),
         folder=RunFolder(Path("not-written")),
         identity={},
-        spread=choose_spread(FullyShardedDataParallelPlugin(fsdp_version=2) if sharded else None, world_size),
+        spread=choose_spread(plugin, world_size, model),
     )
+
+
+def take_steps(case: str, rank: int, world_size: int, sharded: bool) -> dict[str, Any]:
+    """Take steps, and return losses, norms of gradients, whole weights, the optimizer's state, and bytes kept here."""
+    trainer = build_trainer(case, world_size, sharded)
     trainer.start()
     outcomes = [trainer.step(build_batch(step, rank, world_size)) for step in range(NUM_STEPS)]
     kept = count_bytes(trainer.parallel)
@@ -90,7 +103,7 @@ def take_steps(case: str, rank: int, world_size: int, sharded: bool) -> dict[str
         "norms": [norm.item() for _, norm in outcomes],
         "weights": weights,
         "optimizer": trainer.parallel.gather_optimizer(),
-        "temperature": loss.logit_scale.item(),
+        "temperature": trainer.loss.logit_scale.item(),
         "kept": kept,
         "units": sum(isinstance(module, FSDPModule) for module in trainer.model.modules()),
     }

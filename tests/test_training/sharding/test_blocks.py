@@ -7,9 +7,9 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from bimodal_cl.errors import UserError
+from bimodal_cl.errors import SettingRefused
 from bimodal_cl.models import build_model
-from bimodal_cl.training.sharding import DataParallel, _find_units, choose_spread, find_blocks, take_fsdp_settings
+from bimodal_cl.training.sharding import DataParallel, choose_spread, find_blocks, find_units, take_fsdp_settings
 
 SMALL = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 30}
 DISTILLED = {"dim": 8, "n_layers": 3, "n_heads": 2, "hidden_dim": 8, "vocab_size": 30}
@@ -72,10 +72,10 @@ def test_blocks_of_open_clip_and_names_that_the_user_gives():
     settings = FullyShardedDataParallelPlugin(
         fsdp_version=2, auto_wrap_policy="TRANSFORMER_BASED_WRAP", transformer_cls_names_to_wrap=["MultiheadAttention"]
     )
-    assert names_of(_find_units(model, settings)) == {"MultiheadAttention": 5}
+    assert names_of(find_units(model, settings)) == {"MultiheadAttention": 5}
     settings.transformer_cls_names_to_wrap = ["ResidualAttentionBlok"]
-    with pytest.raises(UserError, match=r"no module of class 'ResidualAttentionBlok'.*'ResidualAttentionBlock'"):
-        _find_units(model, settings)
+    with pytest.raises(SettingRefused, match=r"no module of class 'ResidualAttentionBlok'.*'ResidualAttentionBlock'"):
+        choose_spread(settings, 2, model)
 
 
 def test_fsdp_is_asked_for_by_the_launcher_and_hidden_from_others(monkeypatch):
@@ -85,5 +85,6 @@ def test_fsdp_is_asked_for_by_the_launcher_and_hidden_from_others(monkeypatch):
     settings = take_fsdp_settings()
     assert settings is not None and settings.reshard_after_forward is False
     assert take_fsdp_settings() is None  # whoever looks next finds plain data parallelism
-    assert choose_spread(settings, 1) is DataParallel and choose_spread(None, 2) is DataParallel
-    assert choose_spread(settings, 2) is not DataParallel
+    model = nn.Linear(1, 1)
+    assert choose_spread(settings, 1, model) is DataParallel and choose_spread(None, 2, model) is DataParallel
+    assert choose_spread(settings, 2, model) is not DataParallel
