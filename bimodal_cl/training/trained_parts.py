@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from accelerate import PartialState
 from torch import nn
 
+from bimodal_cl.cli.progress import note
 from bimodal_cl.errors import SettingRefused
 from bimodal_cl.models import DualEncoder
 from bimodal_cl.optim import Part, split_parts
@@ -22,7 +24,7 @@ EARLIER_RUNS = {
 
 
 def lock_towers(model: DualEncoder, unlocked: dict[str, int | None], fresh: bool) -> None:
-    """Lock the towers, and warn where a tower is locked that has learned nothing yet.
+    """Lock the towers, say how much is trained, and warn where a tower is locked that has learned nothing yet.
 
     Args:
         model: the dual encoder, in training mode.
@@ -45,11 +47,18 @@ def lock_towers(model: DualEncoder, unlocked: dict[str, int | None], fresh: bool
                 "keeps them; start from pretrained ones (model.pretrained), or leave the lock out",
                 stacklevel=2,
             )
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    counts = {
+        modality: [sum(one.numel() for one in tower.parameters() if one.requires_grad or every) for every in (0, 1)]
+        for modality, tower in (("image", model.visual), ("text", model.text))
+    }
+    if not any(trained for trained, _ in counts.values()):
         raise SettingRefused(
             "optim.image.lock and optim.text.lock leave nothing to train: leave one of them out, or train the last "
             "groups with optim.text.unlocked_groups=1"
         )
+    if any(groups is not None for groups in unlocked.values()) and PartialState().is_main_process:
+        parts = (f"{trained:,} of {every:,} of the {modality} tower" for modality, (trained, every) in counts.items())
+        note(f"trained parameters: {', '.join(parts)}")
 
 
 def describe_trained(
