@@ -23,11 +23,12 @@ from typing import Any
 import yaml
 
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.files.checksums import find_damage
 from bimodal_cl.files.text_files import NotText, decode_text, read_text
 
 LATEST, BEST = "latest", "best"
 STATE_FILE, LOSS_FILE, OPTIMIZER_FILE = "state.json", "loss.safetensors", "optimizer.pt"
-PARTIAL = ".partial"  # ends the name of a checkpoint that is being written
+PARTIAL, REPLACED = ".partial", ".replaced.partial"  # end the names of checkpoints that are written and replaced
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,25 @@ class RunFolder:
         """Return the checkpoint ``latest``, ``best``, ``step_N`` or a path; None where there is no ``latest`` yet.
 
         Raises:
-            UserError: no such checkpoint.
+            UserError: no such checkpoint, or a file of it is damaged; the message offers the whole one before it.
         """
         candidate = self.checkpoints / name if (self.checkpoints / name).exists() else Path(name)
         if (candidate / STATE_FILE).is_file():
-            return candidate.resolve()
+            return self._require_whole(candidate.resolve())
         if name == LATEST:
             newest = self.newest_checkpoint()
-            return None if newest is None else newest.resolve()
+            return None if newest is None else self._require_whole(newest.resolve())
         known = [LATEST, *(path.name for path in self.list_checkpoints())]
         raise UserError(f"--resume: no checkpoint '{name}' in {self.checkpoints}{did_you_mean(name, known)}")
+
+    def _require_whole(self, checkpoint: Path) -> Path:
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint
+        others = [path for path in self.list_checkpoints() if path.name < checkpoint.name]
+        whole = next((path for path in reversed(others) if find_damage(path) is None), None)
+        offer = "no other checkpoint before it is whole" if whole is None else f"continue with --resume {whole.name}"
+        raise UserError(f"checkpoint {checkpoint}: {damage}; {offer}")
 
     def read_config(self) -> dict[str, Any]:
         """Return the values of ``config.yaml``, which a newer or older version may have written.

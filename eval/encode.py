@@ -14,6 +14,7 @@ from bimodal_cl.cli.arguments import natural_number, path_text, positive_integer
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.synonyms import find_value
 from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.files.checksums import hash_files
 from bimodal_cl.models.locate.source import AVERAGED, TRAINED, WEIGHTS
 from bimodal_cl.models.weights.file_names import EMA_FILE
 from bimodal_cl.run_folder import RunFolder, read_state
@@ -209,9 +210,4 @@ def _hash_weights(path: Path) -> str:
     if path.name.endswith(".index.json"):
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
         shards = [path.with_name(name) for name in sorted(set(names))]
-    digest = hashlib.sha256()
-    for shard in shards:
-        with shard.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return hash_files(*shards)

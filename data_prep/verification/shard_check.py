@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from bimodal_cl.data.storage.locations import is_remote, redact
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.data.tar.samples import TarSample, TarSamples, open_samples
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.checksums import hash_files
 from bimodal_cl.files.image_formats import EXTENSIONS_OF_FORMAT, IMAGE_EXTENSIONS, TEXT_EXTENSION, TEXT_EXTENSIONS
 
 from ..writing.captions import clean_captions
@@ -166,13 +166,8 @@ def _check_file(path: Path, job: ShardJob, captions: CaptionsMode, result: Shard
     size, expected = path.stat().st_size, job.expected
     if expected and size != expected.bytes:
         differs(f"has {size:,} bytes, the manifest says {expected.bytes:,}")
-    elif expected and expected.sha256:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != expected.sha256:
-            differs("its bytes differ from what was written (sha256)")
+    elif expected and expected.sha256 and hash_files(path) != expected.sha256:
+        differs("its bytes differ from what was written (sha256)")
     rows = index_shard(path, captions, "keep", redact(job.name))
     result.num_images, result.num_texts = len(rows), int(rows.caption_count.sum())
     if expected and (result.num_images, result.num_texts) != (expected.num_images, expected.num_texts):
