@@ -1,0 +1,46 @@
+"""Score a model on a run's validation data: retrieval on pairs, zero-shot classification on labelled images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from bimodal_cl.data.labelled import LabelledImages
+from bimodal_cl.models import DualEncoder
+from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
+from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
+
+
+class Evaluation:
+    """Scores of a model on the config's validation data, read with this process alone."""
+
+    def __init__(self, open_pairs: Any, labelled: LabelledImages | None) -> None:
+        self._open_pairs, self._labelled = open_pairs, labelled
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the scores that every evaluation gives."""
+        names = []
+        if self._open_pairs is not None:
+            names += [f"retrieval/{name}" for name in score_retrieval(np.ones(1, int), np.ones(1, int))]
+        if self._labelled is not None:
+            names += [f"zero_shot/{name}" for name in zero_shot_scores(self._labelled)]
+        return names
+
+    def __call__(self, model: DualEncoder) -> dict[str, float]:
+        """Return scores by name, ``retrieval/...`` and ``zero_shot/...``, as fractions.
+
+        ``retrieval/left_out`` counts images that could not be used, if there were any.
+        """
+        scores: dict[str, float] = {}
+        if self._open_pairs is not None:
+            pairs = self._open_pairs()
+            retrieval = evaluate_retrieval(model, pairs)
+            scores |= {f"retrieval/{name}": value for name, value in retrieval.items()}
+            if pairs.report().total:
+                scores["retrieval/left_out"] = float(pairs.report().total)
+        if self._labelled is not None:
+            zero_shot = evaluate_zero_shot(model, self._labelled)
+            scores |= {f"zero_shot/{name}": value for name, value in zero_shot.items()}
+        return scores
