@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
@@ -31,6 +32,8 @@ from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.preprocess import EvalTransform
 
 __all__ = ["Batch", "Stream", "open_stream"]
+
+_GRACE = 30  # seconds that a worker lives on after SIGTERM
 
 
 class Stream:
@@ -274,8 +277,24 @@ class Preprocess:
 
 
 def _prepare_worker(number: int) -> None:
+    _outlive_signals()
     # A tokenizer that was used before the workers were forked prints a warning in each of them unless this is set.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _outlive_signals() -> None:
+    """Let a worker go on when a signal to the whole job asks the run to finish its step.
+
+    Ctrl-C in a terminal and a scheduler's signals reach workers, too, whose batches the step may still need. They end
+    with the stream. A worker that gets ``SIGTERM`` ends at the latest after ``_GRACE`` seconds, so that a loader that
+    closes does not wait for one that hangs.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGALRM, lambda number, frame: os._exit(0))
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
 
 
 def _draw_caption(seed: int, epoch: int, image_id: int, count: int) -> int:

@@ -177,6 +177,11 @@ class Mixture:
         shard = bisect_right(starts, image_id) - 1
         return shard, image_id - starts[shard]
 
+    def describe(self, image_id: int) -> str:
+        """Return an image's id with its shard and row, for messages."""
+        shard, row = self.locate(image_id)
+        return f"{image_id} ({self.shards[shard].entry.name}, row {row})"
+
     def shard_extent(self, shard: int) -> tuple[int, int]:
         """Return the first id and the number of the images of a shard."""
         first, after = self._shard_starts[shard : shard + 2]
