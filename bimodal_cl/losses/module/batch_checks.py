@@ -17,6 +17,10 @@ _FLAWS = (
 )
 
 
+class NonFiniteFeatures(ValueError):
+    """Features that are not finite, on any rank: what a diverged training gives; every rank raises it."""
+
+
 def require_sound_batch(
     image_features: Tensor,
     text_features: Tensor,
@@ -32,14 +36,17 @@ def require_sound_batch(
         num_images, num_texts: rows of the tables; None where there is none.
 
     Raises:
+        NonFiniteFeatures: features that are not finite; with rank and numbers, on every rank.
         ValueError: a tensor of a wrong shape or type, not as many of each, an empty batch, local batch sizes that
-            differ, features that are not finite, ids outside the table; with rank and numbers, on every rank.
+            differ, ids outside the table; likewise.
     """
     counts = [tensor.shape[0] if tensor.ndim else 0 for tensor in (image_features, text_features, image_ids, text_ids)]
     flaw = _find_flaw(image_features, text_features, image_ids, text_ids)
     if flaw == 0 and 0 < min(counts) == max(counts):
         ids = (*image_ids.aminmax(), *text_ids.aminmax())
-        facts = torch.stack([_count_bad_rows(image_features), _count_bad_rows(text_features), *(n.long() for n in ids)])
+        facts = torch.stack(
+            [find_bad_rows(image_features).sum(), find_bad_rows(text_features).sum(), *(n.long() for n in ids)]
+        )
     else:
         facts = torch.zeros(6, dtype=torch.int64, device=image_features.device)
     mine = torch.cat([torch.tensor([*counts, flaw], device=facts.device), facts])
@@ -60,7 +67,7 @@ def require_sound_batch(
         raise ValueError(f"every rank needs the same local batch size, got {sizes} (by rank)")
     for number, (size, _, _, _, _, bad_images, bad_texts, *_) in enumerate(everyone):
         if bad_images or bad_texts:
-            raise ValueError(
+            raise NonFiniteFeatures(
                 f"features are not finite on rank {number}: {bad_images} of {size} images, {bad_texts} of {size} texts"
             )
     bounds = [[row[column] for row in everyone] for column in range(7, 11)]
@@ -78,10 +85,10 @@ def _find_flaw(image_features: Tensor, text_features: Tensor, image_ids: Tensor,
     return 2 if any(each.ndim != 1 or each.dtype not in whole for each in ids) else 0
 
 
-def _count_bad_rows(features: Tensor) -> Tensor:
-    """Count the rows that hold a value that is not finite; one pass finds them by their sums."""
+def find_bad_rows(features: Tensor) -> Tensor:
+    """Mark the rows that hold a value that is not finite, bool ``[batch]``; one pass finds them by their sums."""
     precision = torch.promote_types(features.dtype, torch.float32)
-    return (~features.detach().sum(dim=1, dtype=precision).isfinite()).sum()
+    return ~features.detach().sum(dim=1, dtype=precision).isfinite()
 
 
 def _require_known_ids(modality: str, ids: Sequence[int], num_anchors: int | None) -> None:
