@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from open_clip import CLIPVisionCfg
@@ -20,7 +20,7 @@ from bimodal_cl.config.checks.launch import check_process_count
 from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.labelled import LabelledImages, open_labelled
+from bimodal_cl.data.labelled import open_labelled
 from bimodal_cl.data.pipeline.stream import Stream, open_stream
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.data.storage.locations import is_pipe, is_remote
@@ -32,8 +32,7 @@ from bimodal_cl.models.load import load_saved
 from bimodal_cl.optim import build_optimizer, compute_learning_rates, read_peaks
 from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.run_folder import RunFolder
-from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
-from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
+from bimodal_cl.scoring.evaluation import Evaluation
 from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
 from bimodal_cl.training.run_settings import RunSettings
@@ -130,7 +129,8 @@ def build_accelerator(config: Config) -> Accelerator:
         UserError: the precision is not available on this device, or the processes cannot connect to one another.
     """
     on_cpu = config.train.device == "cpu"
-    state = PartialState(cpu=on_cpu)  # finds device and processes; Accelerator would also fix the precision
+    timeout = timedelta(seconds=config.train.timeout_seconds)
+    state = PartialState(cpu=on_cpu, timeout=timeout)
     check_process_count(state.num_processes, os.environ)
     check_precision(config.train.precision, state.device.type)
     try:
@@ -221,6 +221,9 @@ def build_settings(config: Config, mixture: Mixture) -> RunSettings:
         keep_last=config.checkpoint.keep_last,
         best=config.checkpoint.best,
         max_grad_norm=config.optim.max_grad_norm,
+        non_finite_skipped=train.non_finite == "skip",
+        max_non_finite=train.max_non_finite,
+        write_errors_ignored=config.checkpoint.on_write_error == "continue",
         ema_decay=config.ema.decay,
         ema_warmup=config.ema.decay_warmup,
         ema_evaluate=config.ema.decay is not None and config.ema.evaluate,
@@ -254,40 +257,6 @@ def build_identity(config: Config, mixture: Mixture) -> dict[str, Any]:
         "model": config.model.model_dump(mode="json"),
         **describe_trained(**config.optim.model_dump(include={"name", "image", "text", "heads_learning_rate"})),
     }
-
-
-class Evaluation:
-    """Scores of a model on the config's validation data, read with this process alone."""
-
-    def __init__(self, open_pairs: Any, labelled: LabelledImages | None) -> None:
-        self._open_pairs, self._labelled = open_pairs, labelled
-
-    @property
-    def scores(self) -> list[str]:
-        """Names of the scores that every evaluation gives."""
-        names = []
-        if self._open_pairs is not None:
-            names += [f"retrieval/{name}" for name in score_retrieval(np.ones(1, int), np.ones(1, int))]
-        if self._labelled is not None:
-            names += [f"zero_shot/{name}" for name in zero_shot_scores(self._labelled)]
-        return names
-
-    def __call__(self, model: DualEncoder) -> dict[str, float]:
-        """Return scores by name, ``retrieval/...`` and ``zero_shot/...``, as fractions.
-
-        ``retrieval/left_out`` counts images that could not be used, if there were any.
-        """
-        scores: dict[str, float] = {}
-        if self._open_pairs is not None:
-            pairs = self._open_pairs()
-            retrieval = evaluate_retrieval(model, pairs)
-            scores |= {f"retrieval/{name}": value for name, value in retrieval.items()}
-            if pairs.report().total:
-                scores["retrieval/left_out"] = float(pairs.report().total)
-        if self._labelled is not None:
-            zero_shot = evaluate_zero_shot(model, self._labelled)
-            scores |= {f"zero_shot/{name}": value for name, value in zero_shot.items()}
-        return scores
 
 
 def build_evaluation(config: Config, transform: EvalTransform) -> Evaluation:

@@ -6,7 +6,8 @@ A checkpoint is a folder ``checkpoints/step_00001000``:
 - ``ema.safetensors``, with ``ema.decay``: the averaged weights, with the tensors' names of ``model.safetensors``;
 - ``loss.safetensors``: the loss's parameters and per-anchor tables;
 - ``optimizer.pt``: loadable with ``weights_only=True``;
-- ``state.json``: step, epoch, samples seen, scores, and what the sample order depends on.
+- ``state.json``: step, epoch, samples seen, scores, and what the sample order depends on;
+- ``SHA256SUMS``: checksums of all these files, which a resume verifies.
 
 It is written under a temporary name, flushed to the disk and renamed, so a crash leaves the previous one. The folder's
 names, and which checkpoint is the newest, are in :mod:`bimodal_cl.run_folder`.
@@ -26,7 +27,21 @@ from torch import Tensor, nn
 
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.files.atomic import flush_folder, point_link
-from bimodal_cl.run_folder import BEST, LATEST, LOSS_FILE, OPTIMIZER_FILE, PARTIAL, STATE_FILE, RunFolder
+from bimodal_cl.files.checksums import write_checksums
+from bimodal_cl.run_folder import (
+    BEST,
+    LATEST,
+    LOSS_FILE,
+    OPTIMIZER_FILE,
+    PARTIAL,
+    REPLACED,
+    STATE_FILE,
+    RunFolder,
+)
+
+
+class CheckpointNotWritten(RunStopped):
+    """A checkpoint could not be written; the earlier ones are whole."""
 
 
 def save_checkpoint(
@@ -54,29 +69,32 @@ def save_checkpoint(
         The checkpoint's folder.
 
     Raises:
-        RunStopped: it cannot be written (a full disk, say); earlier checkpoints stay.
+        CheckpointNotWritten: it cannot be written (a full disk, say); earlier checkpoints stay.
     """
     final = run.checkpoint(state["step"])
-    partial = final.with_name(final.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, replaced = (final.with_name(final.name + ending) for ending in (PARTIAL, REPLACED))
+    for left in run.checkpoints.glob(f"*{PARTIAL}"):  # by a run that was killed while it wrote
+        shutil.rmtree(left, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
         save_model(partial)
         save_file({key: value.contiguous() for key, value in loss_state.items()}, partial / LOSS_FILE)
         torch.save(optimizer_state, partial / OPTIMIZER_FILE)
         (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+        write_checksums(partial)
         flush_folder(partial)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():  # the same step was saved before
+            final.rename(replaced)
         partial.rename(final)
         point_link(run.checkpoints / LATEST, final.name)
         if is_best:
             point_link(run.checkpoints / BEST, final.name)
     except Exception as error:  # safetensors and torch report a full disk by errors of their own
-        shutil.rmtree(partial, ignore_errors=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunStopped(
-            f"the checkpoint {final} could not be written: {reason}; free some space and continue with --resume latest"
-        ) from error
+        raise CheckpointNotWritten(f"the checkpoint {final} could not be written: {reason}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # also after a second Ctrl-C
+        shutil.rmtree(replaced, ignore_errors=True)
     _remove_old(run, keep_last)
     return final
 

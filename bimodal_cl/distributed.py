@@ -6,6 +6,7 @@ function is the one-process case.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,22 @@ import torch.distributed as dist
 from torch import Tensor
 
 ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"  # before 2.14
+
+
+# The errors of gloo and NCCL where another rank is gone, and where it does not answer.
+_LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
+_SILENT_PEER = re.compile(r"[Tt]imed out|[Tt]imeout")
+
+
+def explain_lost_peer(error: RuntimeError) -> str | None:
+    """Return what a collective's error says about another rank: that it has ended, or does not answer; else None."""
+    if world_size() == 1:
+        return None
+    if _LOST_PEER.search(str(error)):
+        return "another process has ended; its message says why"
+    if _SILENT_PEER.search(str(error)):
+        return "another process did not answer in time (train.timeout_seconds); it hangs, or is much slower"
+    return None
 
 
 def rank() -> int:

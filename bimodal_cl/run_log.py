@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
 from bimodal_cl.cli.progress import format_duration, note
+from bimodal_cl.errors import RunStopped
 from bimodal_cl.files.atomic import write_atomically
 from bimodal_cl.files.text_files import read_text
 
@@ -28,6 +32,7 @@ class RunLog:
         first_step: steps done before (0 for a new run).
         enabled: whether this process writes and prints.
         track: gets every line as well.
+        lossy: whether to go on without a line that cannot be written, such as on a full disk.
     """
 
     def __init__(
@@ -37,15 +42,16 @@ class RunLog:
         first_step: int = 0,
         enabled: bool = True,
         track: Callable[[dict[str, Any]], None] = lambda line: None,
+        lossy: bool = False,
     ) -> None:
-        self._enabled, self._track = enabled, track
-        self._file: TextIO | None = None
+        self._enabled, self._track, self._lossy = enabled, track, lossy
+        self._file: io.FileIO | None = None
         self._bar: tqdm[Any] | None = None
         self._started, self._first_step, self._num_steps = time.monotonic(), first_step, num_steps
         if not enabled:
             return
         _keep_lines(path, last_step=first_step)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = io.FileIO(path, "a")  # without a buffer, so that an error belongs to its line
         if sys.stderr.isatty():
             self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.05)
 
@@ -73,11 +79,24 @@ class RunLog:
             self.say(f"step {values['step']}/{self._num_steps}  {text}  left {format_duration(left)}")
 
     def write(self, values: dict[str, Any]) -> None:
-        """Append one line to the file."""
-        if self._file is not None:
-            self._file.write(json.dumps(values) + "\n")
-            self._file.flush()
-            self._track(values)
+        """Append one line to the file, whole or not at all.
+
+        Raises:
+            RunStopped: it cannot be written, and the log is not ``lossy``.
+        """
+        if self._file is None:
+            return
+        line = json.dumps(values).encode() + b"\n"
+        before = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._file.truncate(before)  # no part of a line stays
+            if not self._lossy:
+                raise RunStopped(f"the log {self._file.name} could not be written: {error.strerror}") from None
+            self.say(f"step {values.get('step')}: the log {self._file.name} lost this step's line: {error.strerror}")
+        self._track(values)
 
     def say(self, message: str) -> None:
         """Print a line above the bar, once for all ranks."""

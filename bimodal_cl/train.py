@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from bimodal_cl.cli.arguments import path_text, positive_integer
 from bimodal_cl.cli.exit_status import EXIT_USER_ERROR, with_exit_status
 from bimodal_cl.cli.parser import Parser
+from bimodal_cl.cli.progress import note
+from bimodal_cl.cli.resume_command import compose_resume_command, read_parent_command
 from bimodal_cl.cli.yaml_arguments import print_yaml
 from bimodal_cl.config.checks import check_config
 from bimodal_cl.config.checks.launch import check_launch, read_launcher_flags
@@ -38,6 +40,7 @@ def main(argv: Sequence[str]) -> None:
     if loop is None:
         return
     loop.run()
+    _say_how_to_continue(loop, compose_resume_command(argv, read_parent_command()))
     loop.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
     loop.accelerator.end_training()
 
@@ -114,6 +117,7 @@ class Trainer:
                 _check_settings(self.config)
                 loop = _prepare(self.config, run, self.resume)
             loop.run()
+            _say_how_to_continue(loop, "Trainer(config, resume='latest').run()")
             loop.accelerator.wait_for_everyone()
         return run.path
 
@@ -141,6 +145,11 @@ def set_up(argv: Sequence[str]) -> trainer.Trainer | None:
         _profile_data(config, run, arguments.profile_data)
         return None
     return _prepare(config, run, arguments.resume, refused=_refused_once_per_machine)
+
+
+def _say_how_to_continue(loop: trainer.Trainer, command: str) -> None:
+    if loop.stopped_by is not None and loop.accelerator.is_main_process:
+        note(f"{loop.stopped_by}: stopped after step {loop.steps_done}, which is saved; continue with: {command}")
 
 
 def _check_settings(config: Config) -> None:

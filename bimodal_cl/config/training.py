@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from bimodal_cl.errors import did_you_mean
-from bimodal_cl.settings import Count, NotTruth, Section
+from bimodal_cl.settings import Count, NotTruth, Positive, Section
 
 
 class Train(Section):
@@ -21,6 +21,11 @@ class Train(Section):
     )
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers; losses use float32")
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
+    non_finite: Literal["stop", "skip"] = Field(
+        "stop", description="features or gradients that are not finite: stop the run, or leave that step out"
+    )
+    max_non_finite: Count = Field(10, description="with non_finite=skip: stop after so many such steps in a row")
+    timeout_seconds: Positive = Field(1800, description="how long a rank waits for the others before it ends")
     log_every: Count = Field(10, description="steps between lines of metrics.jsonl")
     evaluate_every: Count | None = Field(None, description="steps between evaluations; null: after every epoch")
 
@@ -46,6 +51,9 @@ class Checkpoint(Section):
 
     every: Count | None = Field(None, description="steps between checkpoints; null: after every epoch")
     keep_last: Count = Field(2, description="how many of the newest are kept")
+    on_write_error: Literal["stop", "continue"] = Field(
+        "stop", description="a checkpoint that cannot be written, such as on a full disk: stop the run, or go on"
+    )
     best: str | None = Field(
         None, description="also keep the best by this score, e.g. retrieval/image_retrieval_recall@5 (larger is better)"
     )

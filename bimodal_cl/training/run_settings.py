@@ -21,6 +21,9 @@ class RunSettings:
         keep_last: how many of the newest checkpoints are kept.
         best: the score that marks the best checkpoint, or None.
         max_grad_norm: bound of the gradient's norm, or None.
+        non_finite_skipped: whether a step is left out where features or gradients are not finite, instead of stopping.
+        max_non_finite: how many such steps in a row stop the run all the same.
+        write_errors_ignored: whether the run goes on where a checkpoint or a line of the log cannot be written.
         ema_decay: decay of the averaged weights, or None: there are none.
         ema_warmup: whether that decay is smaller at first.
         ema_evaluate: whether the averaged weights are scored as well.
@@ -37,6 +40,9 @@ class RunSettings:
     keep_last: int
     best: str | None
     max_grad_norm: float | None
+    non_finite_skipped: bool = False
+    max_non_finite: int = 10
+    write_errors_ignored: bool = False
     ema_decay: float | None = None
     ema_warmup: bool = True
     ema_evaluate: bool = False

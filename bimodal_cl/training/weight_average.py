@@ -20,11 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from bimodal_cl.models import DualEncoder
+from bimodal_cl.models.weights.file_names import EMA_FILE
+from bimodal_cl.models.weights.state_dict import save_weights
 
 
 class WeightAverage:
@@ -104,6 +109,13 @@ class WeightAverage:
             kept = one.clone()
             one.copy_(other)
             other.copy_(kept)
+
+
+def save_with_average(encoder: DualEncoder, averages: Mapping[str, Tensor] | None, folder: Path) -> None:
+    """Write a model into a checkpoint's folder and, with averages by name, its averaged weights beside it."""
+    encoder.save(folder)
+    if averages is not None:
+        save_weights(encoder, folder / EMA_FILE, averages)
 
 
 def _averaged_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -114,6 +114,15 @@ def _evaluation_without_data(config: Config) -> str | None:
     return None
 
 
+def _idle_limit_of_skipped_steps(config: Config) -> str | None:
+    if config.train.is_set("max_non_finite") and config.train.non_finite == "stop":
+        return (
+            f"train.max_non_finite={config.train.max_non_finite} has no effect with train.non_finite=stop, which stops "
+            "at the first: set train.non_finite=skip, or leave it out"
+        )
+    return None
+
+
 def _average_that_is_off(config: Config) -> str | None:
     ema = config.ema
     for key in ("decay_warmup", "evaluate"):
@@ -209,6 +218,7 @@ CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _idle_optimizer_keys,
     _idle_tower_keys,
     _evaluation_without_data,
+    _idle_limit_of_skipped_steps,
     _average_that_is_off,
     _cache_of_no_size,
     _weights_that_are_replaced,
