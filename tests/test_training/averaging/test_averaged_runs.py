@@ -110,6 +110,8 @@ def test_a_damaged_average_is_named(run_training, training_error):
     path = run_training(ema=ON, train=steps) / "checkpoints/latest/ema.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:200])
+    assert "ema.safetensors is damaged" in training_error("run", "--resume", "latest", ema=ON, train=steps)
+    path.with_name("SHA256SUMS").unlink()
     assert "ema.safetensors: damaged or not a safetensors file" in training_error(
         "run", "--resume", "latest", ema=ON, train=steps
     )
