@@ -31,6 +31,7 @@ from bimodal_cl.training.encoded_batch import EncodedBatch
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.sharding import DataParallel, clip_gradients
+from bimodal_cl.training.speed.step_parts import BACKWARD, LOSS, OPTIMIZER, part
 from bimodal_cl.training.step_values import StepValues
 from bimodal_cl.training.trackers import Trackers
 from bimodal_cl.training.trained_parts import EARLIER_RUNS
@@ -158,16 +159,19 @@ class Trainer:
         encoded = EncodedBatch(self.accelerator, self.model, batch.images, batch.tokens, micro_batches)
         image_ids, text_ids = batch.image_ids.to(device), batch.text_ids.to(device)
         try:
-            out = self.loss(encoded.image_features, encoded.text_features, image_ids, text_ids)
+            with part(LOSS):
+                out = self.loss(encoded.image_features, encoded.text_features, image_ids, text_ids)
         except ValueError as error:
             raise RunStopped(f"step {step}: {error}") from None
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(out.loss)
-        encoded.backward()
-        grad_norm, limit = None, self.settings.max_grad_norm
-        if limit is not None or self.settings.is_logged(step + 1):  # without a limit, clipping only measures
-            grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
-        self.optimizer.step()
+        with part(BACKWARD):
+            self.accelerator.backward(out.loss)
+            encoded.backward()
+        with part(OPTIMIZER):
+            grad_norm, limit = None, self.settings.max_grad_norm
+            if limit is not None or self.settings.is_logged(step + 1):  # without a limit, clipping only measures
+                grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
+            self.optimizer.step()
 
         self.steps_done += 1
         if self.average is not None:

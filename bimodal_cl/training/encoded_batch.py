@@ -38,6 +38,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bimodal_cl.training.speed.step_parts import FORWARD, TRANSFER, part
+
 
 class EncodedBatch:
     """The features of a process's batch, and the backward pass from their gradients to the towers' parameters.
@@ -101,8 +103,11 @@ class EncodedBatch:
 
     def _encode(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         device = self._accelerator.device
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        return self._model(images, tokens.to(device, non_blocking=True))
+        with part(TRANSFER):
+            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+            tokens = tokens.to(device, non_blocking=True)
+        with part(FORWARD):
+            return self._model(images, tokens)
 
 
 def _generators(device: torch.device) -> list[Any]:
