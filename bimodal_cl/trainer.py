@@ -32,6 +32,7 @@ from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.sharding import DataParallel, clip_gradients
 from bimodal_cl.training.speed.step_parts import BACKWARD, LOSS, OPTIMIZER, part
+from bimodal_cl.training.speed.switches import without_compilation
 from bimodal_cl.training.step_values import StepValues
 from bimodal_cl.training.trackers import Trackers
 from bimodal_cl.training.trained_parts import EARLIER_RUNS
@@ -190,7 +191,7 @@ class Trainer:
     def _score(self) -> dict[str, float]:
         """Score the model on the main process while the others wait."""
         scores: list[dict[str, float]] = [{}]
-        with self.parallel.whole_encoder(to_run=True) as encoder:
+        with self.parallel.whole_encoder(to_run=True) as encoder, without_compilation(encoder):
             if self.accelerator.is_main_process:
                 try:
                     scores = [self.evaluate_model(encoder)]
@@ -214,6 +215,8 @@ class Trainer:
         load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)
         if self.settings.ema_decay is not None and (checkpoint / EMA_FILE).is_file():
             self._saved_average = read_weights(self.encoder, checkpoint / EMA_FILE)
+        if self.accelerator.scaler is not None and "grad_scaler" in state:  # of a run in fp16
+            self.accelerator.scaler.load_state_dict(state["grad_scaler"])
         self.steps_done, self.best_score, self.seen = state["step"], state["best_score"], SeenData(**state["data"])
 
     def _evaluate_and_save(self, metrics: dict[str, Tensor]) -> None:
@@ -237,6 +240,8 @@ class Trainer:
 
     def _save(self, metrics: dict[str, Tensor], is_best: bool) -> None:
         state = self._state()
+        if self.accelerator.scaler is not None:
+            state["grad_scaler"] = self.accelerator.scaler.state_dict()
         # By every rank: what is sharded is put together on the main one.
         loss_state, optimizer_state = gather_state(self.loss), self.parallel.gather_optimizer()
         averages = None if self.average is None else self.average.gather()

@@ -52,8 +52,8 @@ class StepProfile:
         whole = sum(sum(each) for each in parts.values()) / ranks
         over = f", mean of {ranks} processes" if ranks > 1 else ""
         lines = [
-            f"{self.num_steps} steps of {self.pairs} pairs: {whole:.1f} ms a step, {1e3 * self.pairs / whole:,.1f} pairs "
-            f"a second{over}",
+            f"{self.num_steps} steps of {self.pairs} pairs: {whole:.1f} ms a step, {1e3 * self.pairs / whole:,.1f} "
+            f"pairs a second{over}",
             f"{'part':14}  {'ms a step':>9}  {'share':>6}" + ("  range over processes" if ranks > 1 else ""),
         ]
         for name, each in parts.items():
@@ -85,8 +85,8 @@ def profile_steps(trainer: Any, num_steps: int, folder: Path) -> StepProfile | N
     needed = WARM_UP_STEPS + num_steps + traced
     if needed > trainer.settings.num_steps:
         raise UserError(
-            f"--profile-steps {num_steps}: with {WARM_UP_STEPS} steps before and {traced} traced ones it takes {needed}, "
-            f"and the training has {trainer.settings.num_steps}; lower it or train longer"
+            f"--profile-steps {num_steps}: with {WARM_UP_STEPS} steps before and {traced} traced ones it takes "
+            f"{needed}, and the training has {trainer.settings.num_steps}; lower it or train longer"
         )
     trainer.start()
     trainer._start_average()
