@@ -23,8 +23,12 @@ BENCHMARKS = {
     "decoders": "from a JPEG's bytes to a resized crop, by library",
     "loader": "samples a second of our loader and of open_clip's, and where our time goes",
     "training": "the whole training command and open_clip's: pairs a second, and where the time of a step goes",
+    "step": "what the trainer adds to the time of model, loss and optimizer",
 }
-_FOLDERS = {"training": "training.against_open_clip"}  # of the benchmarks that are not modules of this folder
+_FOLDERS = {
+    "training": "training.against_open_clip",
+    "step": "training.step_overhead",
+}  # of the benchmarks that are not modules of this folder
 
 
 @with_exit_status
