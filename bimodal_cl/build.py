@@ -37,6 +37,7 @@ from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.sharding import choose_spread, take_fsdp_settings
+from bimodal_cl.training.speed.switches import apply_switches
 from bimodal_cl.training.trackers import Trackers
 from bimodal_cl.training.trained_parts import describe_trained, find_hidden, find_parts, lock_towers
 
@@ -73,6 +74,8 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     towers = {"image": config.optim.image, "text": config.optim.text}
     unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
     lock_towers(model, unlocked, fresh=checkpoint is None and config.model.pretrained is None)
+    switches: dict[str, bool] = config.train.model_dump(include={"compile", "grad_checkpointing", "tf32"})
+    apply_switches(model, accelerator.device.type, **switches)
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
     loss = build_loss_of(config, mixture)
     evaluate = build_evaluation(config, model.transform)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import warnings
@@ -74,6 +75,12 @@ def build_parser() -> Parser:
         metavar="N",
         help="read N batches as the training would, print where the time goes, and stop",
     )
+    parser.add_argument(
+        "--profile-steps",
+        type=positive_integer,
+        metavar="N",
+        help="train N steps, print where their time goes, write a trace into the run's folder, and stop",
+    )
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     add_flags(parser)
     parser.suggest = lambda flag: suggest_flag(flag, parser._option_string_actions)
@@ -134,8 +141,7 @@ def set_up(argv: Sequence[str]) -> trainer.Trainer | None:
     with _refused_once_per_machine():
         arguments = build_parser().parse_args(argv)
         config = load_config(arguments.config, flags_given(arguments))
-        if arguments.profile_data is not None and arguments.resume is not None:
-            raise UserError("--resume has no effect with --profile-data, which trains nothing: leave one of them out")
+        _check_profile(arguments)
         _check_settings(config)
     if arguments.print_config:
         print_yaml(config.to_dict())
@@ -143,6 +149,9 @@ def set_up(argv: Sequence[str]) -> trainer.Trainer | None:
     run = RunFolder(Path(config.output))
     if arguments.profile_data is not None:
         _profile_data(config, run, arguments.profile_data)
+        return None
+    if arguments.profile_steps is not None:
+        _profile_steps(config, run, arguments.profile_steps)
         return None
     return _prepare(config, run, arguments.resume, refused=_refused_once_per_machine)
 
@@ -240,6 +249,35 @@ def _profile_data(config: Config, run: RunFolder, num_batches: int) -> None:
 
     stream = build_trainer(config, run).open_stream(0, 0)
     print("\n".join(profile_stream(stream, num_batches).lines()))
+
+
+def _profile_steps(config: Config, run: RunFolder, num_steps: int) -> None:
+    """Print where the time of a step goes; only a trace of each process is written."""
+    with _refused_once_per_machine():
+        _refuse_unwritable(run)
+
+    from bimodal_cl.build import build_trainer
+    from bimodal_cl.training.speed.step_profile import profile_steps
+
+    with _refused_once_per_machine(SettingRefused):
+        loop = build_trainer(config, run)
+    with _refused_once_per_machine():
+        profile = profile_steps(loop, num_steps, run.path / "profile")
+    if profile is not None:
+        print("\n".join(profile.lines()))
+    loop.accelerator.wait_for_everyone()
+    loop.accelerator.end_training()
+
+
+def _check_profile(arguments: argparse.Namespace) -> None:
+    """Refuse flags that a profile leaves without effect."""
+    given = {"--profile-data": arguments.profile_data, "--profile-steps": arguments.profile_steps}
+    asked = [flag for flag, value in given.items() if value is not None]
+    if len(asked) == 2:
+        raise UserError("--profile-data and --profile-steps are two measurements: leave one of them out")
+    if asked and arguments.resume is not None:
+        what = "trains nothing" if asked == ["--profile-data"] else "starts anew and keeps nothing"
+        raise UserError(f"--resume has no effect with {asked[0]}, which {what}: leave one of them out")
 
 
 def _refuse_unwritable(run: RunFolder) -> None:

@@ -33,6 +33,8 @@ from bimodal_cl.training.non_finite import NonFiniteSteps
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.sharding import DataParallel, clip_gradients
+from bimodal_cl.training.speed.step_parts import BACKWARD, LOSS, OPTIMIZER, part
+from bimodal_cl.training.speed.switches import without_compilation
 from bimodal_cl.training.step_values import StepValues
 from bimodal_cl.training.stop_request import EvaluationLeft, StopRequest
 from bimodal_cl.training.trackers import Trackers
@@ -176,7 +178,8 @@ class Trainer:
         image_ids, text_ids = batch.image_ids.to(device), batch.text_ids.to(device)
         self.steps_done += 1
         try:
-            out = self.loss(encoded.image_features, encoded.text_features, image_ids, text_ids)
+            with part(LOSS):
+                out = self.loss(encoded.image_features, encoded.text_features, image_ids, text_ids)
         except NonFiniteFeatures:
             self.non_finite.meet_features(self.log, self.steps_done, encoded, image_ids, text_ids)
             return None, None
@@ -184,14 +187,16 @@ class Trainer:
             raise RunStopped(f"step {step}: {error}") from None
         self.stop.exchange()  # the loss has waited for the device, so this does not
         self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(out.loss)
-        encoded.backward()
-        limit = self.settings.max_grad_norm
-        grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
-        if self.accelerator.scaler is None and not grad_norm.isfinite():  # with a scaler, it is the scaler's to see
-            self.non_finite.meet_gradient(self.log, self.steps_done, self.model, image_ids, text_ids)
-            return None, None
-        self.optimizer.step()
+        with part(BACKWARD):
+            self.accelerator.backward(out.loss)
+            encoded.backward()
+        with part(OPTIMIZER):
+            limit = self.settings.max_grad_norm  # without a limit, clipping only measures
+            grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
+            if self.accelerator.scaler is None and not grad_norm.isfinite():  # a scaler sees to that itself
+                self.non_finite.meet_gradient(self.log, self.steps_done, self.model, image_ids, text_ids)
+                return None, None
+            self.optimizer.step()
         self.non_finite.end()
         self._metrics = out.metrics
         if self.average is not None:
@@ -214,7 +219,7 @@ class Trainer:
     def _score(self) -> dict[str, float]:
         """Score the model on the main process while the others wait."""
         scores: list[dict[str, float] | int] = [{}]
-        with self.parallel.whole_encoder(to_run=True) as encoder:
+        with self.parallel.whole_encoder(to_run=True) as encoder, without_compilation(encoder):
             if self.accelerator.is_main_process:
                 try:
                     with self.stop.leaving():
@@ -244,6 +249,8 @@ class Trainer:
         load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)
         if self.settings.ema_decay is not None and (checkpoint / EMA_FILE).is_file():
             self._saved_average = read_weights(self.encoder, checkpoint / EMA_FILE)
+        if self.accelerator.scaler is not None and "grad_scaler" in state:  # of a run in fp16
+            self.accelerator.scaler.load_state_dict(state["grad_scaler"])
         self.steps_done, self.best_score, self.seen = state["step"], state["best_score"], SeenData(**state["data"])
         self._evaluation_due = state.get("evaluation_due", False)
         self.non_finite.total = state.get("non_finite_steps", 0)
@@ -288,6 +295,8 @@ class Trainer:
 
     def _save(self, is_best: bool, must_succeed: bool) -> None:
         state = self._state()
+        if self.accelerator.scaler is not None:
+            state["grad_scaler"] = self.accelerator.scaler.state_dict()
         # By every rank: what is sharded is put together on the main one.
         loss_state, optimizer_state = gather_state(self.loss), self.parallel.gather_optimizer()
         averages = None if self.average is None else self.average.gather()

@@ -20,6 +20,11 @@ class Train(Section):
         1, description="parts of a process's batch that are encoded one after another, to save memory, under one loss"
     )
     precision: Literal["float32", "bf16", "fp16"] = Field("float32", description="of the towers; losses use float32")
+    compile: bool = Field(False, description="torch.compile of both towers, in the first step")
+    grad_checkpointing: bool = Field(
+        False, description="compute the towers' blocks again in the backward pass instead of keeping their activations"
+    )
+    tf32: bool = Field(False, description="float32 matrix products in TF32 on NVIDIA GPUs, towers and loss")
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
     non_finite: Literal["stop", "skip"] = Field(
         "stop", description="features or gradients that are not finite: stop the run, or leave that step out"

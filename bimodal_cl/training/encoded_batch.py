@@ -17,7 +17,8 @@ Setup", arXiv 2101.06983, section 3, GradCache):
 The activations of one micro-batch exist at a time, and each micro-batch is encoded twice. What makes this exact:
 
 - **The same features twice.** Before the second pass of a micro-batch, the random state is that of before its first, so
-  dropout, patch dropout and stochastic depth take the same draws. Augmentation is part of the batch.
+  dropout, patch dropout and stochastic depth take the same draws. Augmentation is part of the batch. Compiled towers
+  draw otherwise without a graph than with one, so their first pass builds a graph as well and drops it at once.
 - **Batch norm** takes its statistics from the micro-batch, in both passes. The running statistics move in the first
   pass only, so they see each micro-batch once.
 - **Ranks.** The loss is such that averaging the gradients over ranks gives the gradient of the global loss. The average
@@ -37,6 +38,9 @@ from accelerate import Accelerator
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from bimodal_cl.training.speed.step_parts import FORWARD, TRANSFER, part
+from bimodal_cl.training.speed.switches import is_compiled
 
 
 class EncodedBatch:
@@ -74,10 +78,11 @@ class EncodedBatch:
         self._micro_batches = list(zip(images.split(size), tokens.split(size), strict=True))
         self._random_states = []
         features = []
-        with torch.no_grad():
+        compiled = is_compiled(model)
+        with torch.set_grad_enabled(compiled), accelerator.no_sync(model) if compiled else nullcontext():
             for micro_batch in self._micro_batches:
                 self._random_states.append(_read_random_state(accelerator.device))
-                features.append(self._encode(*micro_batch))
+                features.append([part.detach() for part in self._encode(*micro_batch)])
         self.image_features, self.text_features = (
             torch.cat(part).requires_grad_() for part in zip(*features, strict=True)
         )
@@ -101,8 +106,11 @@ class EncodedBatch:
 
     def _encode(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         device = self._accelerator.device
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        return self._model(images, tokens.to(device, non_blocking=True))
+        with part(TRANSFER):
+            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+            tokens = tokens.to(device, non_blocking=True)
+        with part(FORWARD):
+            return self._model(images, tokens)
 
 
 def _generators(device: torch.device) -> list[Any]:

@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,10 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.num_photos, arguments.num_samples, arguments.sides = 4, 32, [64]
         arguments.batch_size, arguments.num_batches, arguments.rounds = 4, 2, 1
     if arguments.open_clip_python:
-        _run_command([str(arguments.open_clip_python), "-c", "import open_clip_train.data"])
+        run_command([str(arguments.open_clip_python), "-c", "import open_clip_train.data"])
     workers = arguments.num_workers or num_threads(arguments.threads)
     with contextlib.ExitStack() as stack:
-        folder = arguments.shards or stack.enter_context(_make_shards(arguments, workers))
+        folder = arguments.shards or stack.enter_context(make_shards(arguments, workers))
         manifest = Manifest.load(folder)
         print(f"{manifest.num_images} samples in {len(manifest.shards)} shards")
         for side in arguments.sides:
@@ -79,12 +79,12 @@ def _compare(manifest: Manifest, side: int, workers: int, arguments: argparse.Na
     if arguments.open_clip_python:
         loaders["open_clip"] = [str(arguments.open_clip_python), str(OPEN_CLIP_LOADER)]
         needed = (task["warm_up"] + task["count"] + workers) * arguments.batch_size
-        theirs = {"shards": _in_braces(manifest), "num_samples": max(manifest.num_images, needed)}
+        theirs = {"shards": in_braces(manifest), "num_samples": max(manifest.num_images, needed)}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in loaders}
     for _ in range(arguments.rounds):
         for name, command in loaders.items():
             text = json.dumps(task if name == "ours" else {**task, **theirs})
-            results[name].append(json.loads(_run_command([*command, text]).splitlines()[-1]))
+            results[name].append(json.loads(run_command([*command, text]).splitlines()[-1]))
     print(f"\n{side} x {side}, batches of {arguments.batch_size}, {workers} workers; medians of {arguments.rounds}")
     speeds = {name: [result["samples"] / result["seconds"] for result in rounds] for name, rounds in results.items()}
     baseline = statistics.median(speeds[list(speeds)[-1]])
@@ -100,9 +100,9 @@ def _compare(manifest: Manifest, side: int, workers: int, arguments: argparse.Na
     print("\n".join(["", "ours by stage:", *results["ours"][-1]["profile"]]))
 
 
-def _run_command(command: list[str]) -> str:
+def run_command(command: list[str], environment: Mapping[str, str] = os.environ) -> str:
     """Run from the repository's root and return what is printed."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    environment = {**environment, "PYTHONWARNINGS": "ignore"}
     try:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     except OSError as error:
@@ -128,13 +128,14 @@ def _open_ours(folder: str | Manifest, side: int, batch_size: int, num_workers: 
     )
 
 
-def _in_braces(manifest: Manifest) -> str:
+def in_braces(manifest: Manifest) -> str:
+    """Return the paths of a manifest's shards as open_clip takes them."""
     paths = [manifest.location(number) for number in range(len(manifest.shards))]
     return paths[0] if len(paths) == 1 else "{" + ",".join(paths) + "}"
 
 
 @contextlib.contextmanager
-def _make_shards(arguments: argparse.Namespace, workers: int) -> Iterator[Path]:
+def make_shards(arguments: argparse.Namespace, workers: int) -> Iterator[Path]:
     """Write shards with ``bimodal-prep``; open_clip's loader needs at least one per worker."""
     photos = make_photos(arguments.photos, arguments.num_photos)
     print(describe_photos(photos, arguments.photos))
@@ -146,7 +147,7 @@ def _make_shards(arguments: argparse.Namespace, workers: int) -> Iterator[Path]:
             (raw / f"{number:06d}.txt").write_text(CAPTIONS[number % len(CAPTIONS)].format(number))
         size = -(-arguments.num_samples // max(4, 2 * workers))
         source = ["write", "folder", "--images", str(raw), "--to", str(shards), "--shard-size", str(size)]
-        _run_command([sys.executable, "-m", "data_prep.cli", *source])
+        run_command([sys.executable, "-m", "data_prep.cli", *source])
         yield shards
 
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 from bimodal_cl.config.checks.config_alone import CONFIG_REFUSALS, CONFIG_WARNINGS
+from bimodal_cl.config.checks.speed import SPEED_REFUSALS, SPEED_WARNINGS
 from bimodal_cl.config.checks.world import RUN_REFUSALS, RUN_WARNINGS, World
 from bimodal_cl.config.schema import Config
 from bimodal_cl.errors import SettingRefused, did_you_mean
@@ -34,7 +35,10 @@ def check_run(config: Config, world: World) -> None:
     Raises:
         SettingRefused: a setting that cannot work.
     """
-    _apply((check(config, world) for check in RUN_REFUSALS), (check(config, world) for check in RUN_WARNINGS))
+    _apply(
+        (check(config, world) for check in (*RUN_REFUSALS, *SPEED_REFUSALS)),
+        (check(config, world) for check in (*RUN_WARNINGS, *SPEED_WARNINGS)),
+    )
 
 
 def check_precision(precision: str, device: str) -> None:

@@ -1,0 +1,65 @@
+"""Apply the switches of ``train`` that make a step faster or smaller: compilation, gradient checkpointing, TF32.
+
+None of them changes the names of the weights, so a checkpoint may be continued with other switches.
+
+- **Compilation** (``torch.compile``) is done in place, of each tower: pixels are normalised and features are made unit
+  vectors outside of it. Compiled and plain towers draw other dropout from the same random state, and so do the compiled
+  graphs with and without gradients; :class:`~bimodal_cl.training.encoded_batch.EncodedBatch` uses one of them only.
+  Evaluation runs the plain towers, because its batches have other sizes and each size would be compiled.
+- **Gradient checkpointing** keeps the input of each block and computes the block again in the backward pass, with the
+  random state of before, so dropout and gradients stay the same.
+- **TF32** rounds the factors of float32 matrix products to 10 bits of mantissa on an NVIDIA GPU: in the towers and in
+  the loss. torch's default has it for convolutions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from bimodal_cl.models import DualEncoder
+from bimodal_cl.models.towers.gradient_checkpointing import checkpoint_gradients
+
+
+def apply_switches(
+    model: DualEncoder, device: str, *, compile: bool = False, grad_checkpointing: bool = False, tf32: bool = False
+) -> None:
+    """Apply the switches to a model, in place, and to this process.
+
+    Args:
+        model: the dual encoder, before it is prepared for data parallelism.
+        device: ``"cpu"``, ``"cuda"``, ...
+        compile: compile both towers, at the first step.
+        grad_checkpointing: of both towers.
+        tf32: allow it for matrix products, on CUDA.
+
+    Raises:
+        UserError: a tower that cannot checkpoint its gradients.
+    """
+    if grad_checkpointing:
+        for modality, tower in (("image", model.visual), ("text", model.text)):
+            if any(parameter.requires_grad for parameter in tower.parameters()):  # a locked tower keeps nothing anyway
+                checkpoint_gradients(tower, modality)
+    if compile:
+        model.visual.compile()
+        model.text.compile()
+    if tf32 and device == "cuda":
+        torch.set_float32_matmul_precision("high")
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether a part of the model was compiled in place."""
+    return any(module._compiled_call_impl is not None for module in model.modules())
+
+
+@contextmanager
+def without_compilation(model: nn.Module) -> Iterator[None]:
+    """Run the plain towers; the compiled ones are kept for later."""
+    if not is_compiled(model):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
