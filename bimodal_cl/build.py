@@ -29,7 +29,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.models.load import load_saved
-from bimodal_cl.optim import build_optimizer, compute_learning_rates
+from bimodal_cl.optim import build_optimizer, compute_learning_rates, read_peaks
 from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.run_folder import RunFolder
 from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
@@ -38,6 +38,8 @@ from bimodal_cl.trainer import Trainer
 from bimodal_cl.training.encoded_batch import find_batch_norms
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.sharding import choose_spread, take_fsdp_settings
+from bimodal_cl.training.trackers import Trackers
+from bimodal_cl.training.trained_parts import describe_trained, find_hidden, find_parts, lock_towers
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -69,28 +71,33 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     vision = model.architecture.vision
     if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):
         check_patches(model.image_size, vision.get("patch_size") or CLIPVisionCfg.patch_size)
+    towers = {"image": config.optim.image, "text": config.optim.text}
+    unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
+    lock_towers(model, unlocked, fresh=checkpoint is None and config.model.pretrained is None)
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
     loss = build_loss_of(config, mixture)
-    if config.optim.temperature_learning_rate is not None and not list(loss.parameters()):
-        raise UserError(
-            f"optim.temperature_learning_rate has no effect: loss '{config.loss.name}' learns nothing by the optimizer"
-        )
     evaluate = build_evaluation(config, model.transform)
-    check_best(config.checkpoint.best, evaluate.scores)
+    check_best(config.checkpoint.best, evaluate.scores, averaged=settings.ema_evaluate)
+    optimizer = build_optimizer_of(config, model, loss)
     optim = config.optim
-    adamw = optim.model_dump(include={"weight_decay", "beta1", "beta2", "eps"})
     rates: dict[str, Any] = optim.model_dump(include={"learning_rate", "temperature_learning_rate"})
-    schedule = optim.model_dump(include={"min_learning_rate", "warmup_steps", "schedule"})
+    schedule = optim.model_dump(
+        include={"min_learning_rate", "warmup_steps", "schedule", "cooldown_steps", "cooldown_power"}
+    )
+    peaks = read_peaks(optimizer)
     return Trainer(
         accelerator=accelerator,
         model=model,
         loss=loss,
-        optimizer=build_optimizer(model, loss.parameters(), **rates, **adamw),
+        optimizer=optimizer,
         open_stream=partial(open_training_stream, config, mixture, accelerator, batch_size, model, settings),
-        learning_rates_at=partial(compute_learning_rates, num_steps=settings.num_steps, **rates, **schedule),
+        learning_rates_at=partial(
+            compute_learning_rates, num_steps=settings.num_steps, peaks=peaks, **rates, **schedule
+        ),
         evaluate=evaluate,
         settings=settings,
         folder=folder,
+        trackers=build_trackers(config, folder, accelerator),
         identity=build_identity(config, mixture),
         spread=choose_spread(fsdp, accelerator.num_processes, model),
     )
@@ -164,6 +171,30 @@ def build_loss_of(config: Config, mixture: Mixture) -> ContrastiveLoss:
     return loss
 
 
+def build_optimizer_of(config: Config, model: DualEncoder, loss: ContrastiveLoss) -> torch.optim.Optimizer:
+    """Build the optimizer over the parameters of model and loss.
+
+    Raises:
+        UserError: a learning rate of something that is not trained.
+    """
+    optim = config.optim
+    if optim.temperature_learning_rate is not None and not list(loss.parameters()):
+        raise UserError(
+            f"optim.temperature_learning_rate has no effect: loss '{config.loss.name}' learns nothing by the optimizer"
+        )
+    towers = {"image": optim.image, "text": optim.text}
+    parts = find_parts(
+        model,
+        learning_rate=optim.learning_rate,
+        tower_learning_rates={name: tower.learning_rate for name, tower in towers.items()},
+        layer_decays={name: tower.layer_decay for name, tower in towers.items()},
+        heads_learning_rate=optim.heads_learning_rate,
+    )
+    own = {"name", "learning_rate", "temperature_learning_rate", "weight_decay", "beta1", "beta2", "eps", "momentum"}
+    values = optim.model_dump(include=own)
+    return build_optimizer(model, loss.parameters(), **values, parts=parts, hidden=find_hidden(model))
+
+
 def build_settings(config: Config, mixture: Mixture) -> RunSettings:
     """Compute the run's numbers. An epoch draws each image once, or as a mixture says, and drops an incomplete batch.
 
@@ -190,6 +221,22 @@ def build_settings(config: Config, mixture: Mixture) -> RunSettings:
         keep_last=config.checkpoint.keep_last,
         best=config.checkpoint.best,
         max_grad_norm=config.optim.max_grad_norm,
+        ema_decay=config.ema.decay,
+        ema_warmup=config.ema.decay_warmup,
+        ema_evaluate=config.ema.decay is not None and config.ema.evaluate,
+    )
+
+
+def build_trackers(config: Config, folder: RunFolder, accelerator: Accelerator) -> Trackers:
+    """Build the run's trackers; they are opened when the training starts."""
+    tracking = config.tracking
+    return Trackers(
+        tracking.trackers,
+        project=tracking.project,
+        run_name=tracking.name or folder.path.absolute().name,
+        folder=folder,
+        config=config.to_dict(),
+        enabled=accelerator.is_main_process,
     )
 
 
@@ -205,6 +252,7 @@ def build_identity(config: Config, mixture: Mixture) -> dict[str, Any]:
         "data.shuffle_window": config.data.shuffle_window,
         "loss.name": config.loss.name,
         "model": config.model.model_dump(mode="json"),
+        **describe_trained(**config.optim.model_dump(include={"name", "image", "text", "heads_learning_rate"})),
     }
 
 

@@ -3,6 +3,7 @@
 A checkpoint is a folder ``checkpoints/step_00001000``:
 
 - ``model.safetensors``, ``model.json`` (and ``tokenizer/``): everything :func:`bimodal_cl.models.load_model` needs;
+- ``ema.safetensors``, with ``ema.decay``: the averaged weights, with the tensors' names of ``model.safetensors``;
 - ``loss.safetensors``: the loss's parameters and per-anchor tables;
 - ``optimizer.pt``: loadable with ``weights_only=True``;
 - ``state.json``: step, epoch, samples seen, scores, and what the sample order depends on.

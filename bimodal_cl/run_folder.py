@@ -2,6 +2,7 @@
 
     config.yaml                   the resolved config
     metrics.jsonl                 the log, one JSON object a line
+    trackers.json                 which run of each tracker this is, where there are trackers
     checkpoints/step_00001000/    one checkpoint: see bimodal_cl.checkpoint
     checkpoints/latest, best      links to checkpoints
     results/*.json                scores by bimodal-eval
@@ -48,6 +49,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """The log."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def trackers(self) -> Path:
+        """Which run of each tracker belongs to this one."""
+        return self.path / "trackers.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,17 +20,25 @@ class RunLog:
     """Writes a run's metrics; on every rank but the main one it does nothing.
 
     A resumed run first drops the lines after its checkpoint, so that the file equals that of an uninterrupted run
-    (but for the fields that hold wall-clock time: ``seconds``, ``samples_per_second``).
+    (but for what was measured: ``seconds``, ``data_seconds``, ``data_share``, ``samples_per_second``, ``memory_mib``).
 
     Args:
         path: the log's file.
         num_steps: steps of the whole training.
         first_step: steps done before (0 for a new run).
         enabled: whether this process writes and prints.
+        track: gets every line as well.
     """
 
-    def __init__(self, path: Path, num_steps: int, first_step: int = 0, enabled: bool = True) -> None:
-        self._enabled = enabled
+    def __init__(
+        self,
+        path: Path,
+        num_steps: int,
+        first_step: int = 0,
+        enabled: bool = True,
+        track: Callable[[dict[str, Any]], None] = lambda line: None,
+    ) -> None:
+        self._enabled, self._track = enabled, track
         self._file: TextIO | None = None
         self._bar: tqdm[Any] | None = None
         self._started, self._first_step, self._num_steps = time.monotonic(), first_step, num_steps
@@ -68,6 +77,7 @@ class RunLog:
         if self._file is not None:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
+            self._track(values)
 
     def say(self, message: str) -> None:
         """Print a line above the bar, once for all ranks."""

@@ -1,12 +1,12 @@
-"""Train or resume: ``accelerate launch -m bimodal_cl.train --config FILE`` or ``bimodal-train --config FILE``."""
+"""Train or resume: ``bimodal-train --config FILE``, ``accelerate launch -m bimodal_cl.train``, or :class:`Trainer`."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,21 +24,22 @@ from bimodal_cl.errors import SettingRefused, UserError
 from bimodal_cl.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from bimodal_cl.trainer import Trainer
+    from bimodal_cl import trainer
+
+_WORKERS_WARNING = "This DataLoader will create"  # the check of data.num_workers says it in fewer words
 
 
 @with_exit_status
 def main(argv: Sequence[str]) -> None:
     """Parse the arguments, build the run, train; the exit status is 0, 2 for a mistake of the user, else 1."""
-    # The check of data.num_workers warns about it in fewer words.
-    warnings.filterwarnings("ignore", message="This DataLoader will create")
+    warnings.filterwarnings("ignore", message=_WORKERS_WARNING)
     with _warnings_after_refusals():
-        trainer = set_up(argv)
-    if trainer is None:
+        loop = set_up(argv)
+    if loop is None:
         return
-    trainer.run()
-    trainer.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
-    trainer.accelerator.end_training()
+    loop.run()
+    loop.accelerator.wait_for_everyone()  # a process group that one rank leaves early aborts the others
+    loop.accelerator.end_training()
 
 
 def build_parser() -> Parser:
@@ -76,7 +77,40 @@ def build_parser() -> Parser:
     return parser
 
 
-def set_up(argv: Sequence[str]) -> Trainer | None:
+class Trainer:
+    """Trains the run of a config from Python, with the checks, the lines and the files of the command.
+
+    One process may train one run after another: each has a device, a precision and a seed of its own. Several
+    processes train one run where ``accelerate launch``, ``torchrun`` or a notebook launcher starts them.
+
+    Args:
+        config: the run, as :func:`~bimodal_cl.config.yaml_files.load_config` reads it from a file or
+            :func:`~bimodal_cl.config.yaml_files.make_config` makes it of values.
+        resume: continue from a checkpoint: ``latest`` (a new run where there is none yet), ``best`` or a path.
+    """
+
+    def __init__(self, config: Config, resume: str | Path | None = None) -> None:
+        self.config, self.resume = config, None if resume is None else str(resume)
+
+    def run(self) -> Path:
+        """Train to the end, and return the run's folder.
+
+        Raises:
+            UserError: a mistake in settings, data or the run's folder; the message is the command's line.
+            RunStopped: a run that had to stop without a mistake of the user, likewise.
+        """
+        run = RunFolder(Path(self.config.output))
+        with warnings.catch_warnings(), _accelerate_as_new():
+            warnings.filterwarnings("ignore", message=_WORKERS_WARNING)
+            with _warnings_after_refusals():
+                _check_settings(self.config)
+                loop = _prepare(self.config, run, self.resume)
+            loop.run()
+            loop.accelerator.wait_for_everyone()
+        return run.path
+
+
+def set_up(argv: Sequence[str]) -> trainer.Trainer | None:
     """Run every check that may refuse a run, build its trainer, and write its config.
 
     Returns:
@@ -90,8 +124,7 @@ def set_up(argv: Sequence[str]) -> Trainer | None:
         config = load_config(arguments.config, flags_given(arguments))
         if arguments.profile_data is not None and arguments.resume is not None:
             raise UserError("--resume has no effect with --profile-data, which trains nothing: leave one of them out")
-        check_launch(config, os.environ, read_launcher_flags())
-        check_config(config)
+        _check_settings(config)
     if arguments.print_config:
         print_yaml(config.to_dict())
         return None
@@ -99,24 +132,67 @@ def set_up(argv: Sequence[str]) -> Trainer | None:
     if arguments.profile_data is not None:
         _profile_data(config, run, arguments.profile_data)
         return None
-    with _refused_once_per_machine():
+    return _prepare(config, run, arguments.resume, refused=_refused_once_per_machine)
+
+
+def _check_settings(config: Config) -> None:
+    check_launch(config, os.environ, read_launcher_flags())
+    check_config(config)
+
+
+def _prepare(
+    config: Config,
+    run: RunFolder,
+    resume: str | None,
+    refused: Callable[..., AbstractContextManager[None]] = nullcontext,
+) -> trainer.Trainer:
+    """Build the trainer of a checked config, load its checkpoint, and write its config.
+
+    Args:
+        config: the run.
+        run: its folder.
+        resume: the name of the checkpoint to continue from, if any.
+        refused: what surrounds the checks that all processes of a machine make alike, and fail alike.
+    """
+    with refused():
         _refuse_unwritable(run)
-        checkpoint = _find_checkpoint(run, config, arguments.resume)
+        checkpoint = _find_checkpoint(run, config, resume)
 
     from bimodal_cl.build import build_trainer  # torch is imported only now, so that --help and mistakes answer at once
 
-    with _refused_once_per_machine(SettingRefused):
-        trainer = build_trainer(config, run, checkpoint)
+    with refused(SettingRefused):
+        loop = build_trainer(config, run, checkpoint)
     if checkpoint is not None:
-        trainer.resume(checkpoint)
-    if trainer.accelerator.is_main_process:
+        loop.resume(checkpoint)
+    if loop.accelerator.is_main_process:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
             save_config(config, run.config)
         except OSError as error:  # what the permissions do not show, such as a read-only disk
             raise UserError(f"output: {run.path} cannot be written: {error.strerror}") from None
-    trainer.accelerator.wait_for_everyone()
-    return trainer
+    loop.accelerator.wait_for_everyone()
+    return loop
+
+
+@contextmanager
+def _accelerate_as_new() -> Iterator[None]:
+    """Let Accelerate find device, processes and precision anew, and give the caller's own objects theirs back."""
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    states = [each._shared_state for each in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in states]
+    settings = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+    for state in states:
+        state.clear()
+    try:
+        yield
+    finally:
+        for state, values in zip(states, before, strict=True):
+            state.clear()
+            state.update(values)
+        for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+            del os.environ[name]
+        os.environ.update(settings)
 
 
 @contextmanager

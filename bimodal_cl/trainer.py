@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.losses import ContrastiveLoss
 from bimodal_cl.losses.tables.anchors import gather_state
 from bimodal_cl.models import DualEncoder
+from bimodal_cl.models.weights.file_names import EMA_FILE
+from bimodal_cl.models.weights.state_dict import read_weights, save_weights
 from bimodal_cl.run_folder import RunFolder, read_state
 from bimodal_cl.run_log import RunLog
 from bimodal_cl.training.encoded_batch import EncodedBatch
@@ -28,6 +32,9 @@ from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 from bimodal_cl.training.sharding import DataParallel, clip_gradients
 from bimodal_cl.training.step_values import StepValues
+from bimodal_cl.training.trackers import Trackers
+from bimodal_cl.training.trained_parts import EARLIER_RUNS
+from bimodal_cl.training.weight_average import WeightAverage
 
 # The errors of gloo and NCCL where another rank is gone.
 _LOST_PEER = re.compile(r"[Cc]onnection (closed|reset|refused)|remote process (exited|has terminated)|peer closed")
@@ -49,6 +56,7 @@ class Trainer:
         evaluate: scores of the model by name, computed on the main process.
         settings: the run's numbers.
         folder: the run's folder.
+        trackers: other places that get the logged values.
         identity: what a checkpoint must share with this run to continue it.
         spread: ``(accelerator, model, optimizer) -> DataParallel``, how they are spread over the processes.
     """
@@ -65,16 +73,20 @@ class Trainer:
         evaluate: Callable[[DualEncoder], dict[str, float]],
         settings: RunSettings,
         folder: RunFolder,
+        trackers: Trackers,
         identity: dict[str, Any],
         spread: Callable[..., DataParallel] = DataParallel,
     ) -> None:
         self.accelerator, self.settings, self.folder, self.identity = accelerator, settings, folder, identity
         self.encoder, self.loss = model, loss.to(accelerator.device)
         self.open_stream, self.learning_rates_at, self.evaluate_model = open_stream, learning_rates_at, evaluate
+        self.trackers = trackers
         self.steps_done = 0
         self.best_score: float | None = None
         self.seen = SeenData()  # before the current stream
         self.values: StepValues | None = None  # of the current stream
+        self.average: WeightAverage | None = None  # made when the model is on its device
+        self._saved_average: dict[str, Tensor] | None = None
         self._optimizer, self._spread = optimizer, spread
         self.model: nn.Module = model
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -89,8 +101,13 @@ class Trainer:
         """
         self.start()
         self.log = RunLog(
-            self.folder.metrics, self.settings.num_steps, self.steps_done, self.accelerator.is_main_process
+            self.folder.metrics,
+            self.settings.num_steps,
+            self.steps_done,
+            self.accelerator.is_main_process,
+            self.trackers.log,
         )
+        self._start_average()
         if self.steps_done >= self.settings.num_steps:
             self.log.say(f"nothing to do: {self.steps_done} of {self.settings.num_steps} steps are done")
             self.log.close()
@@ -98,13 +115,14 @@ class Trainer:
         epoch, start_step = divmod(self.steps_done, self.settings.steps_per_epoch)
         stream = self.open_stream(epoch, start_step)
         try:
+            self.trackers.start(self.steps_done)
             with closing(stream.__iter__()) as batches:
                 self.values = StepValues(self.settings, self.learning_rates_at, stream, self.steps_done, self.seen)
                 for batch in batches:
                     out, grad_norm = self.step(batch)
                     self.log.advance()
-                    if self.steps_done % self.settings.log_every == 0 or self.steps_done == self.settings.num_steps:
-                        self.log.train(self.values(self.steps_done, out.loss, out.metrics, grad_norm))
+                    if self.settings.is_logged(self.steps_done):
+                        self.log.train(self.values(self.steps_done, out, grad_norm))
                     self._evaluate_and_save(out.metrics)
                     if self.steps_done == self.settings.num_steps:
                         break
@@ -119,6 +137,7 @@ class Trainer:
             raise
         finally:
             self.log.close()
+            self.trackers.finish()
 
     def start(self) -> None:
         """Spread the model and the optimizer over the processes; :meth:`run` does it first."""
@@ -145,16 +164,27 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(out.loss)
         encoded.backward()
-        grad_norm = None
-        if self.settings.max_grad_norm is not None:
-            grad_norm = clip_gradients(self.accelerator, self.parameters, self.settings.max_grad_norm)
+        grad_norm, limit = None, self.settings.max_grad_norm
+        if limit is not None or self.settings.is_logged(step + 1):  # without a limit, clipping only measures
+            grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
         self.optimizer.step()
 
         self.steps_done += 1
+        if self.average is not None:
+            self.average.update(self.steps_done)
         return out, grad_norm
 
     def evaluate(self) -> dict[str, float]:
-        """Score the model on the main process while the others wait; every rank gets the scores, none if it failed."""
+        """Score the model, and under ``ema/`` its averaged weights; every rank gets the scores, none if it failed."""
+        scores = self._score()
+        if scores and self.average is not None and self.settings.ema_evaluate:
+            with self.average.swapped():
+                averaged = self._score()
+            scores = {**scores, **{f"ema/{name}": value for name, value in averaged.items()}} if averaged else {}
+        return scores
+
+    def _score(self) -> dict[str, float]:
+        """Score the model on the main process while the others wait."""
         scores: list[dict[str, float]] = [{}]
         with self.parallel.whole_encoder(to_run=True) as encoder:
             if self.accelerator.is_main_process:
@@ -174,10 +204,12 @@ class Trainer:
         """
         state = read_state(checkpoint)
         for key, value in self.identity.items():
-            saved = state["identity"].get(key)
+            saved = {**EARLIER_RUNS, **state["identity"]}.get(key)
             if saved != value:
                 raise UserError(f"checkpoint {checkpoint}: {key} was {saved!r}, this config has {value!r}")
         load_checkpoint(checkpoint, load_model=self.encoder.load_weights, loss=self.loss, optimizer=self._optimizer)
+        if self.settings.ema_decay is not None and (checkpoint / EMA_FILE).is_file():
+            self._saved_average = read_weights(self.encoder, checkpoint / EMA_FILE)
         self.steps_done, self.best_score, self.seen = state["step"], state["best_score"], SeenData(**state["data"])
 
     def _evaluate_and_save(self, metrics: dict[str, Tensor]) -> None:
@@ -203,18 +235,30 @@ class Trainer:
         state = self._state()
         # By every rank: what is sharded is put together on the main one.
         loss_state, optimizer_state = gather_state(self.loss), self.parallel.gather_optimizer()
+        averages = None if self.average is None else self.average.gather()
         with self.parallel.whole_encoder() as encoder:
             encoder.set_temperature(**temperature_to_save(self.loss, metrics))
             if self.accelerator.is_main_process:
                 save_checkpoint(
                     self.folder,
                     state,
-                    save_model=encoder.save,
+                    save_model=partial(_save_weights, encoder, averages),
                     loss_state=loss_state,
                     optimizer_state=optimizer_state,
                     keep_last=self.settings.keep_last,
                     is_best=is_best,
                 )
+
+    def _start_average(self) -> None:
+        """Average from the saved average or, in a new run or one that had none, from the weights."""
+        if self.settings.ema_decay is None:
+            return
+        self.average = WeightAverage(self.encoder, self.settings.ema_decay, self.settings.ema_warmup)
+        if self._saved_average is not None:
+            self.average.load(self._saved_average)
+            self._saved_average = None
+        elif self.steps_done:
+            self.log.say(f"ema: the checkpoint of step {self.steps_done} has no average: one starts from its weights")
 
     def _state(self) -> dict[str, Any]:
         assert self.values is not None
@@ -225,6 +269,12 @@ class Trainer:
             "data": dataclasses.asdict(self.values.count_data()),
             "identity": self.identity,
         }
+
+
+def _save_weights(encoder: DualEncoder, averages: Mapping[str, Tensor] | None, folder: Path) -> None:
+    encoder.save(folder)
+    if averages is not None:
+        save_weights(encoder, folder / EMA_FILE, averages)
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:

@@ -14,6 +14,8 @@ from bimodal_cl.cli.arguments import natural_number, path_text, positive_integer
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.cli.synonyms import find_value
 from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.models.locate.source import AVERAGED, TRAINED, WEIGHTS
+from bimodal_cl.models.weights.file_names import EMA_FILE
 from bimodal_cl.run_folder import RunFolder, read_state
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class ScoredModel:
         sha256: SHA-256 of the file of weights.
         step: optimizer steps; None where they are not recorded.
         run: the folder of the run that the model belongs to.
+        weights: of a checkpoint, ``model`` or, for the averaged weights, ``ema``; None for any other model.
     """
 
     encoder: DualEncoder
@@ -46,6 +49,7 @@ class ScoredModel:
     sha256: str | None = None
     step: int | None = None
     run: Path | None = None
+    weights: str | None = None
 
     def provenance(self) -> dict[str, Any]:
         """Return what the results record about the weights."""
@@ -53,7 +57,16 @@ class ScoredModel:
             "checkpoint": str(self.checkpoint) if self.checkpoint else self.pretrained,
             "checkpoint_sha256": self.sha256,
             "step": self.step,
+            **({} if self.weights is None else {"weights": self.weights}),
         }
+
+    def label(self, given: str) -> str:
+        """Return the name of the model in a table.
+
+        Args:
+            given: how the user named it.
+        """
+        return f"{given} (EMA)" if self.weights == AVERAGED and not given.endswith(EMA_FILE) else given
 
 
 def add_model_arguments(parser: Parser) -> None:
@@ -67,6 +80,7 @@ def add_model_arguments(parser: Parser) -> None:
         "ARCHITECTURE/WEIGHTS, OpenAI's name ViT-B/32, a Hugging Face CLIP or SigLIP folder or hub repository, "
         "local-dir:FOLDER, hf-hub:ORGANISATION/NAME, a TorchScript file, or ARCHITECTURE:FILE",
     )
+    add_weights_argument(parser)
     parser.add_argument(
         "--batch-size", type=positive_integer, default=64, help="images decoded at once; no score depends on it"
     )
@@ -91,6 +105,16 @@ def add_model_arguments(parser: Parser) -> None:
         metavar="DIR",
         type=path_text,
         help="folder for the results (default: MODEL/results for a run, results/MODEL otherwise)",
+    )
+
+
+def add_weights_argument(parser: Parser) -> None:
+    """Add the flag that chooses between the weights of a checkpoint."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        default=TRAINED,
+        help="of a run or checkpoint: model, those that were trained; ema, their moving average, kept with ema.decay",
     )
 
 
@@ -128,16 +152,21 @@ def autocast_type(precision: str) -> torch.dtype | None:
     return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def open_model(given: str, device: torch.device) -> ScoredModel:
+def open_model(given: str, device: torch.device, weights: str = TRAINED) -> ScoredModel:
     """Load a model by any of its names, in evaluation mode, and identify its weights.
 
+    Args:
+        given: a name of a model.
+        device: where to score it.
+        weights: which weights of a checkpoint.
+
     Raises:
-        UserError: there is no such model, or it cannot be read.
+        UserError: there is no such model, it has no averaged weights, or it cannot be read.
     """
     from bimodal_cl.models.load import load_source
     from bimodal_cl.models.locate.names import locate_model
 
-    source = locate_model(given, "MODEL")
+    source = locate_model(given, "MODEL", weights)
     return ScoredModel(
         encoder=load_source(source).to(device).eval(),
         name=source.name,
@@ -146,6 +175,7 @@ def open_model(given: str, device: torch.device) -> ScoredModel:
         sha256=_hash_weights(source.weights),
         step=None if source.folder is None else _read_step(source.folder),
         run=source.run,
+        weights=source.of_checkpoint,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from bimodal_cl import __version__
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
+from bimodal_cl.models.locate.source import AVERAGED
 
 from .encode import ScoredModel, slug
 
@@ -61,11 +62,14 @@ def build_result(
 def write_result(folder: Path, result: dict[str, Any]) -> Path:
     """Write ``folder/<task>_<dataset>.json``, whole or not at all; a missing folder is created.
 
+    The name of a result of averaged weights ends in ``~ema``, which no data set's name does.
+
     Raises:
         UserError: the folder cannot be made or written to.
     """
     make_folder(folder)
-    path = folder / f"{result['task']}_{slug(result['dataset'])}.json"
+    average = f"~{AVERAGED}" if result["provenance"].get("weights") == AVERAGED else ""
+    path = folder / f"{result['task']}_{slug(result['dataset'])}{average}.json"
     write_atomically(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 

@@ -62,14 +62,14 @@ def run(arguments: argparse.Namespace) -> None:
     rows, written = [], []
     chance: dict[str, float] = {}
     for given in arguments.models:
-        model = open_model(given, device)
+        model = open_model(given, device, arguments.weights)
         folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
         pairs, faults = encode_shards(model, data, arguments)
         result = score_pairs(model, pairs, faults, data.folder, arguments)
         chance = chance_level(pairs)
         written.append(write_result(folder, result))
-        rows.extend(_rows(given, result["metrics"]))
+        rows.extend(_rows(model.label(given), result["metrics"]))
         counts = result["provenance"]["counts"]
     print(", ".join(f"{count:,} {name.removeprefix('num_').replace('_', ' ')}" for name, count in counts.items()))
     rows.extend(_rows("chance", chance))

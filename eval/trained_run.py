@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,14 @@ def load_run(path: str | Path) -> TrainedRun:
         step=last_logged if checkpoint is None else _step_of(checkpoint),
         tables={} if checkpoint is None else _load_tables(checkpoint),
     )
+
+
+def sections_in_use(config: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the sections of a run's configuration that say something: ``ema`` says nothing without a decay."""
+    sections = {name: config[name] for name in names if config.get(name)}
+    if not isinstance(ema := sections.get("ema"), dict) or ema.get("decay") is None:
+        sections.pop("ema", None)
+    return sections
 
 
 def find_data(run: TrainedRun, folder: str | None) -> Path | None:

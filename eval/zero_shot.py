@@ -72,13 +72,13 @@ def run(arguments: argparse.Namespace) -> None:
     device = resolve_device(arguments.device)
     results, written = {}, []
     for given in arguments.models:
-        model = open_model(given, device)
+        model = open_model(given, device, arguments.weights)
         folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
         result = score_model(model, labelled, templates, arguments)
         result["provenance"]["prompts"]["source"] = source
         written.append(write_result(folder, result))
-        results[given] = result
+        results[model.label(given)] = result
     counts = result["provenance"]["counts"]
     scored = f"{counts['num_images']:,} images of {counts['num_classes']:,} classes"
     print(f"{scored}, {len(templates)} prompts per class ({source})")

@@ -53,6 +53,8 @@ OTHER_VALUES = {
     "rgcl_g": "fastclip_v3 fastclipv3 fastclip rgcl rgclg",
     "momentum": "sgd",
     "adam": "adamw",
+    "adamw": "adam adam_w fused_adamw adamw_fused adamw_torch",
+    "constant_cooldown": "const_cooldown cooldown constant_with_cooldown wsd warmup_stable_decay trapezoidal linear",
     "replicated": "replicate full",
     "sharded": "shard fsdp",
 }

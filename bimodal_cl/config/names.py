@@ -67,9 +67,22 @@ _OTHER_NAMES = {
     "optim.temperature_learning_rate": "lr_tau tau_lr temperature_lr lr_temperature temp_lr lr_temp",
     "optim.warmup_steps": "warmup warmup_epochs num_warmup_steps warmup_iters warmup_length warmup_ratio",
     "optim.weight_decay": "wd decay l2",
-    "optim.beta1": "betas opt_betas adam_beta1 momentum",
+    "optim.beta1": "betas opt_betas adam_beta1",
     "optim.beta2": "betas opt_betas adam_beta2",
     "optim.eps": "epsilon opt_eps adam_eps adam_epsilon",
+    "optim.image.lock": "lock_image freeze_vision freeze_image freeze_image_encoder freeze_visual lit freeze",
+    "optim.image.unlocked_groups": "lock_image_unlocked_groups",
+    "optim.image.learning_rate": "lr_image image_lr vision_lr lr_vision visual_lr image_encoder_lr lr_img",
+    "optim.image.layer_decay": "layerwise_lr_decay layer_wise_lr_decay lr_decay_rate llrd ld visual_ld layer_lr_decay",
+    "optim.text.lock": "lock_text freeze_text freeze_text_encoder freeze_bert",
+    "optim.text.unlocked_groups": "lock_text_unlocked_layers",
+    "optim.text.learning_rate": "lr_text text_lr text_encoder_lr lr_txt",
+    "optim.text.layer_decay": "text_ld",
+    "optim.heads_learning_rate": "lr_head head_lr heads_lr lr_heads proj_lr lr_proj projection_lr lr_projection",
+    "optim.cooldown_steps": "epochs_cooldown cooldown cooldown_epochs lr_cooldown_steps decay_steps num_decay_steps",
+    "optim.cooldown_power": "lr_cooldown_power",
+    "optim.name": "opt optimizer optimizer_name optim_name",
+    "optim.momentum": "opt_momentum muon_momentum",
     "optim.max_grad_norm": "grad_clip_norm clip_grad grad_clip max_norm clip_grad_norm gradient_clipping "
     "gradient_clip_val",
     "train.num_epochs": "epochs epoch num_train_epochs max_epochs n_epochs total_epochs",
@@ -87,8 +100,18 @@ _OTHER_NAMES = {
     "checkpoint_interval",
     "checkpoint.keep_last": "save_total_limit max_checkpoints keep save_most_recent delete_previous_checkpoint",
     "checkpoint.best": "monitor metric_for_best_model load_best_model_at_end save_best best_metric",
+    "tracking.trackers": "report_to log_with wandb tensorboard tensorboard_path mlflow trackio use_wandb tracker "
+    "logger loggers",
+    "tracking.project": "wandb_project_name wandb_project project_name wandb_proj mlflow_experiment_name",
+    "tracking.name": "wandb_run_name wandb_name",
 }
-_IN_STEPS = ("optim.warmup_steps", "train.evaluate_every", "checkpoint.every", "train.log_every")
+_IN_STEPS = (
+    "optim.warmup_steps",
+    "optim.cooldown_steps",
+    "train.evaluate_every",
+    "checkpoint.every",
+    "train.log_every",
+)
 
 # names without a key, and the reason
 _NO_KEY = {
@@ -102,10 +125,7 @@ _NO_KEY = {
     "world_size dist_url dist_backend distributed no_distributed local_rank rank num_processes num_gpus n_gpus gpus "
     "horovod no_set_device_rank ddp_static_graph nproc_per_node num_nodes nnodes": "accelerate launch "
     "starts the processes",
-    "opt optimizer optimizer_name optim_name": "the optimizer is AdamW: optim.beta1, optim.beta2, "
-    "optim.eps, optim.weight_decay",
-    "report_to wandb wandb_project_name wandb_notes wandb_project tensorboard debug copy_codebase log_local": "a run "
-    "writes metrics.jsonl, and bimodal-eval report shows it",
+    "wandb_notes debug copy_codebase log_local": "a run writes metrics.jsonl, and bimodal-eval report shows it",
     "checkpoint ckpt resume_from resume_from_checkpoint ckpt_path checkpoint_path auto_resume resume": "--resume "
     "latest, best or PATH continues a run, and model.pretrained starts from weights",
     "learnable_temp personalized_tau temperature_scheme": "loss.name decides it: sogclr has a fixed temperature, clip "
@@ -113,13 +133,12 @@ _NO_KEY = {
     "evaluate eval eval_only zs_only": "bimodal-eval scores a run",
     "grad_checkpointing gradient_checkpointing activation_checkpointing torchcompile compile torch_compile torchscript "
     "trace use_bnb_linear": "this way to save memory or time is not supported; leave it out",
-    "lock_image lock_image_unlocked_groups lock_image_freeze_bn_stats lock_text lock_text_unlocked_layers "
-    "lock_text_freeze_layer_norm freeze freeze_vision freeze_text freeze_image": "both towers are always trained",
+    "lock_image_freeze_bn_stats lock_text_freeze_layer_norm": "the norms of what optim.image.lock and optim.text.lock "
+    "lock are always frozen, with their statistics; leave it out",
     "image_mean image_std image_interpolation image_resize_mode mean std interpolation": "the preprocessing comes with "
     "the model: model.pretrained",
     "force_quick_gelu quick_gelu force_custom_text": "it comes with the architecture and the weights: model.name, "
     "model.pretrained",
-    "epochs_cooldown lr_cooldown_power": "after the warm-up the learning rate is optim.schedule: cosine or constant",
     "use_bn_sync sync_bn sync_batchnorm": "batch norms see the images of their own process; leave it out",
     "ema model_ema use_ema label_smoothing distill_model distill_pretrained coca_caption_loss_weight "
     "coca_contrastive_loss_weight loss_dist_impl dropout": "it is not supported; leave it out",
@@ -160,6 +179,7 @@ def find_meant(given: str, keys: Sequence[str]) -> list[str]:
     called = {name, _plain(given.replace(".", "_"))}  # data.path: what others call data_path
     named = [key for key in keys if called.intersection(_OTHER_NAMES.get(key, "").split())]
     same = [key for key, last in last_names.items() if last == name and key != given]
+    same = [key for key in same if key.count(".") == min(other.count(".") for other in same)]
     for found in ([key for key in named if key in siblings.values()], named if not same else [], same):
         if found:
             return found

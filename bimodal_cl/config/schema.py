@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from bimodal_cl.config.data import Data
 from bimodal_cl.config.model import Model
 from bimodal_cl.config.optim import Optim
-from bimodal_cl.config.training import Checkpoint, Train
+from bimodal_cl.config.training import Checkpoint, Ema, Tracking, Train
 from bimodal_cl.losses.module.registry import LOSS_SETTINGS
 from bimodal_cl.losses.rules.base import LossSettings
 from bimodal_cl.settings import NotTruth, PathText, Section
@@ -32,7 +32,9 @@ class Config(Section):
     loss: Loss
     optim: Optim = Optim()
     train: Train
+    ema: Ema = Ema()
     checkpoint: Checkpoint = Checkpoint()
+    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _scores_exist(self) -> Config:

@@ -1,12 +1,13 @@
-"""The sections ``train`` and ``checkpoint``: length, batch and precision of a run, and what is saved of it."""
+"""The sections ``train``, ``ema``, ``checkpoint``, ``tracking``: a run's length and batch, what is saved and shown."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from bimodal_cl.settings import Count, Section
+from bimodal_cl.errors import did_you_mean
+from bimodal_cl.settings import Count, NotTruth, Section
 
 
 class Train(Section):
@@ -30,6 +31,16 @@ class Train(Section):
         return self
 
 
+class Ema(Section):
+    """An exponential moving average of the weights, kept beside them; see :mod:`bimodal_cl.training.weight_average`."""
+
+    decay: Annotated[float, Field(gt=0, lt=1), NotTruth] | None = Field(
+        None, description="share of the old average in the new one at each step, e.g. 0.999; null: no average"
+    )
+    decay_warmup: bool = Field(True, description="begin with the decay (1 + step) / (10 + step) where that is smaller")
+    evaluate: bool = Field(True, description="score the averaged weights as well, under names that begin with ema/")
+
+
 class Checkpoint(Section):
     """When checkpoints are written and which are kept."""
 
@@ -38,3 +49,32 @@ class Checkpoint(Section):
     best: str | None = Field(
         None, description="also keep the best by this score, e.g. retrieval/image_retrieval_recall@5 (larger is better)"
     )
+
+
+TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
+
+
+class Tracking(Section):
+    """Where the logged values go besides the run's folder."""
+
+    trackers: tuple[TrackerName, ...] = Field(
+        (), description="any of tensorboard, wandb, trackio, mlflow; each needs its package"
+    )
+    project: str = Field(
+        "bimodal_cl", min_length=1, description="project (MLflow: experiment) that collects the runs there"
+    )
+    name: str | None = Field(None, min_length=1, description="the run's name there; null: that of the run's folder")
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _known_names(cls, value: Any) -> Any:
+        names = value.replace(",", " ").split() if isinstance(value, str) else value
+        known = get_args(TrackerName)
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"should be a list of {', '.join(known)}")
+        for name in names:
+            if name not in known:
+                raise ValueError(f"unknown tracker '{name}'{did_you_mean(name, known)}")
+            if names.count(name) > 1:
+                raise ValueError(f"tracker '{name}' is given twice")
+        return names

@@ -8,7 +8,7 @@ reads the flags.)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from bimodal_cl.files.text_files import NotText, read_text
 REPLACED_WHOLE = ("loss",)  # which keys it has depends on its name
 
 
-def load_config(paths: str | Path | Sequence[str | Path], flags: dict[Keys, Any] | None = None) -> Config:
+def load_config(
+    paths: str | Path | Sequence[str | Path], flags: Mapping[Keys, Any] | Mapping[str, Any] | None = None
+) -> Config:
     """Read config files, lay each over those before it, and flags over all.
 
     A later file's keys replace the earlier ones', section by section; its ``loss`` replaces the whole section, whose
@@ -33,7 +35,7 @@ def load_config(paths: str | Path | Sequence[str | Path], flags: dict[Keys, Any]
 
     Args:
         paths: a YAML file, or several.
-        flags: values by key path, such as ``{("loss", "rho"): "7"}``.
+        flags: values by key, such as ``{"loss.rho": 7}`` or ``{("loss", "rho"): "7"}``.
 
     Raises:
         UserError: a file that cannot be read, an unknown key, a bad value; one line with file or flag, dotted key and,
@@ -41,7 +43,8 @@ def load_config(paths: str | Path | Sequence[str | Path], flags: dict[Keys, Any]
     """
     merged = _MergedFiles([paths] if isinstance(paths, str | Path) else paths)
     values = merged.values
-    for keys, value in (flags or {}).items():
+    given = {tuple(key.split(".")) if isinstance(key, str) else key: value for key, value in (flags or {}).items()}
+    for keys, value in given.items():
         inner = values
         for depth, key in enumerate(keys[:-1]):
             if inner.get(key) is None:
@@ -54,7 +57,19 @@ def load_config(paths: str | Path | Sequence[str | Path], flags: dict[Keys, Any]
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(describe_mistake(error, merged.file_of, flags or {})) from None
+        raise UserError(describe_mistake(error, merged.file_of, given)) from None
+
+
+def make_config(values: Mapping[str, Any]) -> Config:
+    """Make a config of nested values, those of a YAML file.
+
+    Raises:
+        UserError: as :func:`load_config`, with ``config`` in the place of the file's name.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(describe_mistake(error, lambda keys: Path("config"), ())) from None
 
 
 class _MergedFiles:

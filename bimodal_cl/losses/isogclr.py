@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 
 from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, Tensor, refuse_unused
-from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, estimate_loss
+from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, GammaWarmup, estimate_loss
 from bimodal_cl.losses.rules.radius import KLRadius, Rho, RhoFraction
 from bimodal_cl.losses.rules.tau_descent import Adam, Momentum, StepSize
 from bimodal_cl.settings import BelowOne, NotNegative, Positive, Weight
@@ -45,6 +45,7 @@ class ISogCLR(KLRadius):
     tau_max: Positive = Field(1.0, description="upper bound of the temperatures")
     gamma: Gamma = 0.8
     gamma_schedule: GammaSchedule = "constant"
+    gamma_warmup: GammaWarmup = 0.0
     rho: Rho = 6.0
     rho_fraction: RhoFraction = None
     beta: Weight = Field(0.9, description="weight of the new temperature gradient")
@@ -54,6 +55,7 @@ class ISogCLR(KLRadius):
     )
     eta_min: NotNegative = Field(1e-4, description="cosine, exp: the limit that eta falls to")
     eta_decay: Weight = Field(0.00124, description="exp: share of eta - eta_min that is left at the end")
+    eta_warmup: BelowOne = Field(0.0, description="share of the training in which eta rises from 0, linearly")
     tau_optimizer: Literal["momentum", "adam"] = Field(
         "momentum", description="update rule of the temperatures (FastCLIP-v2: adam)"
     )
@@ -84,7 +86,7 @@ class ISogCLR(KLRadius):
     @property
     def step_size(self) -> StepSize:
         """The step size of the temperatures."""
-        return StepSize(self.eta, self.eta_schedule, self.eta_min, self.eta_decay)
+        return StepSize(self.eta, self.eta_schedule, self.eta_min, self.eta_decay, self.eta_warmup)
 
     @property
     def descent(self) -> Momentum | Adam:
@@ -104,7 +106,7 @@ class ISogCLR(KLRadius):
         yield from self.step_size.concerns()
 
     def scheduled(self) -> tuple[str, ...]:
-        """Return those of ``gamma`` and ``eta`` that have a schedule."""
+        """Return those of ``gamma`` and ``eta`` that have a schedule or a warm-up."""
         return super().scheduled() + self.step_size.scheduled
 
     def table_columns(self) -> dict[str, float]:

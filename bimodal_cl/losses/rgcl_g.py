@@ -6,7 +6,7 @@ from typing import Literal
 
 from bimodal_cl.losses.rules.base import AnchorStep, Direction
 from bimodal_cl.losses.rules.learned_tau import LearnedTau, TauInit, TauMin
-from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, estimate_loss
+from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, GammaWarmup, estimate_loss
 from bimodal_cl.losses.rules.radius import KLRadius, Rho, RhoFraction
 
 
@@ -38,6 +38,7 @@ class RGCLGlobal(LearnedTau, KLRadius):
     tau_min: TauMin = 0.01
     gamma: Gamma = 0.2
     gamma_schedule: GammaSchedule = "cosine"
+    gamma_warmup: GammaWarmup = 0.0
     rho: Rho = 6.5
     rho_fraction: RhoFraction = None
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from bimodal_cl.losses.rules.base import Anchors, AnchorStep, Direction, Tensor
-from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, MovingAverage, estimate_loss
+from bimodal_cl.losses.rules.moving_average import Gamma, GammaSchedule, GammaWarmup, MovingAverage, estimate_loss
 from bimodal_cl.settings import Positive
 
 
@@ -24,6 +24,7 @@ class SogCLR(MovingAverage):
     tau: Positive = Field(0.05, description="fixed temperature")
     gamma: Gamma = 0.8
     gamma_schedule: GammaSchedule = "constant"
+    gamma_warmup: GammaWarmup = 0.0
 
     def temperature(self, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
         """Return the fixed temperature for all."""

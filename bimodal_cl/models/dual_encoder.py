@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
+from bimodal_cl.models.towers.layers import TowerLayers, number_layers
+from bimodal_cl.models.towers.lock import lock_tower
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE
 from bimodal_cl.models.weights.state_dict import load_weights, save_weights
 from bimodal_cl.preprocess import EvalTransform, normalize
@@ -56,6 +58,7 @@ class DualEncoder(nn.Module):
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)), requires_grad=False)
         for name in ("mean", "std"):
             self.register_buffer(f"image_{name}", self._statistic(name)[None], persistent=False)
+        self._kept_in_eval: list[nn.Module] = []
 
     @property
     def dim(self) -> int:
@@ -105,6 +108,34 @@ class DualEncoder(nn.Module):
         """
         tokens = texts if isinstance(texts, Tensor) else self.tokenize(texts)
         return F.normalize(self.text(tokens.to(self.device, non_blocking=True)).float(), dim=-1)
+
+    def train(self, mode: bool = True) -> DualEncoder:
+        """Set training or evaluation mode; what :meth:`lock` has locked stays in evaluation mode."""
+        super().train(mode)
+        for module in self._kept_in_eval:
+            module.eval()
+        return self
+
+    def lock(self, *, image_unlocked: int | None = None, text_unlocked: int | None = None) -> None:
+        """Lock towers; see :mod:`bimodal_cl.models.towers.lock`.
+
+        Args:
+            image_unlocked: how many of the image tower's last groups stay trained; None: it is not locked.
+            text_unlocked: likewise of the text tower.
+
+        Raises:
+            UserError: so many that nothing would be locked.
+        """
+        layers = self.layers
+        for modality, tower, unlocked in (("image", self.visual, image_unlocked), ("text", self.text, text_unlocked)):
+            if unlocked is not None:
+                self._kept_in_eval += lock_tower(tower, layers[modality], unlocked, f"optim.{modality}")
+        self.train(self.training)
+
+    @property
+    def layers(self) -> dict[str, TowerLayers]:
+        """The layers of the towers, ``image`` and ``text``."""
+        return {"image": number_layers(self.visual), "text": number_layers(self.text)}
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Convert texts to tokens ``[batch, context_length]`` on the CPU; longer texts are truncated.

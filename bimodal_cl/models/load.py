@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -34,7 +35,9 @@ from bimodal_cl.models.weights.state_dict import Pretrained
 from bimodal_cl.models.weights.weight_file import read_weight_file
 
 
-def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> DualEncoder:
+def load_model(
+    path_or_tag: str | Path, device: str | torch.device = "cpu", weights: Literal["model", "ema"] = "model"
+) -> DualEncoder:
     """Load a trained model, in evaluation mode.
 
     Args:
@@ -48,25 +51,31 @@ def load_model(path_or_tag: str | Path, device: str | torch.device = "cpu") -> D
               ``hf-hub:ORGANISATION/NAME``; or OpenAI's ``ViT-B/32``;
             - a repository of the Hugging Face hub.
         device: the device to move the weights to.
+        weights: of a run or checkpoint, ``"model"``, those that were trained, or ``"ema"``, their exponential moving
+            average, which a run with ``ema.decay`` keeps.
 
     Raises:
-        UserError: no such model exists, it is not a dual encoder, or its files are damaged.
+        UserError: no such model exists, it has no averaged weights, it is not a dual encoder, or its files are damaged.
     """
-    return load_source(locate_model(path_or_tag)).to(device).eval()
+    return load_source(locate_model(path_or_tag, weights=weights)).to(device).eval()
 
 
-def load_saved(folder: Path) -> DualEncoder:
+def load_saved(folder: Path, weights: str = WEIGHTS_FILE) -> DualEncoder:
     """Load the folder that :meth:`DualEncoder.save` wrote, in evaluation mode, on the CPU.
+
+    Args:
+        folder: such a folder.
+        weights: name of the file of weights in it.
 
     Raises:
         UserError: a file is missing or damaged, or the weights do not match the architecture.
     """
-    for file in (ARCHITECTURE_FILE, WEIGHTS_FILE):
+    for file in (ARCHITECTURE_FILE, weights):
         if not (folder / file).is_file():
             raise UserError(f"{folder}: not a saved model: '{file}' is missing")
     architecture = Architecture.read(folder / ARCHITECTURE_FILE).without_tower_weights()
     encoder = build_encoder(architecture, folder / TOKENIZER_FOLDER)
-    encoder.load_weights(folder)
+    encoder.load_weights(folder / weights)
     try_towers(encoder)
     return encoder.eval()
 
@@ -125,7 +134,7 @@ def load_source(source: ModelSource, wanted: Architecture | None = None, image_s
     if source.kind == "checkpoint":
         found = Architecture.read(source.folder / ARCHITECTURE_FILE)
         if wanted is None and image_size in (None, found.image_size):
-            return load_saved(source.folder)
+            return load_saved(source.folder, source.weights.name)
         tokenizer_folder = source.folder / TOKENIZER_FOLDER
     else:
         found = _read_open_clip_config(source.folder / OPEN_CLIP_CONFIG)

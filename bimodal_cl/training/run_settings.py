@@ -21,6 +21,9 @@ class RunSettings:
         keep_last: how many of the newest checkpoints are kept.
         best: the score that marks the best checkpoint, or None.
         max_grad_norm: bound of the gradient's norm, or None.
+        ema_decay: decay of the averaged weights, or None: there are none.
+        ema_warmup: whether that decay is smaller at first.
+        ema_evaluate: whether the averaged weights are scored as well.
     """
 
     num_steps: int
@@ -34,3 +37,10 @@ class RunSettings:
     keep_last: int
     best: str | None
     max_grad_norm: float | None
+    ema_decay: float | None = None
+    ema_warmup: bool = True
+    ema_evaluate: bool = False
+
+    def is_logged(self, step: int) -> bool:
+        """Return whether the log has a line after so many optimizer steps: every ``log_every``, and the last."""
+        return step % self.log_every == 0 or step == self.num_steps

@@ -1,4 +1,4 @@
-"""Collect the values that a logging step writes: progress, loss, metrics, learning rate, and where the time went."""
+"""Collect the values that a logging step writes: progress, loss, metrics, learning rate, time and memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
 from bimodal_cl.data.pipeline.stream import Stream
-from bimodal_cl.optim import DECAYED
+from bimodal_cl.distributed import reduce_max
+from bimodal_cl.losses import LossOutput
+from bimodal_cl.optim import DECAYED, rates_by_part
+from bimodal_cl.training.batch_statistics import describe_batch
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
 
@@ -55,15 +60,12 @@ class StepValues:
         mine = SeenData(report.by_kind, report.used, self._stream.samples_by_set)
         return sum(gather_object([mine]), start=self._seen)
 
-    def __call__(
-        self, steps_done: int, loss: Tensor, metrics: dict[str, Tensor], grad_norm: Tensor | None
-    ) -> dict[str, Any]:
-        """Return the values of the last step.
+    def __call__(self, steps_done: int, out: LossOutput, grad_norm: Tensor | None) -> dict[str, Any]:
+        """Return the values of the last step; every rank must call this.
 
         Args:
             steps_done: optimizer steps so far.
-            loss: of the last step, 0-d.
-            metrics: of the last step, 0-d each.
+            out: the loss of the last step.
             grad_norm: norm of its gradient before clipping, 0-d; None where it is not computed.
         """
         now, waited = time.monotonic(), self._stream.seconds["wait"]
@@ -73,14 +75,30 @@ class StepValues:
         by_set = {}
         if len(self._stream.mixture.names) > 1:
             by_set = {f"samples_seen/{name}": n for name, n in self.count_data().samples_by_set.items()}
+        rates = self._learning_rates_at(steps_done - 1)
+        values = {"loss": out.loss.detach(), **out.metrics, **describe_batch(out.batch)}
+        numbers = torch.stack([value.float() for value in values.values()]).tolist()  # one wait for the device
         return {
             **self.progress(steps_done),
             **by_set,
-            "loss": loss.item(),
-            **{name: value.item() for name, value in metrics.items()},
-            "learning_rate": self._learning_rates_at(steps_done - 1)[DECAYED],
+            **dict(zip(values, numbers, strict=True)),
+            "learning_rate": rates[DECAYED],
+            **{f"learning_rate/{part}": rate for part, rate in rates_by_part(rates).items()},
             "grad_norm": None if grad_norm is None else float(grad_norm),
             "seconds": seconds,
             "data_seconds": waiting,
+            "data_share": waiting / seconds,
             "samples_per_second": since * self._settings.global_batch_size / seconds,
+            "memory_mib": measure_memory(out.loss.device),
         }
+
+
+def measure_memory(device: torch.device) -> float:
+    """Return the memory of the rank that uses most, in MiB; every rank must call this.
+
+    On CUDA it is the peak of what tensors took on the device since the run began. On a CPU it is the resident set of
+    the process now, without its data workers.
+    """
+    on_device = device.type == "cuda"
+    used = torch.cuda.max_memory_allocated(device) if on_device else psutil.Process().memory_info().rss
+    return float(reduce_max(torch.tensor(used / 2**20, device=device)))

@@ -12,9 +12,10 @@ from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.export.file_names import HUGGINGFACE_FOLDER, IMAGE_FILE, TEXT_FILE
+from bimodal_cl.models.locate.source import TRAINED
 from bimodal_cl.models.weights.file_names import OPEN_CLIP_CONFIG, OPEN_CLIP_MODEL_CONFIG, OPEN_CLIP_STATE_DICT
 
-from ..encode import ScoredModel, open_model
+from ..encode import ScoredModel, add_weights_argument, open_model
 from ..results import versions
 from .staging import MARKER, check_target, staged_folder
 
@@ -31,6 +32,7 @@ def add_arguments(parser: Parser) -> None:
         help="a run's folder (its newest checkpoint), a checkpoint's folder, or any other name of a model",
     )
     parser.add_argument("--to", metavar="DIR", type=path_text, required=True, help="a new or empty folder")
+    add_weights_argument(parser)
     parser.add_argument("--onnx", action="store_true", help="also write both towers as image.onnx and text.onnx")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in --to")
     parser.add_argument("--name", default=None, help="the model's name in its card (default: the name of RUN)")
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         from bimodal_cl.models.export.onnx_files import require_onnx
 
         require_onnx()
-    exported = export_model(args.run, target, args.name, args.onnx, args.license)
+    exported = export_model(args.run, target, args.name, args.onnx, args.license, args.weights)
     print("\n".join(exported.describe()))
     if args.push_to_hub:
         print(push(exported, args.push_to_hub, args.private))
@@ -105,7 +107,12 @@ class Exported:
 
 
 def export_model(
-    given: str, target: Path, name: str | None = None, onnx: bool = False, licence: str = "other"
+    given: str,
+    target: Path,
+    name: str | None = None,
+    onnx: bool = False,
+    licence: str = "other",
+    weights: str = TRAINED,
 ) -> Exported:
     """Write a model into a folder in every format that can hold it, with its card and ``export.json``.
 
@@ -115,16 +122,17 @@ def export_model(
         name: of the model in its card; None: that of its run or architecture.
         onnx: write ONNX files as well.
         licence: the hub's identifier of a licence.
+        weights: which weights of a checkpoint.
 
     Raises:
-        UserError: no such model, or ONNX is not possible.
+        UserError: no such model, no averaged weights, or ONNX is not possible.
         RunStopped: a file cannot be written.
     """
     import torch
 
     from bimodal_cl.models.export.folder import write_formats
 
-    model = _with_run(open_model(given, torch.device("cpu")))
+    model = _with_run(open_model(given, torch.device("cpu"), weights))
     home = target.resolve()
     with staged_folder(target) as folder:
         formats = write_formats(model.encoder, folder, str(home), onnx)

@@ -12,18 +12,19 @@ import yaml
 from bimodal_cl.data.storage.locations import redact
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.export.file_names import HUGGINGFACE_FOLDER, IMAGE_FILE, TEXT_FILE
+from bimodal_cl.models.locate.source import AVERAGED
 from bimodal_cl.models.weights.file_names import OPEN_CLIP_MODEL_CONFIG, OPEN_CLIP_STATE_DICT
 from bimodal_cl.run_folder import RunFolder
 
 from ..report.scores import score_tables
-from ..trained_run import find_training_data, load_run
+from ..trained_run import find_training_data, load_run, sections_in_use
 
 if TYPE_CHECKING:
     from bimodal_cl.models.export.folder import Formats
 
     from ..encode import ScoredModel
 
-_SECTIONS = ("optim", "train")
+_SECTIONS = ("optim", "train", "ema")
 _NO_LICENCE = "other"
 
 
@@ -46,11 +47,12 @@ def format_card(
     if config is not None and run is not None:
         parts += ["## Training data", _data(run, config)]
         parts += ["## Loss", _as_yaml(config["loss"])]
-        settings = {section: config[section] for section in _SECTIONS if config.get(section)}
+        settings = sections_in_use(config, _SECTIONS)
         if settings:
             parts += ["## Training settings", _as_yaml(settings)]
         parts += ["## Scores", _scores(run, model.sha256)]
-    parts += ["## Load it", *_usage(folder, repository, formats)]
+    own_text = model.encoder.architecture.hf_text_config is not None
+    parts += ["## Load it", *_usage(folder, repository, formats, own_text)]
     if formats.remarks:
         parts += ["## Remarks", "\n".join(f"- {line}" for line in formats.remarks)]
     if licence == _NO_LICENCE:
@@ -83,7 +85,12 @@ def _description(model: ScoredModel, config: Mapping[str, Any] | None) -> str:
     if config is None:
         return f"{kind} Its weights were read from `{_shown(model.pretrained)}`."
     step = "" if model.step is None else f" for {model.step:,} optimizer steps"
-    return f"{kind} It was trained with the loss `{config['loss']['name']}` of `bimodal_cl`{step}."
+    trained = f"{kind} It was trained with the loss `{config['loss']['name']}` of `bimodal_cl`{step}."
+    if model.weights != AVERAGED:
+        return trained
+    decay = (config.get("ema") or {}).get("decay")
+    named = "" if decay is None else f" (decay {decay})"
+    return f"{trained} Its weights are the exponential moving average{named} of the trained ones over the steps."
 
 
 def _model_table(model: ScoredModel) -> str:
@@ -164,7 +171,7 @@ def _table(header: tuple[str, ...], rows: list[Any]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _usage(folder: str, repository: str | None, formats: Formats) -> list[str]:
+def _usage(folder: str, repository: str | None, formats: Formats, own_text: bool) -> list[str]:
     place = folder if repository is None else "."
     ours = f'"{folder}"' if repository is None else f'"hf-hub:{repository}"'
     ours_lines = ["from bimodal_cl.models import load_model"]
@@ -173,23 +180,7 @@ def _usage(folder: str, repository: str | None, formats: Formats) -> list[str]:
         ours_lines.insert(0, "from huggingface_hub import snapshot_download")
     parts = ["bimodal_cl:", _python(*ours_lines, f"model = load_model({ours})")]
     if formats.open_clip:
-        name = f"local-dir:{folder}" if repository is None else f"hf-hub:{repository}"
-        own = [] if formats.builtin else [f'open_clip.add_model_config("{place}/{OPEN_CLIP_MODEL_CONFIG}")']
-        config = formats.builtin or Path(OPEN_CLIP_MODEL_CONFIG).stem
-        parts += [
-            "open_clip:",
-            _python(
-                "import open_clip",
-                f'model, _, preprocess = open_clip.create_model_and_transforms("{name}")',
-                f'tokenizer = open_clip.get_tokenizer("{name}")',
-            ),
-            "open_clip, by the file of weights, as its training takes it:",
-            _python(
-                "import open_clip",
-                *own,
-                f'model = open_clip.create_model("{config}", pretrained="{place}/{OPEN_CLIP_STATE_DICT}")',
-            ),
-        ]
+        parts += _open_clip_usage(folder, repository, formats, own_text)
     if formats.huggingface:
         location = f'"{place}/{HUGGINGFACE_FOLDER}"'
         if repository is not None:
@@ -214,6 +205,39 @@ def _usage(folder: str, repository: str | None, formats: Formats) -> list[str]:
             ),
         ]
     return parts
+
+
+def _open_clip_usage(folder: str, repository: str | None, formats: Formats, own_text: bool) -> list[str]:
+    """Return how open_clip loads the folder.
+
+    It looks up the configuration of a Hugging Face text model by ``text_cfg["hf_model_name"]``, in the hub or from the
+    working directory, and not beside its own config. So the code names the folder, which may have moved since.
+    """
+    place = folder if repository is None else "."
+    name = f"local-dir:{folder}" if repository is None else f"hf-hub:{repository}"
+    own = [] if formats.builtin else [f'open_clip.add_model_config("{place}/{OPEN_CLIP_MODEL_CONFIG}")']
+    config = formats.builtin or Path(OPEN_CLIP_MODEL_CONFIG).stem
+    start, end = ["import open_clip"], ")"
+    if own_text and repository is None:
+        start = [
+            "import json",
+            "import open_clip",
+            f'with open("{place}/{OPEN_CLIP_MODEL_CONFIG}") as file:',
+            f'    text_cfg = {{**json.load(file)["text_cfg"], "hf_model_name": "{place}"}}  # where its config.json is',
+        ]
+        end = ", text_cfg=text_cfg)"
+    return [
+        "open_clip:",
+        _python(
+            *start,
+            f'model, _, preprocess = open_clip.create_model_and_transforms("{name}"{end}',
+            f'tokenizer = open_clip.get_tokenizer("{name}")',
+        ),
+        "open_clip, by the file of weights, as its training takes it:",
+        _python(
+            *start, *own, f'model = open_clip.create_model("{config}", pretrained="{place}/{OPEN_CLIP_STATE_DICT}"{end}'
+        ),
+    ]
 
 
 def _python(*lines: str) -> str:

@@ -16,8 +16,8 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.files.atomic import write_atomically
 
 from ..temperatures import LearnedTemperatures, learned_temperatures
-from ..trained_run import TrainedRun, find_training_data, load_run
-from .scores import class_errors, format_metric, metric_name, score_tables
+from ..trained_run import TrainedRun, find_training_data, load_run, sections_in_use
+from .scores import class_errors, dataset_label, format_metric, metric_name, score_tables
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SECTIONS = ("data", "model", "loss", "optim", "train")
+_SECTIONS = ("data", "model", "loss", "optim", "train", "ema")
 _EXTREMES = 6
+_EMA = "ema/"  # begins the names of the averaged weights' scores
 _HEADLINES = ("acc1", "mean_average_precision", "image_retrieval_recall@5", "text_retrieval_recall@5")
 
 
@@ -70,7 +71,7 @@ def render_report(run: TrainedRun) -> str:
         version=__version__,
         subtitle=_subtitle(run),
         headlines=_headlines(run),
-        settings=[(section, _flat(run.config[section])) for section in _SECTIONS if run.config.get(section)],
+        settings=[(section, _flat(values)) for section, values in sections_in_use(run.config, _SECTIONS).items()],
         facts=_facts(run, data),
         tables=score_tables(run.results),
         curves=list(_curves(run)),
@@ -90,7 +91,7 @@ def _subtitle(run: TrainedRun) -> str:
 def _headlines(run: TrainedRun) -> list[tuple[str, str, str]]:
     """Return ``(value, metric, data set)`` of the main scores, from results, else from the last evaluation."""
     found = [
-        (format_metric(name, result["metrics"][name]), metric_name(name), str(result.get("dataset", "")))
+        (format_metric(name, result["metrics"][name]), metric_name(name), dataset_label(result))
         for name in _HEADLINES
         for result in run.results
         if isinstance(result["metrics"].get(name), (int, float))
@@ -98,11 +99,16 @@ def _headlines(run: TrainedRun) -> list[tuple[str, str, str]]:
     if not found and run.evaluations:
         last = run.evaluations[-1]
         found = [
-            (format_metric(metric, value), metric_name(metric), "during training")
+            (format_metric(metric, value), metric_name(metric), f"during training{_averaged(key)}")
             for key, value in last.items()
             if (metric := key.rpartition("/")[2]) in _HEADLINES and isinstance(value, (int, float))
         ]
     return found[:4]
+
+
+def _averaged(key: str) -> str:
+    """Return what tells the averaged weights' scores from the trained ones'."""
+    return " (EMA)" if key.startswith(_EMA) else ""
 
 
 def _facts(run: TrainedRun, data: Mixture | None) -> list[tuple[str, str]]:
@@ -166,27 +172,33 @@ def _curves(run: TrainedRun) -> Iterator[tuple[str, Markup, str]]:
     if alignment := series(run.training, "alignment"):
         read = "Mean cosine between an image and its own caption: 1 is perfect agreement, 0 is none."
         yield "Alignment", draw_curves("alignment", alignment, "mean cosine (−1 to 1)"), read
-    retrieval = [
-        one
-        for direction, color in (("image_retrieval", TEXT), ("text_retrieval", IMAGE))
-        for cut, dash in ((1, ":"), (5, "-"), (10, "--"))
-        for key in [f"retrieval/{direction}_recall@{cut}"]
-        for one in series(run.evaluations, key, metric_name(key.rpartition("/")[2]), color, dash=dash, marker="o")
-    ]
-    if retrieval:
-        read = "How often the right partner is among the first K candidates (R@K), on held-out pairs; higher is better."
-        yield "Retrieval", draw_curves("retrieval", retrieval, "recall (%)", percent=True), read
-    zero_shot = [
-        one
-        for metric, dash in (("acc1", "-"), ("acc5", "--"))
-        for one in series(run.evaluations, f"zero_shot/{metric}", metric_name(metric), dash=dash, marker="o")
-    ]
-    if zero_shot:
-        read = (
-            "Share of test images whose class is the first (top-1) or among the first five (top-5) guesses; "
-            "higher is better."
-        )
-        yield "Zero-shot classification", draw_curves("zero-shot", zero_shot, "accuracy (%)", percent=True), read
+    for prefix in ("", _EMA):
+        retrieval = [
+            one
+            for direction, color in (("image_retrieval", TEXT), ("text_retrieval", IMAGE))
+            for cut, dash in ((1, ":"), (5, "-"), (10, "--"))
+            for key in [f"{prefix}retrieval/{direction}_recall@{cut}"]
+            for one in series(run.evaluations, key, metric_name(key.rpartition("/")[2]), color, dash=dash, marker="o")
+        ]
+        name, slug = _averaged(prefix), prefix.replace("/", "-")
+        weights = " These are the scores of the averaged weights." if prefix else ""
+        if retrieval:
+            read = "How often the right partner is among the first K candidates (R@K), on held-out pairs; higher is "
+            figure = draw_curves(f"{slug}retrieval", retrieval, "recall (%)", percent=True)
+            yield f"Retrieval{name}", figure, f"{read}better.{weights}"
+        zero_shot = [
+            one
+            for metric, dash in (("acc1", "-"), ("acc5", "--"))
+            for key in [f"{prefix}zero_shot/{metric}"]
+            for one in series(run.evaluations, key, metric_name(metric), dash=dash, marker="o")
+        ]
+        if zero_shot:
+            read = (
+                "Share of test images whose class is the first (top-1) or among the first five (top-5) guesses; "
+                f"higher is better.{weights}"
+            )
+            figure = draw_curves(f"{slug}zero-shot", zero_shot, "accuracy (%)", percent=True)
+            yield f"Zero-shot classification{name}", figure, read
     if rate := series(run.training, "learning_rate"):
         read = "The optimizer's step size: it rises during the warm-up and then falls."
         yield "Learning rate", draw_curves("learning-rate", rate, "learning rate (no unit)"), read
@@ -254,4 +266,4 @@ def _retrievals(run: TrainedRun) -> Iterator[tuple[str, int, list[Any], str]]:
     for result in run.results:
         if result.get("examples"):
             examples, why = retrieval_examples(run, result)
-            yield str(result.get("dataset", result["file"])), len(result["examples"]), examples, why
+            yield dataset_label(result), len(result["examples"]), examples, why

@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from bimodal_cl.models.locate.source import AVERAGED
+
 _NAMES = {
     "acc1": "top-1",
     "acc5": "top-5",
@@ -63,13 +65,19 @@ def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
     for task in sorted({str(each.get("task", "")) for each in results}, key=lambda name: (name not in _TASKS, name)):
         cells: list[tuple[str, str, dict[str, str]]] = []
         for each in (result for result in results if str(result.get("task", "")) == task):
-            dataset, origin = str(each.get("dataset", each["file"])), _origin(each)
+            dataset, origin = dataset_label(each), _origin(each)
             for direction, metrics in _by_direction(each["metrics"]).items():
                 cells.append((f"{dataset}, {direction}" if direction else dataset, origin, metrics))
         columns = list(dict.fromkeys(column for *_, metrics in cells for column in metrics))
         rows = [(name, origin, [metrics.get(column, "") for column in columns]) for name, origin, metrics in cells]
         tables.append(ScoreTable(_TASKS.get(task, task or "Other"), columns, rows))
     return tables
+
+
+def dataset_label(result: dict[str, Any]) -> str:
+    """Return a result's data set, and whether the averaged weights were scored."""
+    name = str(result.get("dataset", result.get("file", "")))
+    return f"{name} (EMA)" if (result.get("provenance") or {}).get("weights") == AVERAGED else name
 
 
 def _by_direction(metrics: dict[str, Any]) -> dict[str, dict[str, str]]:
@@ -112,7 +120,7 @@ def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
         )
         found.append(
             ClassErrors(
-                dataset=str(result.get("dataset", result["file"])),
+                dataset=dataset_label(result),
                 num_classes=len(recalls),
                 num_never_right=sum(recall == 0 for _, _, recall in recalls),
                 confusions=[

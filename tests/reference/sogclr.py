@@ -13,11 +13,15 @@ from tests.reference.state import AnchorMemory, DirectionTerms
 from tests.reference.tau_steps import step_tau
 
 
-def compute_gamma(gamma: float, schedule: str, progress: float) -> float:
-    """Weight of the new value: constant, or a half cosine from 1 to ``gamma`` over the first half of training."""
-    if schedule == "constant":
-        return gamma
-    return gamma + (1.0 - gamma) * 0.5 * (1.0 + math.cos(math.pi * min(2.0 * progress, 1.0)))
+def compute_gamma(gamma: float, schedule: str, warmup: float, progress: float) -> float:
+    """Weight of the new value: constant, or a half cosine from 1 to ``gamma`` over the first half of training.
+
+    In a warm-up the weight moves from 1 to that: it is their mean, in which 1 counts for the share that is left.
+    """
+    if schedule != "constant":
+        gamma = gamma + (1.0 - gamma) * 0.5 * (1.0 + math.cos(math.pi * min(2.0 * progress, 1.0)))
+    left = max(0.0, (warmup - progress) / warmup) if warmup > 0.0 else 0.0
+    return left * 1.0 + (1.0 - left) * gamma
 
 
 def update_u(memory: AnchorMemory, ids: Sequence[int], odds: Sequence[float | None], gamma: float) -> None:

@@ -32,25 +32,34 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "text_alpha": None,
         "text_alignment_base": None,
     },
-    "sogclr": {"tau": 0.05, "gamma": 0.8, "gamma_schedule": "constant"},
+    "sogclr": {"tau": 0.05, "gamma": 0.8, "gamma_schedule": "constant", "gamma_warmup": 0.0},
     "isogclr": {
         "tau_init": 0.01,
         "tau_min": 0.005,
         "tau_max": 1.0,
         "gamma": 0.8,
         "gamma_schedule": "constant",
+        "gamma_warmup": 0.0,
         "rho": 6.0,
         "beta": 0.9,
         "eta": 0.03,
         "eta_schedule": "constant",
         "eta_min": 1e-4,
         "eta_decay": 0.00124,
+        "eta_warmup": 0.0,
         "tau_optimizer": "momentum",
         "adam_beta1": 0.9,
         "adam_beta2": 0.999,
         "adam_eps": 1e-8,
     },
-    "rgcl_g": {"tau_init": 0.07, "tau_min": 0.01, "gamma": 0.2, "gamma_schedule": "cosine", "rho": 6.5},
+    "rgcl_g": {
+        "tau_init": 0.07,
+        "tau_min": 0.01,
+        "gamma": 0.2,
+        "gamma_schedule": "cosine",
+        "gamma_warmup": 0.0,
+        "rho": 6.5,
+    },
 }
 LEARNED_TAU = ("clip", "siglip", "cyclip", "rgcl_g")
 
@@ -89,7 +98,7 @@ def _sogclr_terms(
     progress: float,
 ) -> tuple[DirectionTerms, float]:
     """One direction's terms, and its mean derivative in the temperature where there is one for all."""
-    gamma = compute_gamma(hyper["gamma"], hyper["gamma_schedule"], progress)
+    gamma = compute_gamma(hyper["gamma"], hyper["gamma_schedule"], hyper["gamma_warmup"], progress)
     if name == "sogclr":
         taus = [hyper["tau"]] * len(ids)
         return compute_sogclr_direction(sims, ids, negatives, taus, memory, gamma, rho=0.0), 0.0

@@ -11,7 +11,16 @@ GRADIENT_CLIP = 5.0
 
 
 def compute_eta(hyper: dict[str, Any], progress: float) -> float:
-    """``eta``, a quarter cosine from it to ``eta_min``, or an exponential that leaves ``eta_decay`` at the end."""
+    """``eta``, a quarter cosine from it to ``eta_min``, or an exponential that leaves ``eta_decay`` at the end.
+
+    In a warm-up it is the share of that which is done.
+    """
+    warmup = hyper["eta_warmup"]
+    done = min(1.0, progress / warmup) if warmup > 0.0 else 1.0
+    return done * _scheduled_eta(hyper, progress)
+
+
+def _scheduled_eta(hyper: dict[str, Any], progress: float) -> float:
     if hyper["eta_schedule"] == "constant":
         return hyper["eta"]
     span = hyper["eta"] - hyper["eta_min"]

@@ -60,6 +60,8 @@ FLAGS = """
 --data.path                --data.train
 --data.test                --data.val
 --checkpoint.dir           --output
+--report-to                --tracking.trackers
+--wandb-project-name       --tracking.project
 """
 
 
@@ -81,21 +83,22 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
         ("--local-loss", "the loss is always that of the global batch"),
         ("--gradient-accumulation-steps", "contrast each micro-batch with itself alone; train.accumulate_features"),
         ("--dataset-type", "manifest.json"),
-        ("--report-to", "metrics.jsonl"),
-        ("--opt", "the optimizer is AdamW"),
+        ("--wandb-notes", "metrics.jsonl"),
+        ("--opt", "did you mean '--optim.name'?"),
         ("--checkpoint", "--resume latest, best or PATH"),
         ("--personalized_tau", "isogclr learns one for each"),
         ("--model.vision", "a section; its flags: --model.vision.timm_model_name"),
         ("--train.foo", "valid: accumulate_features, device, evaluate_every"),
-        ("--optim", "a section; its flags: --optim.learning_rate"),
-        ("--optim.name", "the optimizer is AdamW"),
+        ("--optim", "a section; its flags: --optim.name, --optim.learning_rate"),
         ("--checkpoint.resume", "--resume latest, best or PATH"),
         ("--grad-checkpointing", "to save memory or time is not supported"),
         ("--torchcompile", "to save memory or time is not supported"),
-        ("--lock-image", "both towers are always trained"),
+        ("--lock-image", "did you mean '--optim.image.lock'?"),
+        ("--lock-text-unlocked-layers", "did you mean '--optim.text.unlocked_groups'?"),
+        ("--lock-image-freeze-bn-stats", "are always frozen, with their statistics"),
         ("--image-mean", "the preprocessing comes with the model"),
         ("--use-bn-sync", "batch norms see the images of their own process"),
-        ("--epochs-cooldown", "optim.schedule: cosine or constant"),
+        ("--epochs-cooldown", "did you mean '--optim.cooldown_steps' (in steps)?"),
         ("--ema", "it is not supported"),
         ("--unheard-of", "'--unheard-of'; --help lists all flags"),
     ],

@@ -34,12 +34,17 @@ loss.tau_init loss.tau_min loss.tau_base loss.alpha loss.alignment_base
 loss.alignment loss.mu loss.reweight loss.text_tau_base loss.text_alpha loss.text_alignment_base loss.tau loss.gamma
 loss.gamma_schedule loss.tau_max loss.rho loss.rho_fraction loss.beta loss.eta loss.eta_schedule loss.eta_min
 loss.eta_decay loss.tau_optimizer loss.adam_beta1 loss.adam_beta2 loss.adam_eps loss.bias_init loss.lambda_in_modal
-loss.lambda_cross_modal
+loss.lambda_cross_modal loss.gamma_warmup loss.eta_warmup
 optim.learning_rate optim.min_learning_rate optim.schedule optim.warmup_steps optim.weight_decay optim.beta1
 optim.beta2 optim.eps optim.max_grad_norm optim.temperature_learning_rate
+optim.name optim.momentum optim.heads_learning_rate optim.cooldown_steps optim.cooldown_power
+optim.image.lock optim.image.unlocked_groups optim.image.learning_rate optim.image.layer_decay
+optim.text.lock optim.text.unlocked_groups optim.text.learning_rate optim.text.layer_decay
 train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.device
 train.log_every train.evaluate_every
+ema.decay ema.decay_warmup ema.evaluate
 checkpoint.every checkpoint.keep_last checkpoint.best
+tracking.trackers tracking.project tracking.name
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 
 import pytest
 import torch
@@ -189,3 +190,30 @@ def test_an_unknown_run_and_help(tmp_path, capsys):
     assert "no effect without --push-to-hub" in read_mistake(
         capsys, main, "export", "runs/x", "--to", tmp_path / "x", "--private"
     )
+
+
+@pytest.mark.parametrize("on_hub", [False, True])
+def test_the_cards_code_runs_on_another_machine_with_a_hugging_face_text_tower(make, tmp_path, monkeypatch, on_hub):
+    import open_clip
+
+    model = make("timm_bert")
+    if on_hub:  # a name whose configuration is in no cache
+        model.architecture.text["hf_model_name"] = "nobody/no-such-bert"
+    model.save(tmp_path / "saved")
+    assert export(tmp_path / "saved", tmp_path / "first" / "tiny-clip") == 0
+    shutil.rmtree(tmp_path / "sources")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "first" / "tiny-clip").rename(tmp_path / "second" / "tiny-clip")
+    monkeypatch.chdir(tmp_path / "second")
+    with pytest.raises(OSError):  # otherwise the code would need no name of the folder
+        open_clip.create_model("local-dir:tiny-clip")
+    card = (tmp_path / "second" / "tiny-clip" / "README.md").read_text()
+    assert "after moving the folder, pass it text_cfg" in card
+    with torch.no_grad():
+        for block in [part.split("```", 1)[0] for part in card.split("```python\n")[1:]]:
+            names = {}
+            exec(compile(block, "README.md", "exec"), names)
+            if "open_clip" in names:
+                tokens = open_clip.get_tokenizer("local-dir:tiny-clip")(["a dog", "two cats"])
+                found = names["model"].eval().encode_text(tokens, normalize=True)
+                torch.testing.assert_close(found, model.encode_text(["a dog", "two cats"]), atol=1e-5, rtol=0)

@@ -126,6 +126,43 @@ def test_gamma_falls_over_the_first_half(name: str, progress: float) -> None:
     assert_tables_match(loss, state, name, hyper)
 
 
+@pytest.mark.parametrize("progress", [0.0, 0.05, 0.1, 0.3, 0.7])
+@pytest.mark.parametrize(
+    ("name", "hyper"),
+    [
+        ("sogclr", {"gamma": 0.3, "gamma_warmup": 0.2}),
+        ("isogclr", {"gamma": 0.3, "gamma_warmup": 0.2, "eta_warmup": 0.1, "rho": 0.7}),
+        ("isogclr", {"eta_schedule": "exp", "eta_warmup": 0.4, "rho": 0.7, "gamma_schedule": "cosine"}),
+        ("rgcl_g", {"gamma_warmup": 0.4}),
+    ],
+)
+def test_gamma_and_eta_warm_up(name: str, hyper: dict, progress: float) -> None:
+    loss, state = build_double(name, hyper), ReferenceState()
+    loss.set_progress(progress)
+    for batch in draw_batches("random", 4, seed=9):
+        out, _, _ = take_step(loss, batch)
+        expected = reference_step(name, hyper, state, batch, progress=progress)
+        state = expected.state
+        np.testing.assert_allclose(out.loss.item(), expected.loss, rtol=1e-10)
+    assert_tables_match(loss, state, name, hyper)
+
+
+def test_a_warm_up_begins_with_the_batch_alone_and_with_temperatures_at_rest() -> None:
+    hyper = {"gamma_warmup": 0.5, "eta_warmup": 0.5, "rho": 0.7}
+    warm, batch_alone = (
+        build_double("isogclr", hyper),
+        build_double("isogclr", {"gamma": 1.0, "rho": 0.7, "eta": 1e-30}),
+    )
+    batches = list(draw_batches("random", 3, seed=9))
+    for loss in (warm, batch_alone):
+        loss.set_progress(0.0)
+        for batch in batches:
+            take_step(loss, batch)
+    assert torch.equal(warm.image_anchors.log_u, batch_alone.image_anchors.log_u)
+    assert (warm.image_anchors.tau == warm.settings.tau_init).all()
+    assert warm.settings.scheduled() == ("gamma", "eta")
+
+
 def test_rho_fraction_is_that_share_of_the_log_of_the_negatives() -> None:
     """Four pairs without repeats have three negatives each, whatever the batch was written for."""
     features = unit(np.random.default_rng(0).normal(size=(2, 4, 5)))

@@ -22,6 +22,7 @@ def concerns(name: str, **hyper: Any) -> list[str]:
     [
         ("sogclr", {"gamma": 1.0, "gamma_schedule": "cosine"}, "gamma=1: gamma_schedule='cosine'"),
         ("isogclr", {"gamma": 1.0, "gamma_schedule": "cosine"}, "gamma=1: gamma_schedule='cosine'"),
+        ("sogclr", {"gamma": 1.0, "gamma_warmup": 0.1}, "gamma=1: gamma_warmup=0.1, from 1 to gamma, has no effect"),
         ("rgcl_g", {"gamma": 1.0}, "gamma=1: gamma_schedule='cosine'"),
         ("macl", {"alpha": 0.0, "alignment": "anchor"}, "alpha=0: the temperatures are fixed, so alignment='anchor'"),
         ("macl", {"alpha": 0.0, "alignment_base": 0.3, "text_alpha": 0.5}, "alpha=0: the temperature is tau_base=0.1"),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-CLOCK = ("seconds", "data_seconds", "samples_per_second")
+CLOCK = ("seconds", "data_seconds", "data_share", "samples_per_second", "memory_mib")
 
 
 def read_log(run: Path, event: str = "", clock: bool = True) -> list[dict]:
@@ -49,4 +49,6 @@ def assert_equal_runs(first: Path, second: Path) -> None:
     moments = [torch.load(folder / "optimizer.pt", weights_only=True)["state"] for folder in last]
     for index, values in moments[0].items():
         for name, value in values.items():
-            assert torch.equal(value, moments[1][index][name]), (index, name)
+            other = moments[1][index][name]
+            same = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+            assert same, (index, name)

@@ -16,6 +16,7 @@ from bimodal_cl.config.schema import Config
 from bimodal_cl.errors import SettingRefused, did_you_mean
 
 _SMALLER_IS_BETTER = ("median_rank", "left_out")
+_AVERAGED = "ema/"  # begins the names of the averaged weights' scores
 
 
 def check_config(config: Config) -> None:
@@ -52,24 +53,29 @@ def check_precision(precision: str, device: str) -> None:
         )
 
 
-def check_best(best: str | None, scores: Sequence[str]) -> None:
+def check_best(best: str | None, scores: Sequence[str], averaged: bool = False) -> None:
     """Refuse a ``checkpoint.best`` that no evaluation computes, or for which smaller is better.
 
     Args:
         best: the score's name; None: there is no best checkpoint.
         scores: names of the scores that this run's evaluation gives.
+        averaged: whether it also gives those of the averaged weights, whose names begin with ``ema/``.
 
     Raises:
         SettingRefused: naming the nearest one.
     """
+    if best is not None and best.startswith(_AVERAGED) and not averaged:
+        raise SettingRefused(f"checkpoint.best={best}: needs ema.decay, and ema.evaluate=true, to be scored")
+    scores = [*scores, *(f"{_AVERAGED}{name}" for name in scores)] if averaged else scores
     good = [name for name in scores if not name.endswith(_SMALLER_IS_BETTER)]
     if best is None or best in good:
         return
     if best in scores:
         smaller = f"checkpoint.best={best}: smaller is better there, but the largest would be kept"
         raise SettingRefused(f"{smaller}; valid: {', '.join(good)}")
-    data = {"retrieval": "data.val", "zero_shot": "data.zero_shot"}.get(best.partition("/")[0])
-    if data is not None and not any(name.startswith(best.partition("/")[0]) for name in scores):
+    task = best.removeprefix(_AVERAGED).partition("/")[0]
+    data = {"retrieval": "data.val", "zero_shot": "data.zero_shot"}.get(task)
+    if data is not None and not any(name.startswith(task) for name in scores):
         raise SettingRefused(f"checkpoint.best={best}: needs {data} to be scored on")
     same_name = [name for name in good if name.rpartition("/")[2] == best.rpartition("/")[2]]
     near = did_you_mean((same_name or [best])[0], good)

@@ -5,6 +5,7 @@ A loss checks its own hyperparameters, because it is also used without a config.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 from bimodal_cl.config.schema import Config
@@ -18,10 +19,19 @@ def _batch_without_negatives(config: Config) -> str | None:
 
 def _learning_rate_that_rises(config: Config) -> str | None:
     optim = config.optim
-    if optim.schedule == "cosine" and optim.min_learning_rate > optim.learning_rate:
+    if optim.schedule != "constant" and optim.min_learning_rate > optim.learning_rate:
         return (
             f"optim.min_learning_rate={optim.min_learning_rate} exceeds optim.learning_rate={optim.learning_rate}: the "
             "learning rate would rise to it; lower it"
+        )
+    return None
+
+
+def _cooldown_of_no_length(config: Config) -> str | None:
+    if config.optim.schedule == "constant_cooldown" and config.optim.cooldown_steps is None:
+        return (
+            "optim.schedule=constant_cooldown needs optim.cooldown_steps, how many of the last steps the learning rate "
+            "falls in; give it, or use optim.schedule=constant"
         )
     return None
 
@@ -41,13 +51,57 @@ def _idle_min_learning_rate(config: Config) -> str | None:
     if optim.schedule == "constant" and optim.is_set("min_learning_rate"):
         return (
             f"optim.min_learning_rate={optim.min_learning_rate} has no effect with optim.schedule=constant: leave it "
-            "out, or use the cosine"
+            "out, or use cosine or constant_cooldown"
         )
-    if optim.schedule == "cosine" and optim.min_learning_rate == optim.learning_rate:
+    if optim.schedule != "constant" and optim.min_learning_rate == optim.learning_rate:
         return (
-            f"optim.schedule=cosine has no effect: optim.min_learning_rate={optim.min_learning_rate} is the "
+            f"optim.schedule={optim.schedule} has no effect: optim.min_learning_rate={optim.min_learning_rate} is the "
             "learning_rate; lower it, or set optim.schedule to constant"
         )
+    return None
+
+
+def _idle_cooldown(config: Config) -> str | None:
+    optim = config.optim
+    for key in ("cooldown_steps", "cooldown_power"):
+        if optim.schedule != "constant_cooldown" and optim.is_set(key):
+            return (
+                f"optim.{key}={getattr(optim, key)} has no effect with optim.schedule={optim.schedule}: leave it out, "
+                "or set optim.schedule to constant_cooldown"
+            )
+    return None
+
+
+def _idle_optimizer_keys(config: Config) -> str | None:
+    optim = config.optim
+    if optim.name == "lion" and optim.is_set("eps"):
+        return f"optim.eps={optim.eps} has no effect with optim.name=lion, which divides by nothing: leave it out"
+    if optim.name != "muon" and optim.is_set("momentum"):
+        return (
+            f"optim.momentum={optim.momentum} has no effect with optim.name={optim.name}, whose momentum is "
+            "optim.beta1: leave it out, or use muon"
+        )
+    if optim.name == "lamb" and optim.weight_decay == 0:
+        return (
+            "optim.name=lamb scales the updates of decayed weights alone: with optim.weight_decay=0 it is Adam; raise "
+            "weight_decay, or use adamw"
+        )
+    return None
+
+
+def _idle_tower_keys(config: Config) -> str | None:
+    for modality, tower in (("image", config.optim.image), ("text", config.optim.text)):
+        if tower.is_set("unlocked_groups") and not tower.lock:
+            return (
+                f"optim.{modality}.unlocked_groups={tower.unlocked_groups} has no effect without "
+                f"optim.{modality}.lock=true: the whole tower is trained"
+            )
+        idle = [key for key in ("learning_rate", "layer_decay") if tower.is_set(key)]
+        if idle and tower.lock and tower.unlocked_groups == 0:
+            return (
+                f"optim.{modality}.{idle[0]}={getattr(tower, idle[0])} has no effect: optim.{modality}.lock=true locks "
+                f"the whole tower; leave it out, or train the last groups with optim.{modality}.unlocked_groups"
+            )
     return None
 
 
@@ -57,6 +111,15 @@ def _evaluation_without_data(config: Config) -> str | None:
             f"train.evaluate_every={config.train.evaluate_every} has no effect: there are no data to score on; give "
             "data.val or data.zero_shot, or leave it out"
         )
+    return None
+
+
+def _average_that_is_off(config: Config) -> str | None:
+    ema = config.ema
+    for key in ("decay_warmup", "evaluate"):
+        if ema.decay is None and ema.is_set(key):
+            value = str(getattr(ema, key)).lower()
+            return f"ema.{key}={value} has no effect without ema.decay: give it, such as 0.999, or leave ema out"
     return None
 
 
@@ -113,17 +176,44 @@ def _tile_larger_than_all(config: Config) -> str | None:
     return None
 
 
+def _tracker_not_installed(config: Config) -> str | None:
+    for name in config.tracking.trackers:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # no origin: a folder of that name, such as the logs of W&B
+            return (
+                f"tracking.trackers: {name} needs the package '{name}', which is not installed: pip install {name}, or "
+                f"install this project with its extra, '.[{name}]'"
+            )
+    return None
+
+
+def _name_without_tracker(config: Config) -> str | None:
+    tracking = config.tracking
+    named = [f"tracking.{key}={getattr(tracking, key)}" for key in ("project", "name") if tracking.is_set(key)]
+    if named and not set(tracking.trackers) - {"tensorboard"}:
+        why = "tensorboard shows the run's folder" if tracking.trackers else "tracking.trackers is empty"
+        return f"{', '.join(named)}: no effect, because {why}; leave it out"
+    return None
+
+
 CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
     _batch_without_negatives,
     _learning_rate_that_rises,
+    _cooldown_of_no_length,
     _heads_that_do_not_fit,
+    _tracker_not_installed,
 )
 CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
     _idle_min_learning_rate,
+    _idle_cooldown,
+    _idle_optimizer_keys,
+    _idle_tower_keys,
     _evaluation_without_data,
+    _average_that_is_off,
     _cache_of_no_size,
     _weights_that_are_replaced,
     _order_of_the_shards,
     _weight_of_the_only_set,
     _tile_larger_than_all,
+    _name_without_tracker,
 )

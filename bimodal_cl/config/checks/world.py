@@ -70,6 +70,22 @@ def _warmup_without_end(config: Config, world: World) -> str | None:
     )
 
 
+def _cooldown_inside_the_warmup(config: Config, world: World) -> str | None:
+    optim = config.optim
+    left = world.num_steps - optim.warmup_steps
+    if optim.schedule != "constant_cooldown" or optim.cooldown_steps is None or optim.cooldown_steps <= left:
+        return None
+    if left < 1:
+        return (
+            f"optim.cooldown_steps={optim.cooldown_steps}: optim.warmup_steps={optim.warmup_steps} leaves none of the "
+            f"run's {world.num_steps} steps for it; lower warmup_steps"
+        )
+    return (
+        f"optim.cooldown_steps={optim.cooldown_steps} would begin before the end of optim.warmup_steps="
+        f"{optim.warmup_steps}: the run has {world.num_steps} steps; use at most {left}"
+    )
+
+
 def _never_before_the_end(config: Config, world: World) -> str | None:
     seldom = [
         f"{name}.{key}={getattr(section, key)}"
@@ -142,6 +158,7 @@ def _no_command_to_run(config: Config, world: World) -> str | None:
 RUN_REFUSALS: tuple[Callable[[Config, World], str | None], ...] = (
     _batch_that_cannot_be_shared,
     _micro_batches_of_unequal_size,
+    _cooldown_inside_the_warmup,
 )
 RUN_WARNINGS: tuple[Callable[[Config, World], str | None], ...] = (
     _warmup_without_end,

@@ -34,6 +34,21 @@ from bimodal_cl.losses.tables.occurrences import Occurrences
 
 
 @dataclasses.dataclass(frozen=True)
+class BatchValues:
+    """This process's part of a step's batch, without gradient, for whoever describes it further.
+
+    Attributes:
+        tau_image: the temperature of each image in this step, ``[batch, 1]``; ``tau_text`` likewise.
+        image_features: as they were given, ``[batch, dim]``; ``text_features`` likewise.
+    """
+
+    tau_image: Tensor
+    tau_text: Tensor
+    image_features: Tensor
+    text_features: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class LossOutput:
     """A step's loss.
 
@@ -42,10 +57,12 @@ class LossOutput:
             Its gradient on a rank is such that data-parallel averaging gives the gradient of this value.
         metrics: 0-d tensors without gradient, equal on every rank: ``tau_image``, ``tau_text`` (means over the batch),
             ``alignment`` (mean cosine of the positives), ``anchors_without_negatives`` (count), and the loss's own.
+        batch: temperatures and features of this process's pairs.
     """
 
     loss: Tensor
     metrics: dict[str, Tensor]
+    batch: BatchValues
 
 
 class ContrastiveLoss(nn.Module):
@@ -175,7 +192,8 @@ class ContrastiveLoss(nn.Module):
         if own:
             counted = 1 - logged["anchors_without_negatives"] / (len(image_ids) * world_size())
             logged |= {name: torch.where(counted > 0, logged[name] / counted, 0.0) for name in own}
-        return LossOutput(_ReportedValue.apply(local, totals[0]), logged)
+        batch = BatchValues(tau_image.detach(), tau_text.detach(), image_features.detach(), text_features.detach())
+        return LossOutput(_ReportedValue.apply(local, totals[0]), logged, batch)
 
     def _warn_once(self, negatives: Negatives) -> None:
         """Warn of settings that do not fit the first batch, and of a schedule whose progress was never set."""

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from bimodal_cl.losses.rules.base import Direction, TableSettings, Tensor
-from bimodal_cl.settings import Weight
+from bimodal_cl.settings import BelowOne, Weight
 
 UNVISITED = -math.inf  # log_u of an anchor that has not been seen: u = 0
 
@@ -25,27 +25,40 @@ Gamma = Annotated[Weight, Field(description="weight of the new value in u")]
 GammaSchedule = Annotated[
     Literal["constant", "cosine"], Field(description="cosine: falls from 1 to gamma over the first half")
 ]
+GammaWarmup = Annotated[
+    BelowOne, Field(description="share of the training in which gamma falls from 1, linearly, to its schedule")
+]
 
 
 class MovingAverage(TableSettings):
-    """Base of the losses that keep ``log_u``; a loss declares ``gamma`` and ``gamma_schedule``.
+    """Base of the losses that keep ``log_u``; a loss declares ``gamma``, ``gamma_schedule`` and ``gamma_warmup``.
 
     ``gamma`` is the weight of the **new** value. With ``gamma_schedule="cosine"`` it falls from 1 to ``gamma`` over the
     first half of the training (FastCLIP, arXiv 2407.01445).
+
+    An average that is old while the towers still change quickly is an estimate of features that are gone. With
+    ``gamma_warmup=w``, while the share ``p < w`` of the training is done, the weight is
+
+        1 + (gamma_p - 1) * p / w
+
+    where ``gamma_p`` is the schedule's: at first the batch's own estimate alone (this warm-up is ours).
     """
 
     if TYPE_CHECKING:  # declared by each loss, with its own defaults, among its fields
         gamma: float
         gamma_schedule: Literal["constant", "cosine"]
+        gamma_warmup: float
 
     def concerns(self) -> Iterator[str]:
         """Say that the schedule has no effect."""
         if self.gamma == 1 and self.gamma_schedule == "cosine":
             yield "gamma=1: gamma_schedule='cosine', from 1 to gamma, has no effect; lower gamma, or use 'constant'"
+        if self.gamma == 1 and self.gamma_warmup > 0:
+            yield f"gamma=1: gamma_warmup={self.gamma_warmup}, from 1 to gamma, has no effect; leave it out"
 
     def scheduled(self) -> tuple[str, ...]:
-        """Return ``gamma`` if it has a schedule."""
-        return () if self.gamma_schedule == "constant" else ("gamma",)
+        """Return ``gamma`` if it has a schedule or a warm-up."""
+        return () if self.gamma_schedule == "constant" and self.gamma_warmup == 0 else ("gamma",)
 
     def table_columns(self) -> dict[str, float]:
         """Return ``log_u``."""
@@ -53,9 +66,10 @@ class MovingAverage(TableSettings):
 
     def gamma_at(self, progress: float) -> float:
         """Return the weight of the new value when a share of the training is done."""
-        if self.gamma_schedule == "constant":
-            return self.gamma
-        return self.gamma + (1 - self.gamma) * (1 + math.cos(math.pi * min(1.0, 2 * progress))) / 2
+        gamma = self.gamma
+        if self.gamma_schedule == "cosine":
+            gamma += (1 - self.gamma) * (1 + math.cos(math.pi * min(1.0, 2 * progress))) / 2
+        return 1 + (gamma - 1) * progress / self.gamma_warmup if progress < self.gamma_warmup else gamma
 
     def update_log_u(self, direction: Direction) -> Float[Tensor, "ids 1"]:
         """Return the new ``log_u`` of every id of the global batch; several occurrences count as one mean."""

@@ -84,22 +84,27 @@ class StepSize:
     These are the schedules of iSogCLR's code, which moves by epochs (here: by steps) and gives the factor of ``exp`` by
     the epoch: 0.8, over 30 epochs 0.8^30 = 0.00124, which is the default of ``eta_decay``.
 
+    With ``warmup = w`` the step size is multiplied by ``p / w`` while ``p < w``: no temperature moves before the moving
+    averages, from which its gradient comes, mean something (this warm-up is ours).
+
     Attributes:
         eta: step size at first, > 0.
         schedule: ``"constant"``, ``"cosine"`` or ``"exp"``.
         eta_min: step size that a schedule tends to, from 0 to ``eta``.
         eta_decay: ``exp``: the share of ``eta - eta_min`` that is left at the end, in (0, 1].
+        warmup: share of the training in which the step size rises from 0, in [0, 1).
     """
 
     eta: float
     schedule: Literal["constant", "cosine", "exp"]
     eta_min: float
     eta_decay: float
+    warmup: float = 0.0
 
     @property
     def scheduled(self) -> tuple[str, ...]:
         """The fields whose value depends on the progress."""
-        return () if self.schedule == "constant" else ("eta",)
+        return () if self.schedule == "constant" and self.warmup == 0 else ("eta",)
 
     def concerns(self) -> Iterator[str]:
         """Say that a schedule has no effect."""
@@ -111,7 +116,8 @@ class StepSize:
 
     def at(self, progress: float) -> float:
         """Return the step size when a share of the training is done."""
-        if self.schedule == "constant":
-            return self.eta
-        left = math.cos(math.pi / 2 * progress) if self.schedule == "cosine" else self.eta_decay**progress
-        return self.eta_min + (self.eta - self.eta_min) * left
+        eta = self.eta
+        if self.schedule != "constant":
+            left = math.cos(math.pi / 2 * progress) if self.schedule == "cosine" else self.eta_decay**progress
+            eta = self.eta_min + (self.eta - self.eta_min) * left
+        return eta * progress / self.warmup if progress < self.warmup else eta

@@ -181,6 +181,11 @@ def _differences(architecture: Architecture) -> list[str]:
         lines.append("open_clip resizes images to the model's size at once, and so crops a little less than this model")
     elif preprocess.get("convention") == "transformers":
         lines.append("open_clip rounds resized images by its own rules: pixels may differ by a grey level")
+    if architecture.hf_text_config is not None:
+        lines.append(
+            "open_clip looks up the text model's config.json by text_cfg.hf_model_name, not beside its own config: "
+            "after moving the folder, pass it text_cfg with the folder as that name"
+        )
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from bimodal_cl.errors import UserError
@@ -10,6 +11,7 @@ from bimodal_cl.models.locate.diagnose import explain_folder, explain_missing_we
 from bimodal_cl.models.locate.source import ModelSource
 from bimodal_cl.models.weights.file_names import (
     ARCHITECTURE_FILE,
+    EMA_FILE,
     OPEN_CLIP_CONFIG,
     OPEN_CLIP_STATE_DICT,
     OPEN_CLIP_WEIGHTS,
@@ -55,8 +57,9 @@ def find_in_file(path: Path, what: str) -> ModelSource | None:
         UserError: the file belongs to a model's folder and is not its weights.
     """
     folder = path.parent
-    if path.name == WEIGHTS_FILE and (folder / ARCHITECTURE_FILE).is_file():
-        return _checkpoint(folder, what)
+    if path.name in (WEIGHTS_FILE, EMA_FILE) and (folder / ARCHITECTURE_FILE).is_file():
+        found = _checkpoint(folder, what)
+        return with_average(found, what) if path.name == EMA_FILE else found
     if path.name in (*OPEN_CLIP_WEIGHTS, OPEN_CLIP_STATE_DICT) and (folder / OPEN_CLIP_CONFIG).is_file():
         return ModelSource("open_clip", folder.resolve().name, str(folder), path, folder)
     if path.name in TRANSFORMERS_WEIGHTS and (folder / "config.json").is_file():
@@ -66,6 +69,27 @@ def find_in_file(path: Path, what: str) -> ModelSource | None:
     if path.name in (OPTIMIZER_FILE, LOSS_FILE) and (folder / ARCHITECTURE_FILE).is_file():
         raise UserError(f"{what} holds no model: give the folder it is in")
     return None
+
+
+def with_average(source: ModelSource, what: str) -> ModelSource:
+    """Return the averaged weights of a checkpoint in place of the trained ones.
+
+    Args:
+        source: a model that was found.
+        what: the model, for messages.
+
+    Raises:
+        UserError: it is no checkpoint, or the run kept no average.
+    """
+    if source.kind != "checkpoint" or source.folder is None:
+        raise UserError(f"{what}: only the checkpoints of a run have averaged weights (ema)")
+    weights = source.folder / EMA_FILE
+    if not weights.is_file():
+        raise UserError(
+            f"{what}: no averaged weights: '{EMA_FILE}' is missing in {source.folder}; a run keeps them with ema.decay"
+        )
+    refuse_foreign_format(weights)
+    return replace(source, weights=weights, pretrained=str(weights))
 
 
 def _checkpoint(folder: Path, what: str, run: Path | None = None) -> ModelSource:

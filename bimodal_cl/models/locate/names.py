@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.models.locate.diagnose import refuse_other_family
-from bimodal_cl.models.locate.folders import find_in_file, find_in_folder
+from bimodal_cl.models.locate.folders import find_in_file, find_in_folder, with_average
 from bimodal_cl.models.locate.hub import NotFetched, fetch_repository, is_repository
 from bimodal_cl.models.locate.open_clip_names import TIMM, locate_tag, published_pairs, split_pair
 from bimodal_cl.models.locate.paths import expand_name, near_name, near_path
-from bimodal_cl.models.locate.source import HUB, LOCAL, ModelSource
+from bimodal_cl.models.locate.source import HUB, LOCAL, TRAINED, WEIGHTS, ModelSource
 from bimodal_cl.models.weights.file_names import WEIGHT_SUFFIXES
 
 _HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)(?:/tree/[\w.-]+)?/?")
@@ -23,7 +23,7 @@ _OPENAI = ("ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px")
 _OPENAI_FORM = re.compile(r"vit-\w/\w+(@\w+)?", re.IGNORECASE)
 
 
-def locate_model(given: str | Path, what: str = "model") -> ModelSource:
+def locate_model(given: str | Path, what: str = "model", weights: str = TRAINED) -> ModelSource:
     """Find a trained model by any of its names.
 
     Args:
@@ -31,12 +31,20 @@ def locate_model(given: str | Path, what: str = "model") -> ModelSource:
             ``hf-hub:ORGANISATION/NAME``; a hub repository; an open_clip pair ``NAME/TAG``, also ``NAME:TAG``;
             ``NAME:FILE``; or one of OpenAI's own names, such as ``ViT-L/14@336px``, for OpenAI's weights.
         what: the setting that holds the name, such as ``model.pretrained``, for messages.
+        weights: of a run or checkpoint, ``model``, those that were trained, or ``ema``, their moving average.
 
     Raises:
         UserError: no such model exists, or it cannot be loaded; the message says why.
     """
+    if weights not in WEIGHTS:
+        raise UserError(f"weights '{weights}': no such weights of a checkpoint{did_you_mean(weights, WEIGHTS)}")
     name = expand_name(given)
     what = f"{what} '{name}'"
+    source = _locate(name, what)
+    return source if weights == TRAINED else with_average(source, what)
+
+
+def _locate(name: str, what: str) -> ModelSource:
     if not name.removeprefix(LOCAL):
         raise UserError(f"{what}: the name is empty")
     if address := _HUB_ADDRESS.fullmatch(name):

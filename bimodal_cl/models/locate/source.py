@@ -7,8 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bimodal_cl.models.weights.file_names import EMA_FILE
+
 # Schemas of model names, as in open_clip.
 HUB, LOCAL = "hf-hub:", "local-dir:"
+# Which weights of a checkpoint: those that were trained, or their exponential moving average over the steps.
+TRAINED, AVERAGED = "model", "ema"
+WEIGHTS = (TRAINED, AVERAGED)
 
 
 @dataclass(frozen=True)
@@ -35,3 +40,10 @@ class ModelSource:
     architecture: str | None = None
     tag: Mapping[str, Any] = field(default_factory=dict)
     run: Path | None = None
+
+    @property
+    def of_checkpoint(self) -> str | None:
+        """Which weights of a checkpoint they are, one of ``WEIGHTS``; None for a model that is no checkpoint."""
+        if self.kind != "checkpoint":
+            return None
+        return AVERAGED if self.weights.name == EMA_FILE else TRAINED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # Our own checkpoints.
 WEIGHTS_FILE, ARCHITECTURE_FILE, TOKENIZER_FOLDER = "model.safetensors", "model.json", "tokenizer"
+EMA_FILE = "ema.safetensors"  # of the averaged weights, beside the weights, with the same names of tensors
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 # In order of preference: safetensors first, as they hold tensors only.
 OPEN_CLIP_WEIGHTS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,16 +105,35 @@ def _refuse_other_model(module: nn.Module, tensors: dict[str, Tensor], pretraine
         )
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's tensors as safetensors; tied weights are written once, under their first name."""
+def save_weights(module: nn.Module, path: Path, instead: Mapping[str, Tensor] | None = None) -> None:
+    """Write a module's tensors as safetensors; tied weights are written once, under their first name.
+
+    Args:
+        module: the model.
+        path: the file.
+        instead: tensors to write in place of the module's own, by name.
+    """
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _unique_tensors(module).items()}
+    named = {**_unique_tensors(module), **(instead or {})}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load what :func:`save_weights` wrote, in place and without any conversion.
+
+    Raises:
+        UserError: as :func:`read_weights`.
+    """
+    tensors = read_weights(module, path)
+    with torch.no_grad():
+        for name, tensor in _unique_tensors(module).items():
+            tensor.copy_(tensors[name])
+
+
+def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Read what :func:`save_weights` wrote of such a module, on the CPU; the module stays as it is.
 
     Raises:
         UserError: the file is missing or damaged, or a tensor is missing, unexpected or of another shape.
@@ -133,9 +152,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
     for name, tensor in expected.items():
         if tensors[name].shape != tensor.shape:
             raise UserError(f"{path}: '{name}' has shape {list(tensors[name].shape)}, not {list(tensor.shape)}")
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(tensors[name])
+    return tensors
 
 
 def _unique_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -127,6 +127,7 @@ def take_steps(
         evaluate=None,
         settings=settings,
         folder=RunFolder(Path("not-written")),
+        trackers=None,
         identity={},
     )
     trainer.model, trainer.optimizer = accelerator.prepare(model, optimizer)
