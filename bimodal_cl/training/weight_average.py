@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from bimodal_cl.distributed import rank
 from bimodal_cl.models import DualEncoder
 from bimodal_cl.models.weights.file_names import EMA_FILE
 from bimodal_cl.models.weights.state_dict import save_weights
@@ -83,11 +84,18 @@ class WeightAverage:
             self._swap()
 
     def gather(self) -> dict[str, Tensor]:
-        """Return the averages by name, sharded ones put together, for a checkpoint; call it on every rank."""
-        return {
-            name: average.full_tensor() if isinstance(average, DTensor) else average
-            for name, average in self._averages.items()
-        }
+        """Return the averages by name, sharded ones put together on the main process's CPU; call it on every rank.
+
+        Other ranks get none of the sharded ones, of which they hold a part only.
+        """
+        found: dict[str, Tensor] = {}
+        for name, average in self._averages.items():
+            whole = average.full_tensor() if isinstance(average, DTensor) else average
+            if whole is average:
+                found[name] = average
+            elif rank() == 0:
+                found[name] = whole.cpu()
+        return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over saved averages.

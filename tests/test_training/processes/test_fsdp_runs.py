@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bimodal_cl.models.weights.file_names import EMA_FILE
 from tests.test_training.conftest import WITHOUT_DROPOUT
 from tests.test_training.processes.launching import launch
 from tests.test_training.run_files import assert_equal_runs, copy_run, read_log, read_losses
@@ -14,6 +15,7 @@ CHANGES = {
     "model": WITHOUT_DROPOUT,
     "train": {"num_epochs": None, "num_steps": 20, "evaluate_every": 10},
     "checkpoint": {"every": 10, "keep_last": 9},
+    "ema": {"decay": 0.9},
 }
 
 
@@ -41,7 +43,7 @@ def test_curve_scores_and_files_of_one_process(fsdp, run_training):
     assert len(scores[0]) == 2 and scores[0] == scores[1]
 
     last = [run / "checkpoints/latest" for run in (one, two)]
-    for name in ("model.safetensors", "loss.safetensors"):
+    for name in ("model.safetensors", "loss.safetensors", EMA_FILE):
         whole, gathered = (load_file(folder / name) for folder in last)
         assert list(whole) == list(gathered)
         torch.testing.assert_close(gathered, whole, rtol=1e-2, atol=1e-4)

@@ -85,6 +85,7 @@ def build_trainer(
         evaluate=None,
         settings=RunSettings(10, 10, GLOBAL_BATCH_SIZE, num_micro_batches, 0, 1, 10, 10, 1, None, clip),
         folder=RunFolder(Path("not-written")),
+        trackers=None,
         identity={},
         spread=choose_spread(plugin, world_size, model),
     )
