@@ -115,8 +115,10 @@ def find_parts(
 
 
 def find_hidden(model: DualEncoder) -> list[nn.Parameter]:
-    """Return the parameters inside the towers' blocks: neither embeddings nor projections."""
-    return [one for layers in _layers_of(model).values() for layer in layers[1:-1] for one in layer]
+    """Return the parameters inside the towers' blocks: neither embeddings, such as T5's of distances, nor heads."""
+    tables = {id(one) for module in model.modules() if isinstance(module, nn.Embedding) for one in module.parameters()}
+    inside = [one for layers in _layers_of(model).values() for layer in layers[1:-1] for one in layer]
+    return [one for one in inside if id(one) not in tables]
 
 
 def _layers_of(model: DualEncoder) -> dict[str, list[list[nn.Parameter]]]:

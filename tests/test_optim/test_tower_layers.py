@@ -181,10 +181,12 @@ def _head(model: DualEncoder, tower: nn.Module) -> int:
     return model.layers[_modality(model, tower)].head
 
 
-def test_muon_takes_the_matrices_of_blocks_alone(families):
-    model = families("vit")
+@pytest.mark.parametrize("family", ["vit", "t5", "resnet"])
+def test_muon_takes_the_matrices_of_blocks_alone(families, family):
+    model = families(family)
     optimizer = build_optimizer(model, learning_rate=1e-3, weight_decay=0.1, name="muon", hidden=find_hidden(model))
     taken = {id(one) for group in optimizer.param_groups if "use_fallback" not in group for one in group["params"]}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in taken}
-    assert names and all(".resblocks." in name and name.endswith("weight") for name in names)
-    assert "visual.conv1.weight" not in names and "text.token_embedding.weight" not in names
+    assert names and all(".resblocks." in name or ".block." in name or ".layer" in name for name in names)
+    assert not any("embedding" in name or "relative_attention_bias" in name or "bn" in name for name in names)
+    assert names.isdisjoint({"visual.proj", "visual.conv1.weight", "text.text_projection", "text.proj.weight"})
