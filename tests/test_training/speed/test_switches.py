@@ -94,7 +94,7 @@ def test_checkpointing_of_a_hugging_face_tower():
 
 
 def test_a_tower_that_cannot_checkpoint_is_refused():
-    with pytest.raises(UserError, match="the image tower does not support it.*ResNets cannot do it; timm's can"):
+    with pytest.raises(UserError, match=r"the image tower does not support it.*ResNets cannot do it; timm's can"):
         build({"layers": [1, 1, 1, 1], "width": 8}, grad_checkpointing=True)
     with pytest.raises(UserError, match="the text tower does not support it"):
         checkpoint_gradients(nn.Linear(2, 2), "text")
