@@ -92,8 +92,10 @@ def save_checkpoint(
     except Exception as error:  # safetensors and torch report a full disk by errors of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointNotWritten(f"the checkpoint {final} could not be written: {reason}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # also after a second Ctrl-C
+    finally:  # also after a second Ctrl-C
+        if replaced.exists() and not final.exists():
+            replaced.rename(final)
+        shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
     _remove_old(run, keep_last)
     return final
@@ -185,4 +187,6 @@ def _remove_old(run: RunFolder, keep_last: int) -> None:
     kept = best.resolve() if best.exists() else None
     for old in run.list_checkpoints()[:-keep_last]:
         if old.resolve() != kept:
-            shutil.rmtree(old)
+            removed = old.with_name(old.name + PARTIAL)  # so that a kill leaves no part of it under its name
+            old.rename(removed)
+            shutil.rmtree(removed)
