@@ -265,6 +265,7 @@ class Trainer:
 
     def _evaluate_and_save(self) -> None:
         step, settings = self.steps_done, self.settings
+        self.stop.settle()
         begin = time.monotonic()
         last = step == settings.num_steps
         is_best = False

@@ -65,8 +65,15 @@ class StopRequest:
     @property
     def agreed(self) -> str | None:
         """The signal after which all ranks stop, such as ``"SIGTERM"``; None while they go on. Equal on all ranks."""
-        number = self._agreed if world_size() > 1 else self._noted
-        return signal.Signals(number).name if number else None
+        return signal.Signals(self._agreed).name if self._agreed else None
+
+    def settle(self) -> None:
+        """Agree to stop, where this is the only rank; call it after a step, before asking whether it is to be saved.
+
+        A signal that comes later waits for the next step, so that no run ends after a step that it has not saved.
+        """
+        if world_size() == 1:
+            self._agreed = self._agreed or self._noted
 
     def exchange(self) -> None:
         """Send the other ranks what this one has noted, and read what they sent a step ago; call it once a step."""
