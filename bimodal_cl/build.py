@@ -74,7 +74,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     towers = {"image": config.optim.image, "text": config.optim.text}
     unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
     lock_towers(model, unlocked, fresh=checkpoint is None and config.model.pretrained is None)
-    switches: dict[str, bool] = config.train.model_dump(include={"compile", "grad_checkpointing", "tf32"})
+    switches = config.train.model_dump(include={"compile", "grad_checkpointing", "patch_dropout", "tf32"})
     apply_switches(model, accelerator.device.type, **switches)
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
     loss = build_loss_of(config, mixture)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from bimodal_cl.errors import did_you_mean
-from bimodal_cl.settings import Count, NotTruth, Positive, Section
+from bimodal_cl.settings import BelowOne, Count, NotTruth, Positive, Section
 
 
 class Train(Section):
@@ -23,6 +23,9 @@ class Train(Section):
     compile: bool = Field(False, description="torch.compile of both towers, in the first step")
     grad_checkpointing: bool = Field(
         False, description="compute the towers' blocks again in the backward pass instead of keeping their activations"
+    )
+    patch_dropout: BelowOne | None = Field(
+        None, description="share of patches that a ViT leaves out in training (FLIP); null: as the model's config says"
     )
     tf32: bool = Field(False, description="float32 matrix products in TF32 on NVIDIA GPUs, towers and loss")
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")

@@ -41,7 +41,7 @@ optim.name optim.momentum optim.heads_learning_rate optim.cooldown_steps optim.c
 optim.image.lock optim.image.unlocked_groups optim.image.learning_rate optim.image.layer_decay
 optim.text.lock optim.text.unlocked_groups optim.text.learning_rate optim.text.layer_decay
 train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.compile
-train.grad_checkpointing train.tf32 train.device
+train.grad_checkpointing train.patch_dropout train.tf32 train.device
 train.log_every train.evaluate_every train.non_finite train.max_non_finite train.timeout_seconds
 ema.decay ema.decay_warmup ema.evaluate
 checkpoint.every checkpoint.keep_last checkpoint.on_write_error checkpoint.best

@@ -1,4 +1,4 @@
-"""Apply the switches of ``train`` that make a step faster or smaller: compilation, gradient checkpointing, TF32.
+"""Apply the switches of ``train`` that make a step faster or smaller, such as compilation.
 
 None of them changes the names of the weights, so a checkpoint may be continued with other switches.
 
@@ -8,6 +8,8 @@ None of them changes the names of the weights, so a checkpoint may be continued 
   Evaluation runs the plain towers, because its batches have other sizes and each size would be compiled.
 - **Gradient checkpointing** keeps the input of each block and computes the block again in the backward pass, with the
   random state of before, so dropout and gradients stay the same.
+- **Patch dropout** (Li et al., "Scaling Language-Image Pre-training via Masking", CVPR 2023, FLIP) has no weights and
+  does nothing in evaluation, so the share may change from run to run.
 - **TF32** rounds the factors of float32 matrix products to 10 bits of mantissa on an NVIDIA GPU: in the towers and in
   the loss. torch's default has it for convolutions only.
 """
@@ -18,14 +20,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from open_clip.transformer import PatchDropout, VisionTransformer
 from torch import nn
 
+from bimodal_cl.errors import UserError
 from bimodal_cl.models import DualEncoder
 from bimodal_cl.models.towers.gradient_checkpointing import checkpoint_gradients
 
 
 def apply_switches(
-    model: DualEncoder, device: str, *, compile: bool = False, grad_checkpointing: bool = False, tf32: bool = False
+    model: DualEncoder,
+    device: str,
+    *,
+    compile: bool = False,
+    grad_checkpointing: bool = False,
+    patch_dropout: float | None = None,
+    tf32: bool = False,
 ) -> None:
     """Apply the switches to a model, in place, and to this process.
 
@@ -34,11 +44,14 @@ def apply_switches(
         device: ``"cpu"``, ``"cuda"``, ...
         compile: compile both towers, at the first step.
         grad_checkpointing: of both towers.
+        patch_dropout: share of patches that the image tower leaves out in training, instead of its own; None: its own.
         tf32: allow it for matrix products, on CUDA.
 
     Raises:
-        UserError: a tower that cannot checkpoint its gradients.
+        UserError: a tower that cannot checkpoint its gradients, or an image tower that has no patch dropout.
     """
+    if patch_dropout is not None:
+        _set_patch_dropout(model.visual, patch_dropout)
     if grad_checkpointing:
         for modality, tower in (("image", model.visual), ("text", model.text)):
             if any(parameter.requires_grad for parameter in tower.parameters()):  # a locked tower keeps nothing anyway
@@ -48,6 +61,15 @@ def apply_switches(
         model.text.compile()
     if tf32 and device == "cuda":
         torch.set_float32_matmul_precision("high")
+
+
+def _set_patch_dropout(visual: nn.Module, share: float) -> None:
+    if not isinstance(visual, VisionTransformer):
+        raise UserError(
+            f"train.patch_dropout={share}: only open_clip's vision transformers leave patches out, and the image "
+            f"tower is a {type(visual).__name__}; leave it out"
+        )
+    visual.patch_dropout = PatchDropout(share) if share else nn.Identity()
 
 
 def is_compiled(model: nn.Module) -> bool:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from bimodal_cl.training.speed.step_parts import BACKWARD, FORWARD, PARTS, REST, StepClock, part
+from tests.test_training.processes.launching import launch
 
 NAMES = set(PARTS)
 
@@ -58,3 +59,13 @@ def test_a_part_within_another_counts_for_itself():
 )
 def test_profiles_that_cannot_be_taken_are_refused(training_error, flags, message):
     assert message in training_error("run", *flags)
+
+
+@pytest.mark.timeout(300)
+def test_every_process_writes_a_trace(write_config, tmp_path):
+    done = launch(write_config("two"), 2, "--profile-steps", "1")
+    assert done.returncode == 0, done.stderr
+    profile = tmp_path / "two" / "profile"
+    assert sorted(path.name for path in profile.iterdir()) == ["rank0.json", "rank1.json", "steps.json"]
+    report = json.loads((profile / "steps.json").read_text())
+    assert all(len(ranks) == 2 for ranks in report["milliseconds"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ TEXT = {"context_length": 16, "width": 16, "heads": 1, "layers": 2}
 TIMM = {"timm_model_name": "vit_tiny_patch16_224", "timm_drop_path": 0.3}
 
 
-def build(vision: dict, **switches: bool) -> nn.Module:
+def build(vision: dict, **switches: Any) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(image_size=32, embed_dim=16, vision=vision, text=TEXT).train()
     apply_switches(model, "cpu", **switches)
@@ -98,6 +99,17 @@ def test_a_tower_that_cannot_checkpoint_is_refused():
         build({"layers": [1, 1, 1, 1], "width": 8}, grad_checkpointing=True)
     with pytest.raises(UserError, match="the text tower does not support it"):
         checkpoint_gradients(nn.Linear(2, 2), "text")
+
+
+def test_patch_dropout_replaces_that_of_the_model():
+    tokens: list[int] = []
+    for share, kept in ((0.5, 8), (0.0, 16), (None, 12)):
+        model = build(VISION, patch_dropout=share)
+        model.visual.transformer.register_forward_pre_hook(lambda _, inputs: tokens.append(inputs[0].shape[1]))
+        gradients(model)
+        assert tokens[-1] == kept + 1, share  # with the class token
+    with pytest.raises(UserError, match="only open_clip's vision transformers"):
+        build(TIMM, patch_dropout=0.5)
 
 
 def test_the_switch_of_a_run_changes_no_bit(run_training):
