@@ -13,8 +13,8 @@ from tests.test_training.sharding.sharded_steps import CASES, TEXT, VIT, run_ran
 pytestmark = pytest.mark.timeout(300)
 
 # Weights move by up to 3e-3 in three steps. Sums of other order differ in the last digits, and so do convolutions of
-# another memory layout (batch norms). Muon multiplies in bf16 and enlarges the smallest directions of a gradient, so its
-# weights are not compared number by number.
+# another memory layout (batch norms). Muon multiplies in bf16 and enlarges the smallest directions of a gradient, so
+# its weights are not compared number by number.
 CLOSE = {case: {"rtol": 1e-4, "atol": 1e-5} for case in CASES}
 CLOSE |= {case: {"rtol": 1e-3, "atol": 1e-4} for case in CASES if "norms" in case or case == "muon"}
 CLOSE |= {case: {"rtol": 2e-2, "atol": 1e-3} for case in CASES if "bf16" in case}
