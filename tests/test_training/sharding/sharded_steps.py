@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +21,10 @@ from torch.distributed.tensor import DTensor
 from bimodal_cl.losses import build_loss
 from bimodal_cl.models import build_model
 from bimodal_cl.optim import build_optimizer
+from bimodal_cl.optim.optimizers import OPTIMIZERS
 from bimodal_cl.run_folder import RunFolder
 from bimodal_cl.trainer import RunSettings, Trainer
-from bimodal_cl.training.sharding import DataParallel, choose_spread
+from bimodal_cl.training.sharding import DataParallel, choose_spread, find_blocks
 from tests.test_losses.linear_towers import join
 
 GLOBAL_BATCH_SIZE, NUM_STEPS, SIDE = 16, 3, 32
@@ -52,6 +54,8 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[nn.Module], None] | None, int, 
     "batch norms in micro-batches": (RESNET, None, 2, "no"),
     "bf16": (VIT, None, 1, "bf16"),
     "batch norms in bf16": (RESNET, None, 1, "bf16"),
+    "lamb": (VIT, None, 1, "no"),  # scales by norms of whole matrices
+    "muon": (VIT, None, 1, "no"),  # multiplies whole matrices
 }
 
 
@@ -75,13 +79,16 @@ def build_trainer(
     if change is not None:
         change(model)
     loss = build_loss("clip")
+    name = case if case in OPTIMIZERS else "adamw"
+    hidden = [parameter for block in find_blocks(model) for parameter in block.parameters()]
+    rates = {"learning_rate": 1e-3, "weight_decay": 0.1, "eps": 1e-2}
     return Trainer(
         accelerator=accelerator,
         model=model,
         loss=loss,
-        optimizer=build_optimizer(model, loss.parameters(), learning_rate=1e-3, weight_decay=0.1, eps=1e-2),
+        optimizer=build_optimizer(model, loss.parameters(), name=name, hidden=hidden, **rates),
         open_stream=None,
-        learning_rates_at=lambda step: {"decayed": 1e-3, "not_decayed": 1e-3},
+        learning_rates_at=lambda step: defaultdict(lambda: 1e-3),
         evaluate=None,
         settings=RunSettings(10, 10, GLOBAL_BATCH_SIZE, num_micro_batches, 0, 1, 10, 10, 1, None, clip),
         folder=RunFolder(Path("not-written")),
@@ -128,8 +135,8 @@ def count_bytes(parallel: DataParallel) -> dict[str, int]:
     for parameter in parallel.parameters:
         kept["parameters"] += of_tensor(parameter)
         kept["gradients"] += of_tensor(parameter.grad)
-        moments = parallel.optimizer.state[parameter]
-        kept["moments"] += of_tensor(moments["exp_avg"]) + of_tensor(moments["exp_avg_sq"])
+        moments = [value for value in parallel.optimizer.state[parameter].values() if isinstance(value, Tensor)]
+        kept["moments"] += sum(of_tensor(value) for value in moments if value.shape == parameter.shape)
     return kept
 
 
