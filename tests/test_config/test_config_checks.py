@@ -167,8 +167,10 @@ def test_settings_that_work_give_no_warning(sections, world):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_are_sound_and_stay_so_when_saved(path, tmp_path):
     save_config(load_config(path), tmp_path / "config.yaml")  # the saved file names every key, even defaults
+    small = path.stem.startswith(("flickr8k", "quickstart"))
+    world = HERE if small else replace(GPUS, num_cores=48, num_steps=100_000)
     for each in (path, tmp_path / "config.yaml"):
-        assert concerns(check_config, load_config(each)) == concerns(check_run, load_config(each), HERE) == []
+        assert concerns(check_config, load_config(each)) == concerns(check_run, load_config(each), world) == []
 
 
 SCORES = ["retrieval/image_retrieval_recall@1", "retrieval/image_retrieval_median_rank", "zero_shot/acc1"]
