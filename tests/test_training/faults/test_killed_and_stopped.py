@@ -9,7 +9,7 @@ from tests.test_training.processes.launching import ROOT
 
 def test_a_killed_and_stopped_run_equals_an_uninterrupted_one():
     # In a process of its own: it forks, and this one has trained before.
-    command = [sys.executable, "-m", "tests.test_training.kills.killed_and_stopped", "--kills", "4", "--stops", "2"]
+    command = [sys.executable, "-m", "tests.test_training.faults.killed_and_stopped", "--kills", "4", "--stops", "2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = done.stdout.splitlines()[-1]

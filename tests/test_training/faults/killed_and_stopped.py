@@ -1,6 +1,6 @@
 """Kill and stop a training at random moments, resume it each time, and compare it with an uninterrupted one.
 
-``python -m tests.test_training.kills.killed_and_stopped --kills 30 --stops 10`` sends SIGKILL 30 times, every second
+``python -m tests.test_training.faults.killed_and_stopped --kills 30 --stops 10`` sends SIGKILL 30 times, every second
 time while a checkpoint is being written, and SIGTERM 10 times. It fails unless the last checkpoint of the interrupted
 run has the bytes of the uninterrupted one's (model, averaged weights, per-anchor tables, moments, state), and the log
 the same lines but for what a clock measured.
@@ -24,7 +24,7 @@ from bimodal_cl.files.checksums import CHECKSUMS_FILE, find_damage
 from bimodal_cl.run_folder import PARTIAL, RunFolder, read_state
 from data_prep import cli
 from tests.test_training.conftest import SMALL
-from tests.test_training.kills.forked_runs import ForkedRun, last_step
+from tests.test_training.faults.forked_runs import ForkedRun, last_step
 from tests.test_training.run_files import assert_equal_runs
 
 STEPS_A_LIFE, SAVED_EVERY = 8, 3
