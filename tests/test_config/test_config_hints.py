@@ -88,7 +88,7 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
         ("--checkpoint", "--resume latest, best or PATH"),
         ("--personalized_tau", "isogclr learns one for each"),
         ("--model.vision", "a section; its flags: --model.vision.timm_model_name"),
-        ("--train.foo", "valid: accumulate_features, device, evaluate_every"),
+        ("--train.foo", "valid: accumulate_features, compile, device"),
         ("--optim", "a section; its flags: --optim.name, --optim.learning_rate"),
         ("--checkpoint.resume", "--resume latest, best or PATH"),
         ("--grad-checkpointing", "to save memory or time is not supported"),
