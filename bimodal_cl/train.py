@@ -36,6 +36,9 @@ _WORKERS_WARNING = "This DataLoader will create"  # the check of data.num_worker
 def main(argv: Sequence[str]) -> None:
     """Parse the arguments, build the run, train; the exit status is 0, 2 for a mistake of the user, else 1."""
     warnings.filterwarnings("ignore", message=_WORKERS_WARNING)
+    # OpenMP reads it when torch is imported. A thread that waits for another one would else spin, on a core that the
+    # other thread, or a data worker, needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _warnings_after_refusals():
         loop = set_up(argv)
     if loop is None:
