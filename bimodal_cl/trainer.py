@@ -105,7 +105,6 @@ class Trainer:
             RunStopped: features or a gradient that are not finite, a checkpoint that cannot be written, a lost process.
             UserError: the data cannot be used.
         """
-        self.start()
         self.log = RunLog(
             self.folder.metrics,
             self.settings.num_steps,
@@ -114,9 +113,7 @@ class Trainer:
             self.trackers.log,
             lossy=self.settings.write_errors_ignored,
         )
-        if self.settings.ema_decay is not None:
-            self.average = WeightAverage(self.encoder, self.settings.ema_decay, self.settings.ema_warmup)
-            self._load_average()
+        self.start()
         if self.steps_done >= self.settings.num_steps and not self._evaluation_due:
             self.log.say(f"nothing to do: {self.steps_done} of {self.settings.num_steps} steps are done")
             self.log.close()
@@ -159,10 +156,13 @@ class Trainer:
         return None if done else self.stop.agreed
 
     def start(self) -> None:
-        """Spread the model and the optimizer over the processes; :meth:`run` does it first."""
+        """Spread the model and the optimizer over the processes and begin the average; :meth:`run` does it first."""
         self.parallel = self._spread(self.accelerator, self.encoder, self._optimizer)
         self.model, self.optimizer = self.parallel.model, self.parallel.optimizer
         self.parameters = self.parallel.parameters
+        if self.settings.ema_decay is not None:
+            self.average = WeightAverage(self.encoder, self.settings.ema_decay, self.settings.ema_warmup)
+            self._load_average()
 
     def step(self, batch: Batch) -> tuple[LossOutput | None, Tensor | None]:
         """Do one optimizer step on this process's part of the global batch; no output where it had to be left out."""

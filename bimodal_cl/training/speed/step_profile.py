@@ -89,7 +89,6 @@ def profile_steps(trainer: Any, num_steps: int, folder: Path) -> StepProfile | N
             f"{needed}, and the training has {trainer.settings.num_steps}; lower it or train longer"
         )
     trainer.start()
-    trainer._start_average()
     accelerator = trainer.accelerator
     on_gpu = accelerator.device.type == "cuda"
     clock = StepClock(torch.cuda.synchronize if on_gpu else lambda: None)
