@@ -92,10 +92,18 @@ _OTHER_NAMES = {
     "train.accumulate_features": "accum_freq accumulate accumulation num_micro_batches grad_cache gradcache "
     "cache_chunks num_chunks",
     "train.precision": "amp mixed_precision use_amp dtype fp16 bf16 autocast",
+    "train.compile": "torchcompile torch_compile use_compile compile_model",
+    "train.grad_checkpointing": "gradient_checkpointing activation_checkpointing grad_checkpoint",
+    "train.tf32": "allow_tf32 use_tf32 float32_matmul_precision matmul_precision",
+    "train.patch_dropout": "mask_ratio",
+    "train.non_finite": "skip_nan skip_nonfinite detect_nan terminate_on_nan check_nan",
+    "train.timeout_seconds": "timeout ddp_timeout dist_timeout",
     "train.device": "gpu cuda cpu use_cpu accelerator",
     "train.log_every": "log_every_n_steps log_freq print_freq log_interval logging_steps log_steps log_frequency",
     "train.evaluate_every": "val_frequency zeroshot_frequency eval_frequency val_freq eval_freq eval_every "
     "eval_steps val_every val_interval evaluation_interval",
+    "ema.decay": "ema model_ema use_ema ema_decay model_ema_decay ema_momentum ema_rate ema_beta",
+    "ema.decay_warmup": "ema_warmup model_ema_warmup",
     "checkpoint.every": "save_frequency save_freq save_every save_interval save_steps checkpoint_every ckpt_every "
     "checkpoint_interval",
     "checkpoint.keep_last": "save_total_limit max_checkpoints keep save_most_recent delete_previous_checkpoint",
@@ -131,8 +139,10 @@ _NO_KEY = {
     "learnable_temp personalized_tau temperature_scheme": "loss.name decides it: sogclr has a fixed temperature, clip "
     "and rgcl_g learn one, isogclr learns one for each image and text",
     "evaluate eval eval_only zs_only": "bimodal-eval scores a run",
-    "grad_checkpointing gradient_checkpointing activation_checkpointing torchcompile compile torch_compile torchscript "
-    "trace use_bnb_linear": "this way to save memory or time is not supported; leave it out",
+    "torchscript trace use_bnb_linear": "this way to save memory or time is not supported; leave it out",
+    "channels_last memory_format fused": "images and convolutions are always channels-last, and AdamW is always the "
+    "fused one; leave it out",
+    "fsdp use_fsdp fsdp2 full_shard": "accelerate launch --use_fsdp --fsdp_version 2 shards the weights",
     "lock_image_freeze_bn_stats lock_text_freeze_layer_norm": "the norms of what optim.image.lock and optim.text.lock "
     "lock are always frozen, with their statistics; leave it out",
     "image_mean image_std image_interpolation image_resize_mode mean std interpolation": "the preprocessing comes with "
@@ -140,7 +150,7 @@ _NO_KEY = {
     "force_quick_gelu quick_gelu force_custom_text": "it comes with the architecture and the weights: model.name, "
     "model.pretrained",
     "use_bn_sync sync_bn sync_batchnorm": "batch norms see the images of their own process; leave it out",
-    "ema model_ema use_ema label_smoothing distill_model distill_pretrained coca_caption_loss_weight "
+    "label_smoothing distill_model distill_pretrained coca_caption_loss_weight "
     "coca_contrastive_loss_weight loss_dist_impl dropout": "it is not supported; leave it out",
     "remote_sync remote_sync_frequency remote_sync_protocol": "a run stays in its folder, output; copy it from there",
 }
@@ -180,7 +190,8 @@ def find_meant(given: str, keys: Sequence[str]) -> list[str]:
     named = [key for key in keys if called.intersection(_OTHER_NAMES.get(key, "").split())]
     same = [key for key, last in last_names.items() if last == name and key != given]
     same = [key for key in same if key.count(".") == min(other.count(".") for other in same)]
-    for found in ([key for key in named if key in siblings.values()], named if not same else [], same):
+    here = [siblings[last_names[key]] for key in named if last_names[key] in siblings]
+    for found in (here, named if not same else [], same):
         if found:
             return found
     near = nearest(name, siblings)

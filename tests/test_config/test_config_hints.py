@@ -62,6 +62,12 @@ FLAGS = """
 --checkpoint.dir           --output
 --report-to                --tracking.trackers
 --wandb-project-name       --tracking.project
+--grad-checkpointing       --train.grad_checkpointing
+--torchcompile             --train.compile
+--train.allow_tf32         --train.tf32
+--ema                      --ema.decay
+--train.ema_decay          --ema.decay
+--optim.image.lr           --optim.image.learning_rate
 """
 
 
@@ -91,15 +97,16 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
         ("--train.foo", "valid: accumulate_features, compile, device"),
         ("--optim", "a section; its flags: --optim.name, --optim.learning_rate"),
         ("--checkpoint.resume", "--resume latest, best or PATH"),
-        ("--grad-checkpointing", "to save memory or time is not supported"),
-        ("--torchcompile", "to save memory or time is not supported"),
+        ("--torchscript", "to save memory or time is not supported"),
+        ("--train.channels_last", "images and convolutions are always channels-last"),
+        ("--train.fsdp", "accelerate launch --use_fsdp --fsdp_version 2 shards the weights"),
         ("--lock-image", "did you mean '--optim.image.lock'?"),
         ("--lock-text-unlocked-layers", "did you mean '--optim.text.unlocked_groups'?"),
         ("--lock-image-freeze-bn-stats", "are always frozen, with their statistics"),
         ("--image-mean", "the preprocessing comes with the model"),
         ("--use-bn-sync", "batch norms see the images of their own process"),
         ("--epochs-cooldown", "did you mean '--optim.cooldown_steps' (in steps)?"),
-        ("--ema", "it is not supported"),
+        ("--label-smoothing", "it is not supported"),
         ("--unheard-of", "'--unheard-of'; --help lists all flags"),
     ],
 )

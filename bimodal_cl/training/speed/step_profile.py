@@ -98,7 +98,7 @@ def profile_steps(trainer: Any, num_steps: int, folder: Path) -> StepProfile | N
     def train(count: int) -> None:
         for batch in islice(_watched(batches), count):
             out, grad_norm = trainer.step(batch)
-            if trainer.settings.is_logged(trainer.steps_done):
+            if out is not None and trainer.settings.is_logged(trainer.steps_done):
                 values(trainer.steps_done, out, grad_norm)
 
     with closing(iter(stream)) as batches:
