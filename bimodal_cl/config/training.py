@@ -27,7 +27,7 @@ class Train(Section):
     patch_dropout: BelowOne | None = Field(
         None, description="share of patches that a ViT leaves out in training (FLIP); null: as the model's config says"
     )
-    tf32: bool = Field(False, description="float32 matrix products in TF32 on NVIDIA GPUs, towers and loss")
+    tf32: bool = Field(False, description="the towers' float32 matrix products in TF32, on NVIDIA GPUs")
     device: Literal["auto", "cpu"] = Field("auto", description="auto: the accelerator if there is one")
     non_finite: Literal["stop", "skip"] = Field(
         "stop", description="features or gradients that are not finite: stop the run, or leave that step out"

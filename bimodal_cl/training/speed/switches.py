@@ -10,8 +10,8 @@ None of them changes the names of the weights, so a checkpoint may be continued 
   random state of before, so dropout and gradients stay the same.
 - **Patch dropout** (Li et al., "Scaling Language-Image Pre-training via Masking", CVPR 2023, FLIP) has no weights and
   does nothing in evaluation, so the share may change from run to run.
-- **TF32** rounds the factors of float32 matrix products to 10 bits of mantissa on an NVIDIA GPU: in the towers and in
-  the loss. torch's default has it for convolutions only.
+- **TF32** rounds the factors of float32 matrix products to 10 bits of mantissa on an NVIDIA GPU, in the towers alone:
+  see :func:`use_tf32`. torch's default has it for convolutions only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def apply_switches(
     patch_dropout: float | None = None,
     tf32: bool = False,
 ) -> None:
-    """Apply the switches to a model, in place, and to this process.
+    """Apply the switches to a model, in place.
 
     Args:
         model: the dual encoder, before it is prepared for data parallelism.
@@ -45,7 +45,7 @@ def apply_switches(
         compile: compile both towers, at the first step.
         grad_checkpointing: of both towers.
         patch_dropout: share of patches that the image tower leaves out in training, instead of its own; None: its own.
-        tf32: allow it for matrix products, on CUDA.
+        tf32: allow it for the towers' matrix products, on CUDA.
 
     Raises:
         UserError: a tower that cannot checkpoint its gradients, or an image tower that has no patch dropout.
@@ -60,7 +60,35 @@ def apply_switches(
         model.visual.compile()
         model.text.compile()
     if tf32 and device == "cuda":
+        use_tf32(model)
+
+
+def use_tf32(model: nn.Module) -> None:
+    """Round the factors of the towers' float32 matrix products to TF32 in training, forward and backward.
+
+    PyTorch has one switch for the whole process. It is turned on when a batch enters the towers and when gradients come
+    back to them, and off when features leave them and at the end of the backward pass. So the loss computes in full
+    float32: its logits are similarities over a temperature of about 0.01, which multiplies a rounding error of
+    ``2 ** -11`` by 100. The evaluation calls the towers one by one and computes in full float32, too.
+
+    Args:
+        model: ``(pixels, tokens) -> (image_features, text_features)``, before it is prepared for data parallelism.
+    """
+    before = torch.get_float32_matmul_precision()
+
+    def turn_on(*_: object) -> None:
         torch.set_float32_matmul_precision("high")
+
+    def turn_off(*_: object) -> None:
+        torch.set_float32_matmul_precision(before)
+
+    def turn_on_until_the_end(*_: object) -> None:
+        turn_on()
+        torch.autograd.Variable._execution_engine.queue_callback(turn_off)
+
+    model.register_forward_pre_hook(turn_on)
+    model.register_forward_hook(turn_off, always_call=True)
+    model.register_full_backward_pre_hook(turn_on_until_the_end)
 
 
 def _set_patch_dropout(visual: nn.Module, share: float) -> None:

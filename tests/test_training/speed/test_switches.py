@@ -18,7 +18,8 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.models import build_model
 from bimodal_cl.models.towers.gradient_checkpointing import checkpoint_gradients
 from bimodal_cl.run_folder import read_state
-from bimodal_cl.training.speed.switches import apply_switches, is_compiled, without_compilation
+from bimodal_cl.training.encoded_batch import EncodedBatch
+from bimodal_cl.training.speed.switches import apply_switches, is_compiled, use_tf32, without_compilation
 from tests.test_training.accumulation import small_towers
 from tests.test_training.run_files import assert_equal_runs, read_losses
 
@@ -115,6 +116,42 @@ def test_patch_dropout_replaces_that_of_the_model():
 def test_the_switch_of_a_run_changes_no_bit(run_training):
     plain = run_training("plain")
     assert_equal_runs(plain, run_training("checkpointed", train={"grad_checkpointing": True}))
+
+
+def test_tf32_is_on_for_the_towers_and_off_for_the_loss():
+    """The process's switch where each part multiplies: forward in order, then backward."""
+    model = build(VISION)
+    seen: list[tuple[str, str]] = []
+
+    class Watch(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: torch.Tensor, name: str) -> torch.Tensor:
+            ctx.name = name
+            seen.append((name, torch.get_float32_matmul_precision()))
+            return value.view_as(value)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+            seen.append((f"{ctx.name} backward", torch.get_float32_matmul_precision()))
+            return gradient, None
+
+    for name in ("visual", "text"):
+        getattr(model, name).register_forward_hook(lambda module, given, out, name=name: Watch.apply(out, name))
+    use_tf32(model)
+    images, tokens = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(2, 16, dtype=torch.long)
+    try:
+        for _ in range(2):
+            with torch.no_grad():  # as the first pass of a micro-batch
+                model(images, tokens)
+            image_features, text_features = model(images, tokens)
+            Watch.apply(image_features @ text_features.T, "loss").sum().backward()
+        model.encode_text(tokens)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    towers = [("visual", "high"), ("text", "high")]
+    step = [*towers, *towers, ("loss", "highest"), ("loss backward", "highest")]
+    step += [("text backward", "high"), ("visual backward", "high")]
+    assert seen == [*step, *step, ("text", "highest")]
 
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
