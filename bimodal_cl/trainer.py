@@ -194,12 +194,15 @@ class Trainer:
             limit = self.settings.max_grad_norm  # without a limit, clipping only measures
             grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
             if self.accelerator.scaler is None and not grad_norm.isfinite():  # a scaler sees to that itself
-                self.non_finite.meet_gradient(self.log, self.steps_done, self.model, image_ids, text_ids)
+                self.non_finite.meet_gradient(self.log, self.steps_done, (self.encoder, self.loss), image_ids, text_ids)
                 return None, None
             self.optimizer.step()
-        self.non_finite.end()
         self._metrics = out.metrics
         if self.average is not None:
+        if self.optimizer.step_was_skipped:
+            self.non_finite.meet_overflow(self.steps_done)
+            return out, grad_norm
+        self.non_finite.end()
             self.average.update(self.steps_done)
         return out, grad_norm
 

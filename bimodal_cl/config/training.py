@@ -32,7 +32,9 @@ class Train(Section):
     non_finite: Literal["stop", "skip"] = Field(
         "stop", description="features or gradients that are not finite: stop the run, or leave that step out"
     )
-    max_non_finite: Count = Field(10, description="with non_finite=skip: stop after so many such steps in a row")
+    max_non_finite: Count = Field(
+        10, description="with non_finite=skip, and with fp16: stop after so many such steps in a row"
+    )
     timeout_seconds: Positive = Field(1800, description="how long a rank waits for the others before it ends")
     log_every: Count = Field(10, description="steps between lines of metrics.jsonl")
     evaluate_every: Count | None = Field(None, description="steps between evaluations; null: after every epoch")

@@ -27,7 +27,7 @@ class NonFiniteSteps:
 
     Args:
         skip: leave such steps out instead of stopping.
-        most_in_a_row: with ``skip``: stop after so many of them in a row, because the run has diverged.
+        most_in_a_row: stop after so many steps in a row that were left out, because the run has diverged.
 
     Attributes:
         total: such steps so far.
@@ -58,15 +58,32 @@ class NonFiniteSteps:
         images, texts = find_bad_rows(encoded.image_features), find_bad_rows(encoded.text_features)
         self._meet(log, step, "features", image_ids[images], text_ids[texts])
 
-    def meet_gradient(self, log: RunLog, step: int, model: nn.Module, image_ids: Tensor, text_ids: Tensor) -> None:
+    def meet_overflow(self, step: int) -> None:
+        """Note a step that the gradient scaler of fp16 has left out: its way to find a scale, unless it never ends.
+
+        Raises:
+            RunStopped: too many in a row.
+        """
+        self._in_a_row += 1
+        self._stop_if_diverged(f"step {step}: the gradient is not finite in fp16, at any scale so far")
+
+    def meet_gradient(
+        self, log: RunLog, step: int, parts: Iterable[nn.Module], image_ids: Tensor, text_ids: Tensor
+    ) -> None:
         """Leave a step out whose gradient is not finite; every rank calls this with its part of the batch.
 
         The gradient is a mean over the global batch, so all its samples are listed.
 
+        Args:
+            log, step: as in :meth:`meet_features`.
+            parts: the modules whose parameters are trained: model and loss.
+            image_ids, text_ids: ``[batch]``.
+
         Raises:
             RunStopped: the run is to stop.
         """
-        bad = [name for name, parameter in model.named_parameters() if _is_bad(parameter.grad)]
+        named = [pair for part in parts for pair in part.named_parameters()]
+        bad = [name for name, parameter in named if _is_bad(parameter.grad)]
         self._meet(log, step, "gradient", image_ids, text_ids, parameters=bad)
 
     def _meet(
@@ -90,9 +107,12 @@ class NonFiniteSteps:
             raise RunStopped(
                 f"{line}; metrics.jsonl lists them; lower optim.learning_rate, or set train.non_finite=skip"
             )
+        self._stop_if_diverged(line)
+        log.say(f"{line}; the step is left out ({self.total} so far)")
+
+    def _stop_if_diverged(self, line: str) -> None:
         if self._in_a_row >= self._most_in_a_row:
             raise RunStopped(f"{line}; it is the last of {self._in_a_row} such steps in a row (train.max_non_finite)")
-        log.say(f"{line}; the step is left out ({self.total} so far)")
 
     def _describe(self, what: str, ranks: list[dict[str, Any]], names: list[str]) -> str:
         if what == "gradient":

@@ -66,7 +66,8 @@ class StepValues:
         Args:
             steps_done: optimizer steps so far.
             out: the loss of the last step.
-            grad_norm: norm of its gradient before clipping, 0-d; None where it is not computed.
+            grad_norm: norm of its gradient before clipping, 0-d; None where it is not computed. One that is not finite,
+                in a step that the scaler of fp16 leaves out, is None in the values: JSON has no infinity.
         """
         now, waited = time.monotonic(), self._stream.seconds["wait"]
         seconds, waiting = now - self._clock, waited - self._waited
@@ -84,7 +85,7 @@ class StepValues:
             **dict(zip(values, numbers, strict=True)),
             "learning_rate": rates[DECAYED],
             **{f"learning_rate/{part}": rate for part, rate in rates_by_part(rates).items()},
-            "grad_norm": None if grad_norm is None else float(grad_norm),
+            "grad_norm": None if grad_norm is None or not grad_norm.isfinite() else float(grad_norm),
             "seconds": seconds,
             "data_seconds": waiting,
             "data_share": waiting / seconds,

@@ -115,9 +115,10 @@ def _evaluation_without_data(config: Config) -> str | None:
 
 
 def _idle_limit_of_skipped_steps(config: Config) -> str | None:
-    if config.train.is_set("max_non_finite") and config.train.non_finite == "stop":
+    train = config.train
+    if train.is_set("max_non_finite") and train.non_finite == "stop" and train.precision != "fp16":
         return (
-            f"train.max_non_finite={config.train.max_non_finite} has no effect with train.non_finite=stop, which stops "
+            f"train.max_non_finite={train.max_non_finite} has no effect with train.non_finite=stop, which stops "
             "at the first: set train.non_finite=skip, or leave it out"
         )
     return None

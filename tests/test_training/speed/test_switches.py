@@ -21,7 +21,7 @@ from bimodal_cl.run_folder import read_state
 from bimodal_cl.training.encoded_batch import EncodedBatch
 from bimodal_cl.training.speed.switches import apply_switches, is_compiled, use_tf32, without_compilation
 from tests.test_training.accumulation import small_towers
-from tests.test_training.run_files import assert_equal_runs, read_losses
+from tests.test_training.run_files import assert_equal_runs, assert_equal_tensors, read_log, read_losses
 
 VISION = {"patch_size": 8, "width": 32, "layers": 3, "head_width": 16, "patch_dropout": 0.25}
 TEXT = {"context_length": 16, "width": 16, "heads": 1, "layers": 2}
@@ -211,15 +211,43 @@ def test_switches_that_cannot_work_are_refused_or_warned_about(monkeypatch):
     assert "needs the package triton" in check({"compile": True}, "cuda")[0]
 
 
-def test_the_loss_scale_is_saved_and_resumed(run_training, monkeypatch):
-    """On the CPU, with a scaler put into the accelerator; a scale that overflows is halved and its step skipped."""
-    original = Accelerator.__init__
+@pytest.fixture
+def scaled(monkeypatch):
+    """Put a gradient scaler into the accelerator, as fp16 does on a GPU."""
 
-    def with_scaler(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=3)
+    def put(init_scale: float) -> None:
+        original = Accelerator.__init__
 
-    monkeypatch.setattr(Accelerator, "__init__", with_scaler)
+        def with_scaler(self, *args, **kwargs):
+            original(self, *args, **kwargs)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale, growth_interval=3)
+
+        monkeypatch.setattr(Accelerator, "__init__", with_scaler)
+
+    return put
+
+
+def test_a_scale_that_always_overflows_stops_the_run(training_error, scaled, monkeypatch, tmp_path):
+    scaled(2.0**16)
+    real = EncodedBatch.backward
+
+    def backward(self):
+        real(self)
+        self._model.visual.proj.grad.fill_(torch.inf)
+
+    monkeypatch.setattr(EncodedBatch, "backward", backward)
+    line = training_error(status=1, train={"max_non_finite": 3}, checkpoint={"every": 1, "keep_last": 9})
+    assert "step 3: the gradient is not finite in fp16" in line
+    assert "the last of 3 such steps in a row (train.max_non_finite)" in line
+    first, second = (tmp_path / "run" / "checkpoints" / f"step_0000000{step}" for step in (1, 2))
+    assert_equal_tensors(first / "model.safetensors", second / "model.safetensors")
+    norms = [line["grad_norm"] for line in read_log(tmp_path / "run", "train")]
+    assert norms == [None, None]  # JSON has no infinity
+
+
+def test_the_loss_scale_is_saved_and_resumed(run_training, scaled):
+    """A scale that overflows is halved and its step skipped."""
+    scaled(2.0**126)
     whole = run_training("whole", checkpoint={"every": 6, "keep_last": 9})
     states = {step: read_state(whole / "checkpoints" / f"step_{step:08d}") for step in (6, 10)}
     scales = {step: state["grad_scaler"] for step, state in states.items()}
