@@ -236,7 +236,11 @@ def test_batch_norms_of_micro_batches():
         ({"ACCELERATE_USE_FSDP": "true"}, {}, "fsdp_version=1 is not supported"),
         ({**FSDP_2, "FSDP_RESHARD_AFTER_FORWARD": "shard_grad_op"}, {}, "fsdp_reshard_after_forward=.*; use false"),
         ({**FSDP_2, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params=true is not supported"),
-        ({**FSDP_2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "fsdp_activation_checkpointing=true is not"),
+        (
+            {**FSDP_2, "FSDP_ACTIVATION_CHECKPOINTING": "true"},
+            {},
+            "fsdp_activation_checkpointing=true is not .*; leave it out, and set train.grad_checkpointing=true",
+        ),
         (
             {**FSDP_2, "FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"},
             {},

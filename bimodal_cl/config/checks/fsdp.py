@@ -48,9 +48,13 @@ def _other_wrapping(config: Config, environment: Environment, flags: Flags) -> s
 
 
 def _not_followed(config: Config, environment: Environment, flags: Flags) -> str | None:
-    for name in ("OFFLOAD_PARAMS", "ACTIVATION_CHECKPOINTING", "ACTIVATION_CHECKPOINTING_OFFLOAD"):
+    for name, nearest in (
+        ("OFFLOAD_PARAMS", "leave it out"),
+        ("ACTIVATION_CHECKPOINTING", "leave it out, and set train.grad_checkpointing=true"),
+        ("ACTIVATION_CHECKPOINTING_OFFLOAD", "leave it out, and set train.grad_checkpointing=true"),
+    ):
         if environment.get(f"FSDP_{name}", "false").lower() in _TRUE:
-            return f"fsdp_{name.lower()}=true is not supported; leave it out"
+            return f"fsdp_{name.lower()}=true is not supported; {nearest}"
     if "FSDP_IGNORED_MODULES" in environment:
         return "fsdp_ignored_modules is not supported: all parameters but scalars are sharded; leave it out"
     return None
