@@ -120,34 +120,35 @@ class Trainer:
             return
         epoch, start_step = divmod(self.steps_done, self.settings.steps_per_epoch)
         stream = self.open_stream(epoch, start_step)
-        try:
-            self.trackers.start(self.steps_done)
-            with self.stop, closing(stream.__iter__()) as batches:
-                self.values = StepValues(self.settings, self.learning_rates_at, stream, self.steps_done, self.seen)
-                self.non_finite.name_image = stream.mixture.describe
-                if self._evaluation_due:
-                    self._evaluate_and_save()
-                while self.steps_done < self.settings.num_steps and not self.stop.agreed:
-                    out, grad_norm = self.step(next(batches))
-                    self.log.advance()
-                    if out is not None and self.settings.is_logged(self.steps_done):
-                        self.log.train(self.values(self.steps_done, out, grad_norm))
-                    self._evaluate_and_save()
-            if self.steps_done < self.settings.num_steps or self._evaluation_due:
-                return
-            state = self._state()
-            shards = stream.mixture.shard_faults
-            self.log.write({"event": "summary", **state, "shards": shards})
-            for line in SeenData(**state["data"]).lines(shards):
-                self.log.say(line)
-        except RuntimeError as error:
-            reason = explain_lost_peer(error)
-            if reason is None:
-                raise
-            raise RunStopped(f"step {self.steps_done}: {reason}") from None
-        finally:
-            self.log.close()
-            self.trackers.finish()
+        with self.stop:  # a signal that comes again leaves the trackers time to end
+            try:
+                self.trackers.start(self.steps_done)
+                with closing(stream.__iter__()) as batches:
+                    self.values = StepValues(self.settings, self.learning_rates_at, stream, self.steps_done, self.seen)
+                    self.non_finite.name_image = stream.mixture.describe
+                    if self._evaluation_due:
+                        self._evaluate_and_save()
+                    while self.steps_done < self.settings.num_steps and not self.stop.agreed:
+                        out, grad_norm = self.step(next(batches))
+                        self.log.advance()
+                        if out is not None and self.settings.is_logged(self.steps_done):
+                            self.log.train(self.values(self.steps_done, out, grad_norm))
+                        self._evaluate_and_save()
+                if self.steps_done < self.settings.num_steps or self._evaluation_due:
+                    return
+                state = self._state()
+                shards = stream.mixture.shard_faults
+                self.log.write({"event": "summary", **state, "shards": shards})
+                for line in SeenData(**state["data"]).lines(shards):
+                    self.log.say(line)
+            except RuntimeError as error:
+                reason = explain_lost_peer(error)
+                if reason is None:
+                    raise
+                raise RunStopped(f"step {self.steps_done}: {reason}") from None
+            finally:
+                self.log.close()
+                self.trackers.finish()
 
     @property
     def stopped_by(self) -> str | None:
@@ -198,11 +199,11 @@ class Trainer:
                 return None, None
             self.optimizer.step()
         self._metrics = out.metrics
-        if self.average is not None:
         if self.optimizer.step_was_skipped:
             self.non_finite.meet_overflow(self.steps_done)
             return out, grad_norm
         self.non_finite.end()
+        if self.average is not None:
             self.average.update(self.steps_done)
         return out, grad_norm
 
