@@ -115,7 +115,14 @@ def load_checkpoint(
     _load_tensors(loss, checkpoint / LOSS_FILE)
     path = checkpoint / OPTIMIZER_FILE
     try:
-        load_optimizer_state(optimizer, torch.load(path, map_location="cpu", weights_only=True))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        groups = [len(saved) for saved in (state["param_groups"], optimizer.param_groups)]
+        if groups[0] != groups[1]:  # what else makes groups is compared before
+            raise ValueError(
+                f"it has {groups[0]} parameter groups, and this config makes {groups[1]}: give "
+                "optim.temperature_learning_rate if and only if the run so far had it"
+            )
+        load_optimizer_state(optimizer, state)
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"{path}: cannot be loaded: {str(error).splitlines()[0]}") from None
 

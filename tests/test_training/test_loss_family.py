@@ -35,6 +35,13 @@ def test_the_temperature_has_its_own_constant_rate_if_asked(run_training, flags)
     assert read_log(run, "train")[0]["learning_rate"] == 0.001
 
 
+def test_a_resume_with_and_without_that_rate_is_refused(training_error, run_training):
+    changes = {"train": {**TRAIN, "num_steps": 1}, "loss": {"name": "clip", "tau_init": 0.1}}
+    run_training("run", **changes)
+    line = training_error("run", "--resume", "latest", *OWN_RATE, **changes)
+    assert "it has 2 parameter groups, and this config makes 3: give optim.temperature_learning_rate" in line
+
+
 def test_a_rate_for_a_temperature_that_is_not_learned_is_refused(training_error):
     message = "optim.temperature_learning_rate has no effect: loss 'isogclr' learns nothing by the optimizer"
     assert training_error("run", *OWN_RATE) == f"error: {message}"
