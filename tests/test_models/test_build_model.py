@@ -117,7 +117,8 @@ def inline(vision=VISION, text=TEXT, **arguments):
         (inline({"timm_model_name": "test_convnet"}), "'test_convnet' is unknown; did you mean 'test_convnext'"),
         (inline({**TIMM, "image_size": 33}), "the image tower cannot take images of 33 px"),
         (inline({**TIMM, "timm_proj": "none"}), r"image tower gives features of shape \[64\], embed_dim is 16"),
-        (inline({**TIMM, "timm_model_pretrained": True}), "timm model 'test_vit' cannot be built with its weights"),
+        (inline({**TIMM, "timm_model_pretrained": True}), "built with its weights .offline mode is on .HF_HUB_OFFLINE"),
+        (inline(text={"hf_model_name": "no-such-model"}), "cannot be loaded from the hub .offline mode is on"),
         (inline(text={**TEXT, "proj_type": "none"}), r"text tower gives features of shape \[64\], embed_dim is 16"),
         (
             {"name": "ViT-B-32", "pretrained": "laion2b_s34b"},

@@ -9,6 +9,7 @@ from torch import nn
 
 from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.models.architecture import Architecture
+from bimodal_cl.models.locate.hub import why_not_fetched
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face, vocabulary_size
 from bimodal_cl.models.towers.huggingface_text import (
     HuggingFaceTextTower,
@@ -43,7 +44,7 @@ def build_image_tower(architecture: Architecture) -> nn.Module:
     except Exception as error:
         what = f"timm model '{timm_name}'" if timm_name else "model.vision"
         fetched = " with its weights" if timm_name and vision.get("timm_model_pretrained") else ""
-        raise UserError(f"{what} cannot be built{fetched} ({one_line(error)})") from error
+        raise UserError(f"{what} cannot be built{fetched} ({why_not_fetched(error)})") from error
     return tower
 
 

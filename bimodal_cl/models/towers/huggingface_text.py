@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.models.locate.hub import why_not_fetched
 from bimodal_cl.models.weights.transformers_loading import quiet_transformers, refuse_other_weights
 
 POOLERS = ("mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
@@ -119,7 +120,7 @@ def load_text_config(name: str) -> dict[str, Any]:
     except Exception as error:
         raise UserError(
             f"model.text.hf_model_name '{name}': no such folder with a config.json, and it cannot be loaded from the "
-            f"hub ({one_line(error)})"
+            f"hub ({why_not_fetched(error)})"
         ) from error
     return json.loads(config.to_json_string(use_diff=False))
 
@@ -167,7 +168,7 @@ def build_transformer(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"model.text.hf_model_name '{name}' cannot be loaded ({one_line(error)})") from error
+        raise UserError(f"model.text.hf_model_name '{name}' cannot be loaded ({why_not_fetched(error)})") from error
     if getattr(config, "is_encoder_decoder", False):
         model = model.get_encoder()
     return model, int(config.hidden_size)
