@@ -101,6 +101,9 @@ class Trainer:
             :func:`~bimodal_cl.config.yaml_files.make_config` makes it of values.
         resume: continue from a checkpoint: ``latest`` (a new run where there is none yet), ``best`` or a path.
 
+    Attributes:
+        stopped_by: after :meth:`run`: the signal that has ended the training early, such as ``"SIGTERM"``; else None.
+
     Raises:
         UserError: ``config`` is none.
     """
@@ -112,9 +115,13 @@ class Trainer:
                 "make_config makes one of values"
             )
         self.config, self.resume = config, None if resume is None else str(resume)
+        self.stopped_by: str | None = None
 
     def run(self) -> Path:
-        """Train to the end, and return the run's folder.
+        """Train to the end, or until a signal asks to stop, and return the run's folder.
+
+        In the main thread, Ctrl-C, SIGTERM and SIGUSR1 let the run finish its step, save and return; ``stopped_by``
+        names the signal, and ``resume="latest"`` continues. In another thread, signals are the program's own matter.
 
         Raises:
             UserError: a mistake in settings, data or the run's folder; the message is the command's line.
@@ -127,6 +134,7 @@ class Trainer:
                 _check_settings(self.config)
                 loop = _prepare(self.config, run, self.resume)
             loop.run()
+            self.stopped_by = loop.stopped_by
             _say_how_to_continue(loop, "Trainer(config, resume='latest').run()")
             loop.accelerator.wait_for_everyone()
         return run.path

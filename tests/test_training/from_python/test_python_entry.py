@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from accelerate.state import AcceleratorState
 
 import bimodal_cl
 from bimodal_cl import RunStopped, Trainer, UserError, load_config, make_config, train
+from bimodal_cl.training.encoded_batch import EncodedBatch
 from tests.test_training.run_files import assert_equal_runs, copy_run, read_losses
 
 FOUR = {"train": {"num_epochs": None, "num_steps": 4, "log_every": 1}, "checkpoint": {"every": 2}}
@@ -78,6 +80,20 @@ def test_a_run_in_a_thread_reports_its_folder(values):
     thread.start()
     thread.join()
     assert folders == [Path(trainer.config.output)]
+
+
+def test_a_run_that_a_signal_stops_names_it(values, monkeypatch):
+    def backward(self):
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(EncodedBatch, "backward", backward)
+    trainer = Trainer(make_config(values()))
+    run = trainer.run()
+    assert trainer.stopped_by == "SIGTERM" and len(read_losses(run)) == 1
+    again = Trainer(trainer.config, resume="latest")
+    again.run()
+    assert again.stopped_by is None and len(read_losses(run)) == 4
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
