@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from bimodal_cl.errors import RunStopped
+
 ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"  # before 2.14
 
 
@@ -24,7 +26,7 @@ _SILENT_PEER = re.compile(r"[Tt]imed out|[Tt]imeout")
 
 def explain_lost_peer(error: RuntimeError) -> str | None:
     """Return what a collective's error says about another rank: that it has ended, or does not answer; else None."""
-    if world_size() == 1:
+    if world_size() == 1 or isinstance(error, RunStopped):  # which says what it is about
         return None
     if _LOST_PEER.search(str(error)):
         return "another process has ended; its message says why"
