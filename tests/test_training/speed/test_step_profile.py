@@ -14,7 +14,7 @@ NAMES = set(PARTS)
 
 
 def test_a_profile_prints_a_table_and_writes_a_trace(run_training, capsys):
-    run = run_training("run", "--profile-steps", "2", train={"accumulate_features": 2})
+    run = run_training("run", "--profile-steps", "2", train={"accumulate_features": 2}, ema={"decay": 0.9})
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("2 steps of 72 pairs: ")
     rows = {line[:14].strip(): line[14:].split() for line in lines[2 : 2 + len(PARTS)]}
