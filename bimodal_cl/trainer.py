@@ -174,8 +174,8 @@ class Trainer:
             group["lr"] = learning_rates[group["name"]]
         self.loss.set_progress(step / self.settings.num_steps)
 
-        micro_batches = self.settings.accumulate_features
-        encoded = EncodedBatch(self.accelerator, self.model, batch.images, batch.tokens, micro_batches)
+        micro_batches, skips = self.settings.accumulate_features, self.settings.non_finite_skipped
+        encoded = EncodedBatch(self.accelerator, self.model, batch.images, batch.tokens, micro_batches, skips)
         image_ids, text_ids = batch.image_ids.to(device), batch.text_ids.to(device)
         self.steps_done += 1
         try:

@@ -53,6 +53,7 @@ class EncodedBatch:
         tokens: of the texts, likewise.
         num_micro_batches: how many parts are encoded one after another, a divisor of ``batch``. With 1 the batch is
             encoded once, and the loss's backward pass goes through the towers.
+        revocable: keep the batch norms' running statistics of before, for :meth:`revoke`.
 
     Attributes:
         image_features, text_features: ``[batch, dim]``, in the order of the batch, for the loss.
@@ -65,8 +66,13 @@ class EncodedBatch:
         images: UInt8[Tensor, "batch 3 height width"],
         tokens: Int64[Tensor, "batch tokens"],
         num_micro_batches: int = 1,
+        revocable: bool = False,
     ) -> None:
         assert len(images) % num_micro_batches == 0, (len(images), num_micro_batches)
+        self._statistics: list[tuple[Tensor, Tensor]] = []
+        if revocable:
+            buffers = (buffer for norm in find_batch_norms(model) for buffer in norm.buffers(recurse=False))
+            self._statistics = [(buffer, buffer.clone()) for buffer in buffers]
         self._accelerator, self._model = accelerator, model
         self.image_features: Float[Tensor, "batch dim"]
         self.text_features: Float[Tensor, "batch dim"]
@@ -86,6 +92,11 @@ class EncodedBatch:
         self.image_features, self.text_features = (
             torch.cat(part).requires_grad_() for part in zip(*features, strict=True)
         )
+
+    def revoke(self) -> None:
+        """Give the batch norms the running statistics of before, for a batch that no step is to take anything of."""
+        for buffer, before in self._statistics:
+            buffer.copy_(before)
 
     def backward(self) -> None:
         """Add the parameters' gradients, averaged over ranks; call it after the loss's backward pass."""

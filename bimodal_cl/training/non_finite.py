@@ -21,9 +21,9 @@ _SHOWN = 5
 class NonFiniteSteps:
     """Counts the steps whose features or gradients were not finite; all ranks meet them in the same steps.
 
-    Such a step changes neither the weights nor the optimizer's state. Where the features are not finite, it does not
-    change the loss's tables either; where only the gradient is not, the features and the loss were sound, and so is
-    what the tables have taken from them.
+    Such a step changes neither the weights nor the optimizer's state. Where the features are not finite, it changes
+    neither the loss's tables nor the running statistics of batch norms; where only the gradient is not, the features
+    and the loss were sound, and so is what tables and statistics have taken from them.
 
     Args:
         skip: leave such steps out instead of stopping.
@@ -55,6 +55,7 @@ class NonFiniteSteps:
         Raises:
             RunStopped: the run is to stop; the message names ranks and samples.
         """
+        encoded.revoke()
         images, texts = find_bad_rows(encoded.image_features), find_bad_rows(encoded.text_features)
         self._meet(log, step, "features", image_ids[images], text_ids[texts])
 

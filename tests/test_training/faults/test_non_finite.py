@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.training.encoded_batch import EncodedBatch
@@ -82,6 +83,18 @@ def test_a_step_that_is_left_out_changes_no_weight(run_training, spoil, capfd, w
     assert [line["step"] for line in read_log(run, "train")] == [1, 3]
     assert json.loads((third / "state.json").read_text())["non_finite_steps"] == 1
     assert read_log(run, "summary")[0]["non_finite_steps"] == 1
+
+
+def test_such_features_leave_the_batch_norms_as_they_are(run_training, spoil):
+    vision = {"timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"}
+    train = {"num_epochs": None, "num_steps": 2, "global_batch_size": 32, **SKIP}
+    spoil("features", 2)
+    run = run_training(
+        model={"vision": vision}, data={"val": None}, train=train, checkpoint={"every": 1, "keep_last": 2}
+    )
+    first, second = (run / f"checkpoints/step_0000000{step}/model.safetensors" for step in (1, 2))
+    assert any(name.endswith("running_var") for name in load_file(first))
+    assert_equal_tensors(first, second)
 
 
 def test_a_run_that_has_diverged_does_not_go_on_for_ever(training_error, tmp_path):
