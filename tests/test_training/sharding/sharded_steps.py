@@ -25,6 +25,7 @@ from bimodal_cl.optim.optimizers import OPTIMIZERS
 from bimodal_cl.run_folder import RunFolder
 from bimodal_cl.trainer import RunSettings, Trainer
 from bimodal_cl.training.sharding import DataParallel, choose_spread, find_blocks
+from bimodal_cl.training.speed.switches import apply_switches
 from tests.test_losses.linear_towers import join
 
 GLOBAL_BATCH_SIZE, NUM_STEPS, SIDE = 16, 3, 32
@@ -45,6 +46,11 @@ def add_scalar(model: nn.Module) -> None:
     model.text.forward = lambda tokens: forward(tokens) + model.text.shift
 
 
+def switch(model: nn.Module) -> None:
+    """Recompute the blocks in the backward pass, and turn TF32 on where a GPU would multiply in it."""
+    apply_switches(model, "cuda", grad_checkpointing=True, tf32=True)
+
+
 # Name: vision tower, change of the model, micro-batches, precision.
 CASES: dict[str, tuple[dict[str, Any], Callable[[nn.Module], None] | None, int, str]] = {
     "vit": (VIT, None, 1, "no"),
@@ -52,6 +58,7 @@ CASES: dict[str, tuple[dict[str, Any], Callable[[nn.Module], None] | None, int, 
     "frozen images in micro-batches": (VIT, freeze_images, 2, "no"),
     "scalar in micro-batches": (VIT, add_scalar, 2, "no"),
     "batch norms in micro-batches": (RESNET, None, 2, "no"),
+    "recomputed blocks in micro-batches": (VIT, switch, 2, "no"),
     "bf16": (VIT, None, 1, "bf16"),
     "batch norms in bf16": (RESNET, None, 1, "bf16"),
     "lamb": (VIT, None, 1, "no"),  # scales by norms of whole matrices
