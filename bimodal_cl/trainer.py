@@ -194,12 +194,12 @@ class Trainer:
         with part(OPTIMIZER):
             limit = self.settings.max_grad_norm  # without a limit, clipping only measures
             grad_norm = clip_gradients(self.accelerator, self.parameters, math.inf if limit is None else limit)
-            if self.accelerator.scaler is None and not grad_norm.isfinite():  # a scaler sees to that itself
+            if not (finite := bool(grad_norm.isfinite())) and self.accelerator.scaler is None:
                 self.non_finite.meet_gradient(self.log, self.steps_done, (self.encoder, self.loss), image_ids, text_ids)
                 return None, None
-            self.optimizer.step()
+            self.optimizer.step()  # the scaler of fp16 leaves it out where the gradient is not finite
         self._metrics = out.metrics
-        if self.optimizer.step_was_skipped:
+        if not finite:
             self.non_finite.meet_overflow(self.steps_done)
             return out, grad_norm
         self.non_finite.end()

@@ -222,7 +222,12 @@ def scaled(monkeypatch):
             original(self, *args, **kwargs)
             self.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale, growth_interval=3)
 
+        def unscale(self):
+            for optimizer in self._optimizers:
+                self.scaler.unscale_(optimizer.optimizer)
+
         monkeypatch.setattr(Accelerator, "__init__", with_scaler)
+        monkeypatch.setattr(Accelerator, "unscale_gradients", unscale)
 
     return put
 
