@@ -15,7 +15,7 @@ from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.files.atomic import write_atomically
 
-from ..temperatures import LearnedTemperatures, learned_temperatures
+from ..temperatures.learned import LearnedTemperatures, learned_temperatures
 from ..trained_run import TrainedRun, find_training_data, load_run, sections_in_use
 from .scores import class_errors, dataset_label, format_metric, metric_name, score_tables
 
