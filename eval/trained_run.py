@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,17 +100,23 @@ def find_data(run: TrainedRun, folder: str | None) -> Path | None:
     return next((each for each in candidates if (each / "manifest.json").is_file()), None)
 
 
-def find_training_data(run: TrainedRun) -> tuple[Mixture | None, str]:
-    """Find the data a run was trained on and check them against its tables: ``(data, "")`` or ``(None, why)``."""
+def find_training_data(run: TrainedRun, folders: Sequence[str | Path] = ()) -> tuple[Mixture | None, str]:
+    """Find the data a run was trained on and check them against its tables: ``(data, "")`` or ``(None, why)``.
+
+    Args:
+        run: the run.
+        folders: where the data are now, in the order of the configuration; empty: where the configuration says.
+    """
     from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.mixture import Mixture
 
     section = run.config.get("data")
     named = section.get("train") if isinstance(section, dict) else None
+    places: list[Any] = list(folders) or (named if isinstance(named, list) else [named])
     manifests = []
-    for one in named if isinstance(named, list) else [named]:
+    for one in places:
         folder = one.get("folder") if isinstance(one, dict) else one
-        found = find_data(run, folder)
+        found = Path(folder) if folders else find_data(run, folder)
         if found is None:
             return None, f"the training data were not found at '{folder}'"
         try:
@@ -126,6 +132,15 @@ def find_training_data(run: TrainedRun) -> tuple[Mixture | None, str]:
                 f"{data} holds {count:,} {kind}s, the run's tables {len(table):,}, so these are not its training data",
             )
     return data, ""
+
+
+def differs_from_training(run: TrainedRun, data: Mixture) -> bool:
+    """Return whether shards have other names, counts or sizes than those of the training, or another order."""
+    if run.checkpoint is None:
+        return False
+    identity = read_state(run.checkpoint).get("identity")
+    trained_on = identity.get("data.shards") if isinstance(identity, dict) else None
+    return trained_on is not None and trained_on != data.digest
 
 
 def _by_step(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

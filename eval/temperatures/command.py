@@ -11,12 +11,14 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
 
-from ..trained_run import TrainedRun, find_training_data, load_run
+from ..trained_run import TrainedRun, differs_from_training, find_training_data, load_run
 from .learned import LearnedTemperatures, require_temperatures
-from .tables import as_csv, as_json, text_rows
+from .tables import as_csv, as_json, text_rows, write_parquet
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
+
+_SUFFIXES = (".csv", ".json", ".parquet")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -30,7 +32,18 @@ def add_arguments(parser: Parser) -> None:
         help="number of captions to print with the largest and the smallest temperatures",
     )
     parser.add_argument(
-        "--to", metavar="FILE", type=path_text, help="also write every id's temperature to this .csv or .json file"
+        "--shards",
+        metavar="DIR",
+        type=path_text,
+        action="append",
+        default=[],
+        help="the training data where they are now, if they moved; given once for each data set, in their order",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="FILE",
+        type=path_text,
+        help="also write every id's temperature to this .csv, .json or .parquet file",
     )
 
 
@@ -38,19 +51,24 @@ def run(args: argparse.Namespace) -> None:
     """Print quantiles and the captions of the extremes; write every id's temperature to ``--to``.
 
     Raises:
-        UserError: no run, no temperatures in it, ``--top`` below 0, or a file name that ends in neither .csv nor .json.
+        UserError: no run, no temperatures in it, ``--top`` below 0, ``--shards`` that are not the run's data, or a file
+            name that ends in none of .csv, .json and .parquet.
     """
     if args.top < 0:
         raise UserError(f"--top: {args.top} must be 0 or more")
     target = None if args.to is None else Path(args.to)
-    if target is not None and target.suffix.lower() not in (".csv", ".json"):
-        raise UserError(f"--to: '{args.to}' must end in .csv or .json")
+    if target is not None and target.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"--to: '{args.to}' must end in .csv, .json or .parquet")
     folder = load_run(args.run)
     images, texts = require_temperatures(folder)
-    data, why = find_training_data(folder)
+    data, why = find_training_data(folder, args.shards)
+    if data is None and args.shards:
+        raise UserError(f"--shards: {why}")
     print("\n".join(describe(folder, images, texts)))
     if data is None:
         print(f"\nNo captions: {why}.")
+    elif differs_from_training(folder, data):
+        print(f"\nwarning: {data}: not the shards of the training as they were then, so captions may be wrong")
     captions = _captions_of(data, [*texts.largest(args.top), *texts.smallest(args.top)])
     for title, rows in (("largest", texts.largest(args.top)), ("smallest", texts.smallest(args.top))):
         if rows:
@@ -58,12 +76,18 @@ def run(args: argparse.Namespace) -> None:
         for text_id, tau in rows:
             print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
     if target is not None:
-        rows_of_texts = list(text_rows(data, images, texts))
-        write_atomically(
-            target,
-            as_csv(rows_of_texts) if target.suffix.lower() == ".csv" else as_json(folder, rows_of_texts, images),
-        )
-        print(f"\n{target}: {len(rows_of_texts):,} texts")
+        print(f"\n{target}: {_write(target, folder, data, images, texts)}")
+
+
+def _write(
+    target: Path, folder: TrainedRun, data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures
+) -> str:
+    """Write the file in the format that its name ends in, and return how much it holds."""
+    if target.suffix.lower() == ".parquet":
+        return f"{write_parquet(target, folder, data, images, texts):,} images and texts"
+    rows = list(text_rows(data, images, texts))
+    write_atomically(target, as_csv(rows) if target.suffix.lower() == ".csv" else as_json(folder, rows, images))
+    return f"{len(rows):,} texts"
 
 
 def describe(run: TrainedRun, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:

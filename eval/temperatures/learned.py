@@ -26,6 +26,7 @@ class LearnedTemperatures:
         tau: float64 ``[visited]``, > 0.
         num_ids: size of the table, never visited ids included.
         tau_min, tau_max: the loss's bounds, if it has any.
+        log_u: float64 ``[visited]``, the estimate of the loss that a temperature follows; None where the loss has none.
     """
 
     ids: np.ndarray
@@ -33,6 +34,7 @@ class LearnedTemperatures:
     num_ids: int
     tau_min: float | None = None
     tau_max: float | None = None
+    log_u: np.ndarray | None = None
 
     @property
     def num_never_visited(self) -> int:
@@ -108,6 +110,7 @@ def learned_temperatures(run: TrainedRun, kind: Kind) -> LearnedTemperatures | N
         num_ids=len(tau),
         tau_min=run.loss.get("tau_min"),
         tau_max=run.loss.get("tau_max"),
+        log_u=columns["log_u"][visited] if "log_u" in columns else None,
     )
 
 
