@@ -73,8 +73,8 @@ def load_run(path: str | Path) -> TrainedRun:
         evaluations=_by_step(line for line in lines if line.get("event") == "evaluate"),
         results=folder.read_results(),
         checkpoint=checkpoint,
-        step=last_logged if checkpoint is None else _step_of(checkpoint),
-        tables={} if checkpoint is None else _load_tables(checkpoint),
+        step=last_logged if checkpoint is None else step_of(checkpoint),
+        tables={} if checkpoint is None else load_tables(checkpoint),
     )
 
 
@@ -115,7 +115,7 @@ def find_training_data(run: TrainedRun, folders: Sequence[str | Path] = ()) -> t
     places: list[Any] = list(folders) or (named if isinstance(named, list) else [named])
     manifests = []
     for one in places:
-        folder = one.get("folder") if isinstance(one, dict) else one
+        folder: Any = one.get("folder") if isinstance(one, dict) else one
         found = Path(folder) if folders else find_data(run, folder)
         if found is None:
             return None, f"the training data were not found at '{folder}'"
@@ -147,14 +147,24 @@ def _by_step(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for _, line in sorted({int(line["step"]): line for line in lines if "step" in line}.items())]
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """Return the optimizer steps of a checkpoint.
+
+    Raises:
+        UserError: it is not a whole checkpoint.
+    """
     try:
         return int(read_state(checkpoint)["step"])
     except (KeyError, TypeError):
         raise UserError(f"{checkpoint / STATE_FILE}: no 'step' in it, so this is not a whole checkpoint") from None
 
 
-def _load_tables(checkpoint: Path) -> dict[str, np.ndarray]:
+def load_tables(checkpoint: Path) -> dict[str, np.ndarray]:
+    """Return the loss's arrays of a checkpoint by name; empty where the loss keeps none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

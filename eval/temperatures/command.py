@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.cli.arguments import path_text
+import numpy as np
+
+from bimodal_cl.cli.arguments import natural_number, path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
 
+from ..encode import resolve_device
 from ..trained_run import TrainedRun, differs_from_training, find_training_data, load_run
+from .concepts import visited_concepts
+from .correlation import correlate
+from .history import describe_spreads, spread_by_checkpoint, spread_by_log, thin_out
 from .learned import LearnedTemperatures, require_temperatures
+from .neighbours import DUPLICATE, Neighbours, find_neighbours
 from .tables import as_csv, as_json, text_rows, write_parquet
 
 if TYPE_CHECKING:
@@ -45,6 +52,16 @@ def add_arguments(parser: Parser) -> None:
         type=path_text,
         help="also write every id's temperature to this .csv, .json or .parquet file",
     )
+    parser.add_argument(
+        "--sample",
+        metavar="N",
+        type=natural_number,
+        default=2000,
+        help="images, with one caption each, that the run's model encodes to count near neighbours; 0: none",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="where to encode: cpu, cuda, ...; auto: cuda where there is one"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -57,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
     if args.top < 0:
         raise UserError(f"--top: {args.top} must be 0 or more")
     target = None if args.to is None else Path(args.to)
+    if args.sample == 1:
+        raise UserError("--sample: one image has no neighbours; give 0 or at least 2")
     if target is not None and target.suffix.lower() not in _SUFFIXES:
         raise UserError(f"--to: '{args.to}' must end in .csv, .json or .parquet")
     folder = load_run(args.run)
@@ -75,18 +94,83 @@ def run(args: argparse.Namespace) -> None:
             print(f"\nCaptions with the {title} temperatures")
         for text_id, tau in rows:
             print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
+    measures = _show_history(folder)
+    neighbours: dict[str, Neighbours] = {}
+    if data is not None:
+        neighbours = _show_neighbours(folder, data, images, texts, args)
+        correlations = {"neighbours": {kind: each.as_json() for kind, each in neighbours.items()}}
+        correlations["concept_counts"] = _show_concepts(data, images, texts)
+        measures["correlations"] = {name: found for name, found in correlations.items() if found}
     if target is not None:
-        print(f"\n{target}: {_write(target, folder, data, images, texts)}")
+        print(f"\n{target}: {_write(target, folder, data, images, texts, measures, neighbours)}")
+
+
+def _show_history(folder: TrainedRun) -> dict[str, Any]:
+    """Print the percentiles over the training, and return those of the checkpoints for the JSON file."""
+    kept, logged = spread_by_checkpoint(folder), thin_out(spread_by_log(folder))
+    if len(kept) > 1:
+        print("", *describe_spreads("Over all visited ids, by checkpoint", kept), sep="\n")
+    if len(logged) > 1:
+        print("", *describe_spreads("In the batches, from the log", logged), sep="\n")
+    return {"checkpoints": [each.as_json() for each in kept]}
+
+
+def _show_neighbours(
+    folder: TrainedRun,
+    data: Mixture,
+    images: LearnedTemperatures,
+    texts: LearnedTemperatures,
+    args: argparse.Namespace,
+) -> dict[str, Neighbours]:
+    """Print the correlation of the temperatures with the number of near neighbours, or why there is none."""
+    if args.sample == 0:
+        return {}
+    device = resolve_device(args.device)
+    try:
+        pair = find_neighbours(str(folder.checkpoint), data, images, texts, args.sample, device)
+    except UserError as error:
+        print(f"\nNo neighbours were counted: {error}")
+        return {}
+    found = dict(zip(("image", "text"), pair, strict=True))
+    print("\nRank correlation of tau with the number of near neighbours, with its 95 % interval")
+    for kind, each in found.items():
+        near = f"cosine from {each.threshold:.3f} (the highest 1 % of pairs)"
+        twins = f"{(each.duplicates > 0).sum():,} with one above {DUPLICATE}"
+        print(f"  {kind + 's':8}{each.correlation}   {len(each.ids):,} sampled; neighbours: {near}; {twins}")
+    return found
+
+
+def _show_concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any]:
+    """Print the correlation of the concepts' temperatures with their counts, where the data have such counts."""
+    rows = visited_concepts(data, images, texts)
+    if len(rows) < 3:
+        return {}
+    counts = np.array([each.count for each in rows])
+    found = {
+        "image": correlate(counts, np.array([each.image_tau for each in rows])),
+        "text": correlate(counts, np.array([each.text_tau for each in rows])),
+    }
+    print("\nRank correlation of a concept's mean tau with its count, with its 95 % interval")
+    for kind, each in found.items():
+        print(f"  {kind + 's':8}{each}   {len(rows):,} concepts")
+    return {kind: each.as_json() for kind, each in found.items()}
 
 
 def _write(
-    target: Path, folder: TrainedRun, data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures
+    target: Path,
+    folder: TrainedRun,
+    data: Mixture | None,
+    images: LearnedTemperatures,
+    texts: LearnedTemperatures,
+    measures: dict[str, Any],
+    neighbours: dict[str, Neighbours],
 ) -> str:
     """Write the file in the format that its name ends in, and return how much it holds."""
     if target.suffix.lower() == ".parquet":
-        return f"{write_parquet(target, folder, data, images, texts):,} images and texts"
+        return f"{write_parquet(target, folder, data, images, texts, neighbours):,} images and texts"
     rows = list(text_rows(data, images, texts))
-    write_atomically(target, as_csv(rows) if target.suffix.lower() == ".csv" else as_json(folder, rows, images))
+    as_text = as_csv(rows) if target.suffix.lower() == ".csv" else as_json(folder, rows, images, measures)
+    write_atomically(target, as_text)
     return f"{len(rows):,} texts"
 
 

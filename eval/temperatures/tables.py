@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from bimodal_cl.files.atomic import open_atomically
 
 from ..trained_run import TrainedRun
 from .learned import LearnedTemperatures
+from .neighbours import Neighbours
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
@@ -59,10 +60,12 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
     return stream.getvalue()
 
 
-def as_json(run: TrainedRun, rows: list[dict[str, Any]], images: LearnedTemperatures) -> str:
-    """Return the rows of :func:`text_rows`, and the images' temperatures, as JSON."""
+def as_json(
+    run: TrainedRun, rows: list[dict[str, Any]], images: LearnedTemperatures, measures: dict[str, Any] | None = None
+) -> str:
+    """Return the rows of :func:`text_rows`, the images' temperatures, and other measures by name as JSON."""
     taus = [{"image_id": image_id, "tau": _or_none(tau)} for image_id, tau in enumerate(images.by_id().tolist())]
-    content = {"loss": run.loss["name"], "step": run.step, "texts": rows, "images": taus}
+    content = {"loss": run.loss["name"], "step": run.step, **(measures or {}), "texts": rows, "images": taus}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
@@ -72,6 +75,7 @@ def write_parquet(
     data: Mixture | None,
     images: LearnedTemperatures,
     texts: LearnedTemperatures,
+    neighbours: Mapping[str, Neighbours] | None = None,
 ) -> int:
     """Write one row per image and per text, an image's row before those of its captions, and return their number.
 
@@ -83,6 +87,7 @@ def write_parquet(
         run: of which the temperatures are.
         data: its training data; None: the table has no keys and no captions.
         images, texts: their temperatures.
+        neighbours: of a sample of the images ("image") and texts ("text"); their columns are null elsewhere.
 
     Raises:
         UserError: the file cannot be written, or the data cannot be read.
@@ -90,7 +95,9 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    neighbours = neighbours or {}
     origin = {"run": str(run.path), "loss": str(run.loss["name"]), "step": str(run.step)}
+    origin |= {f"cosine_threshold_{kind}": repr(each.threshold) for kind, each in neighbours.items()}
     schema = pa.schema(
         [
             ("id", pa.int64()),
@@ -103,10 +110,14 @@ def write_parquet(
             ("shard", pa.string()),
             ("key", pa.string()),
             ("caption", pa.string()),
+            ("num_neighbours", pa.int32()),
+            ("num_near_duplicates", pa.int32()),
+            ("nearest_id", pa.int64()),
+            ("nearest_cosine", pa.float32()),
         ],
         metadata=origin,
     )
-    rows = _with_values(_places(data, images.num_ids, texts.num_ids), {"image": images, "text": texts})
+    rows = _with_values(_places(data, images.num_ids, texts.num_ids), {"image": images, "text": texts}, neighbours)
     count = 0
     try:
         with open_atomically(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -119,7 +130,9 @@ def write_parquet(
 
 
 def _with_values(
-    places: Iterable[dict[str, Any]], temperatures: dict[str, LearnedTemperatures]
+    places: Iterable[dict[str, Any]],
+    temperatures: Mapping[str, LearnedTemperatures],
+    neighbours: Mapping[str, Neighbours],
 ) -> Iterator[dict[str, Any]]:
     """Add each row's values to its place."""
     tau = {kind: each.by_id() for kind, each in temperatures.items()}
@@ -128,11 +141,31 @@ def _with_values(
         if each.log_u is not None:
             log_u[kind] = np.full(each.num_ids, np.nan)
             log_u[kind][each.ids] = each.log_u
+    found = {kind: _columns_by_id(each) for kind, each in neighbours.items()}
     for place in places:
         kind, number = place["kind"], place["id"]
         value = _or_none(tau[kind][number])
         estimate = _or_none(log_u[kind][number]) if kind in log_u else None
-        yield {**place, "tau": value, "log_u": estimate, "visited": value is not None}
+        yield {
+            **place,
+            "tau": value,
+            "log_u": estimate,
+            "visited": value is not None,
+            **found.get(kind, {}).get(number, {}),
+        }
+
+
+def _columns_by_id(neighbours: Neighbours) -> dict[int, dict[str, Any]]:
+    columns = {
+        "num_neighbours": neighbours.count,
+        "num_near_duplicates": neighbours.duplicates,
+        "nearest_id": neighbours.nearest,
+        "nearest_cosine": neighbours.cosine,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {
+        number: dict(zip(columns, row, strict=True)) for number, row in zip(neighbours.ids.tolist(), rows, strict=True)
+    }
 
 
 def _places(data: Mixture | None, num_images: int, num_texts: int) -> Iterator[dict[str, Any]]:
