@@ -17,6 +17,7 @@ from bimodal_cl.files.atomic import write_atomically
 
 from ..temperatures.concepts import visited_concepts
 from ..temperatures.correlation import correlate
+from ..temperatures.history import spread_by_checkpoint, thin_out
 from ..temperatures.learned import LearnedTemperatures, learned_temperatures
 from ..trained_run import TrainedRun, find_training_data, load_run, sections_in_use
 from .scores import class_errors, dataset_label, format_metric, metric_name, score_tables
@@ -236,6 +237,7 @@ def _temperatures(
             ("Texts", texts, draw_histogram("tau-texts", texts.tau, edges, "texts", TEXT, bounds)),
         ],
         "quantile_names": ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"],
+        "history": _history(run),
         "extremes": [],
         "concepts": None,
     }
@@ -246,6 +248,22 @@ def _temperatures(
         content["extremes"].append(("Pictures", extreme_images(data, large), extreme_images(data, small)))
         content["concepts"] = _concepts(data, images, texts)
     return content
+
+
+def _history(run: TrainedRun) -> dict[str, Any] | None:
+    """Return the percentiles at the kept checkpoints; ``None`` where fewer than two are kept."""
+    from .figures import IMAGE, TEXT, Series, draw_curves
+
+    spreads = spread_by_checkpoint(run)
+    if len(spreads) < 2:
+        return None
+    steps = np.array([each.step for each in spreads], dtype=np.float64)
+    series = []
+    for label, kind, color, dash in (("images", "image", IMAGE, "-"), ("texts", "text", TEXT, "--")):
+        low, middle, high = np.array([getattr(each, kind) for each in spreads], dtype=np.float64).T
+        series.append(Series(label, steps, middle, color, dash, "o", np.stack([low, high])))
+    figure = draw_curves("tau-history", series, "median tau (no unit)", decades=True)
+    return {"figure": figure, "rows": thin_out(spreads)}
 
 
 def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any] | None:
