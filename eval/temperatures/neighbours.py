@@ -30,7 +30,7 @@ DUPLICATE = 0.98
 _MOST_FOR_QUANTILE = 2000  # items whose pairs the quantile is taken of
 _ROUNDING = 1e-6  # of a cosine in float32, so that equal features are neighbours at a threshold of 1
 _IMAGES_AT_ONCE = 64
-_ROWS_AT_ONCE = 512
+_MOST_ROWS, _MOST_COSINES = 512, 2**26  # of a block
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ def count_neighbours(ids: np.ndarray, features: np.ndarray, tau: np.ndarray, see
     part = features[rng.permutation(len(features))[:_MOST_FOR_QUANTILE]]
     threshold = float(np.quantile((part @ part.T)[np.triu_indices(len(part), 1)], QUANTILE))
     columns: list[list[np.ndarray]] = [[], [], [], []]
-    for start in range(0, len(features), _ROWS_AT_ONCE):
-        cosines = features[start : start + _ROWS_AT_ONCE] @ features.T
+    block = max(1, min(_MOST_ROWS, _MOST_COSINES // len(features)))
+    for start in range(0, len(features), block):
+        cosines = features[start : start + block] @ features.T
         rows = np.arange(len(cosines))
         cosines[rows, start + rows] = -np.inf  # nothing is its own neighbour
         nearest = cosines.argmax(axis=1)
