@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +11,8 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.shards.mixture import Mixture
 from eval import cli
 from tests.refusals import read_mistake
 
@@ -97,6 +100,25 @@ def test_shards_name_the_data_where_they_moved(run, capsys, tmp_path, monkeypatc
     state = run / "checkpoints/latest/state.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "identity": {"data.shards": "other"}}))
     assert cli.main(["temperatures", str(run), "--shards", str(moved)]) == 0
+    assert "captions may be wrong" in capsys.readouterr().out
+
+
+def test_several_data_sets_are_given_in_their_order(run, capsys, tmp_path):
+    manifest = json.loads(Path("data/train/manifest.json").read_text())
+    for name, shards in (("first", manifest["shards"][:2]), ("second", manifest["shards"][2:])):
+        folder = shutil.copytree("data/train", tmp_path / name)
+        totals = {key: sum(shard[key] for shard in shards) for key in ("num_images", "num_texts")}
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "shards": shards, **totals}))
+    folders = [str(tmp_path / name) for name in ("first", "second")]
+    state = run / "checkpoints/latest/state.json"
+    trained_on = Mixture([Manifest.load(Path(folder)) for folder in folders]).digest
+    state.write_text(json.dumps({"step": 2000, "identity": {"data.shards": trained_on}}))
+    flags = ["temperatures", str(run), "--sample", "0", "--to", str(run / "all.parquet")]
+    assert cli.main([*flags, "--shards", folders[0], "--shards", folders[1]]) == 0
+    assert "warning" not in capsys.readouterr().out
+    last = pq.read_table(run / "all.parquet").to_pylist()[-1]
+    assert (last["id"], last["data_set"], last["shard"], last["key"]) == (359, "second", "00002.tar", "000179")
+    assert cli.main([*flags, "--shards", folders[1], "--shards", folders[0]]) == 0
     assert "captions may be wrong" in capsys.readouterr().out
 
 
