@@ -78,13 +78,13 @@ def thin_out(spreads: Sequence[Spread], count: int = _MOST_LINES) -> list[Spread
 
 def describe_spreads(title: str, spreads: Sequence[Spread]) -> list[str]:
     """Return the lines of a table, one row per step."""
-    heads = "".join(f"{kind + ' ' + name:>12}" for kind in ("image", "text") for name in ("5 %", "median", "95 %"))
+    heads = "".join(f"{kind + ' ' + name:>13}" for kind in ("image", "text") for name in ("5 %", "median", "95 %"))
     rows = [f"{each.step:>10,}" + "".join(_cell(value) for value in each.image + each.text) for each in spreads]
     return [title, f"{'step':>10}{heads}", *rows]
 
 
 def _cell(value: float) -> str:
-    return f"{'–':>12}" if np.isnan(value) else f"{value:>12.4g}"
+    return f"{'–':>13}" if np.isnan(value) else f"{value:>13.4g}"
 
 
 def _percentiles(run: TrainedRun, kind: Kind) -> tuple[float, ...] | None:
