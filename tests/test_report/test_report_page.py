@@ -86,12 +86,12 @@ def test_temperatures_are_followed_over_two_checkpoints_and_not_over_one(run):
     old = shutil.copytree(run / "checkpoints/step_00002000", run / "checkpoints/step_00001000")
     (old / "state.json").write_text(json.dumps({"step": 1000}))
     tables = load_file(old / "loss.safetensors")
-    tables["text_anchors.tau"][:] = 0.012345
+    tables["text_anchors.tau"][:] = 0.01234
     save_file(tables, old / "loss.safetensors")
     section = render(run).split(title)[1].split("<h3")[0]
     rows = re.findall(r"<tr><td class=\"number\">([\d,]+)</td>(.*)</tr>", section)
     assert [step for step, _ in rows] == ["1,000", "2,000"]
-    assert rows[0][1].count("0.01235<") == 3 and "0.01235<" not in rows[1][1]
+    assert rows[0][1].count("0.0123<") == 3 and "0.0123<" not in rows[1][1]
     assert 'id="tau-history-' in section
 
 
