@@ -78,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--sample: one image has no neighbours; give 0 or at least 2")
     if target is not None and target.suffix.lower() not in _SUFFIXES:
         raise UserError(f"--to: '{args.to}' must end in .csv, .json or .parquet")
+    if target is not None and not target.parent.is_dir():
+        raise UserError(f"cannot write {target}: no folder '{target.parent}'")  # before the sample is encoded
     folder = load_run(args.run)
     images, texts = require_temperatures(folder)
     data, why = find_training_data(folder, args.shards)

@@ -57,7 +57,11 @@ def test_every_text_is_written_with_its_temperature_and_caption(run, name, capsy
 
 
 def test_mistakes_are_one_line(run, capsys):
-    for flags, message in ((["--to", "x.txt"], "must end in .csv, .json or .parquet"), (["--top", "-1"], "--top")):
+    for flags, message in (
+        (["--to", "x.txt"], "must end in .csv, .json or .parquet"),
+        (["--top", "-1"], "--top"),
+        (["--to", "no/x.csv"], "no folder 'no'"),
+    ):
         assert message in read_mistake(capsys, cli.main, "temperatures", run, *flags)
 
 
