@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,8 +73,8 @@ def load_run(path: str | Path) -> TrainedRun:
         evaluations=_by_step(line for line in lines if line.get("event") == "evaluate"),
         results=folder.read_results(),
         checkpoint=checkpoint,
-        step=last_logged if checkpoint is None else _step_of(checkpoint),
-        tables={} if checkpoint is None else _load_tables(checkpoint),
+        step=last_logged if checkpoint is None else step_of(checkpoint),
+        tables={} if checkpoint is None else load_tables(checkpoint),
     )
 
 
@@ -100,17 +100,23 @@ def find_data(run: TrainedRun, folder: str | None) -> Path | None:
     return next((each for each in candidates if (each / "manifest.json").is_file()), None)
 
 
-def find_training_data(run: TrainedRun) -> tuple[Mixture | None, str]:
-    """Find the data a run was trained on and check them against its tables: ``(data, "")`` or ``(None, why)``."""
+def find_training_data(run: TrainedRun, folders: Sequence[str | Path] = ()) -> tuple[Mixture | None, str]:
+    """Find the data a run was trained on and check them against its tables: ``(data, "")`` or ``(None, why)``.
+
+    Args:
+        run: the run.
+        folders: where the data are now, in the order of the configuration; empty: where the configuration says.
+    """
     from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.mixture import Mixture
 
     section = run.config.get("data")
     named = section.get("train") if isinstance(section, dict) else None
+    places: list[Any] = list(folders) or (named if isinstance(named, list) else [named])
     manifests = []
-    for one in named if isinstance(named, list) else [named]:
-        folder = one.get("folder") if isinstance(one, dict) else one
-        found = find_data(run, folder)
+    for one in places:
+        folder: Any = one.get("folder") if isinstance(one, dict) else one
+        found = Path(folder) if folders else find_data(run, folder)
         if found is None:
             return None, f"the training data were not found at '{folder}'"
         try:
@@ -128,18 +134,37 @@ def find_training_data(run: TrainedRun) -> tuple[Mixture | None, str]:
     return data, ""
 
 
+def differs_from_training(run: TrainedRun, data: Mixture) -> bool:
+    """Return whether shards have other names, counts or sizes than those of the training, or another order."""
+    if run.checkpoint is None:
+        return False
+    identity = read_state(run.checkpoint).get("identity")
+    trained_on = identity.get("data.shards") if isinstance(identity, dict) else None
+    return trained_on is not None and trained_on != data.digest
+
+
 def _by_step(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for _, line in sorted({int(line["step"]): line for line in lines if "step" in line}.items())]
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """Return the optimizer steps of a checkpoint.
+
+    Raises:
+        UserError: it is not a whole checkpoint.
+    """
     try:
         return int(read_state(checkpoint)["step"])
     except (KeyError, TypeError):
         raise UserError(f"{checkpoint / STATE_FILE}: no 'step' in it, so this is not a whole checkpoint") from None
 
 
-def _load_tables(checkpoint: Path) -> dict[str, np.ndarray]:
+def load_tables(checkpoint: Path) -> dict[str, np.ndarray]:
+    """Return the loss's arrays of a checkpoint by name; empty where the loss keeps none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

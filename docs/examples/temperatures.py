@@ -10,7 +10,9 @@ from eval.cli import main as evaluate
 run = sys.argv[1]
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder) / "temperatures.json"
-    evaluate(["temperatures", run, "--top", "0", "--to", str(file)])  # bimodal-eval temperatures RUN --to FILE
+    evaluate(
+        ["temperatures", run, "--top", "0", "--sample", "0", "--to", str(file)]
+    )  # bimodal-eval temperatures RUN --to FILE
     table = json.loads(file.read_text(encoding="utf-8"))
 
 visited = [text for text in table["texts"] if text["tau"] is not None]  # None: this caption was never drawn

@@ -15,7 +15,10 @@ from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.files.atomic import write_atomically
 
-from ..temperatures import LearnedTemperatures, learned_temperatures
+from ..temperatures.concepts import visited_concepts
+from ..temperatures.correlation import correlate
+from ..temperatures.history import spread_by_checkpoint, thin_out
+from ..temperatures.learned import LearnedTemperatures, learned_temperatures
 from ..trained_run import TrainedRun, find_training_data, load_run, sections_in_use
 from .scores import class_errors, dataset_label, format_metric, metric_name, score_tables
 
@@ -234,6 +237,7 @@ def _temperatures(
             ("Texts", texts, draw_histogram("tau-texts", texts.tau, edges, "texts", TEXT, bounds)),
         ],
         "quantile_names": ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"],
+        "history": _history(run),
         "extremes": [],
         "concepts": None,
     }
@@ -246,16 +250,27 @@ def _temperatures(
     return content
 
 
+def _history(run: TrainedRun) -> dict[str, Any] | None:
+    """Return the percentiles at the kept checkpoints; ``None`` where fewer than two are kept."""
+    from .figures import IMAGE, TEXT, Series, draw_curves
+
+    spreads = spread_by_checkpoint(run)
+    if len(spreads) < 2:
+        return None
+    steps = np.array([each.step for each in spreads], dtype=np.float64)
+    series = []
+    for label, kind, color, dash in (("images", "image", IMAGE, "-"), ("texts", "text", TEXT, "--")):
+        low, middle, high = np.array([getattr(each, kind) for each in spreads], dtype=np.float64).T
+        series.append(Series(label, steps, middle, color, dash, "o", np.stack([low, high])))
+    figure = draw_curves("tau-history", series, "median tau (no unit)", decades=True)
+    return {"figure": figure, "rows": thin_out(spreads)}
+
+
 def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any] | None:
     """Return the section on temperature by concept frequency; ``None`` where fewer than 3 concepts were seen."""
-    from ..captions import load_concepts, rank_correlation, temperatures_of_concepts
     from .figures import draw_frequencies
 
-    concepts = load_concepts(data.manifests[0].folder) if len(data.manifests) == 1 else None
-    if not concepts:
-        return None
-    rows = [each for each in temperatures_of_concepts(data, concepts, images.by_id(), texts.by_id()) if each.count > 0]
-    rows = [each for each in rows if not np.isnan(each.text_tau) and not np.isnan(each.image_tau)]
+    rows = visited_concepts(data, images, texts)
     if len(rows) < 3:
         return None
     counts = np.array([each.count for each in rows], dtype=np.float64)
@@ -265,8 +280,8 @@ def _concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperat
     return {
         "figure": draw_frequencies("concepts", counts, image_tau, text_tau),
         "num_concepts": len(rows),
-        "image_correlation": rank_correlation(counts, image_tau),
-        "text_correlation": rank_correlation(counts, text_tau),
+        "image_correlation": correlate(counts, image_tau),
+        "text_correlation": correlate(counts, text_tau),
         "frequent": rows[:shown],
         "rare": rows[-shown:],
     }

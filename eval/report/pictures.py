@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..temperatures import LearnedTemperatures
+from ..temperatures.learned import LearnedTemperatures
 from ..trained_run import TrainedRun, find_data
 
 if TYPE_CHECKING:

@@ -80,6 +80,25 @@ def test_percentiles_of_tau_are_a_band_where_they_were_logged(run):
     assert read not in page and "<h3>Temperature</h3>" in page
 
 
+def test_temperatures_are_followed_over_two_checkpoints_and_not_over_one(run):
+    title = '<h3 style="margin-top: 28px">Temperatures over the training</h3>'
+    assert title not in render(run)
+    old = shutil.copytree(run / "checkpoints/step_00002000", run / "checkpoints/step_00001000")
+    (old / "state.json").write_text(json.dumps({"step": 1000}))
+    tables = load_file(old / "loss.safetensors")
+    tables["text_anchors.tau"][:] = 0.01234
+    save_file(tables, old / "loss.safetensors")
+    section = render(run).split(title)[1].split("<h3")[0]
+    rows = re.findall(r"<tr><td class=\"number\">([\d,]+)</td>(.*)</tr>", section)
+    assert [step for step, _ in rows] == ["1,000", "2,000"]
+    assert rows[0][1].count("0.0123<") == 3 and "0.0123<" not in rows[1][1]
+    assert 'id="tau-history-' in section
+
+
+def test_correlations_with_concept_counts_have_intervals(run):
+    assert re.search(r"bootstrap interval: images \+0\.\d\d \[\+0\.\d\d, \+\d\.\d\d\], texts \+", render(run))
+
+
 def test_missing_parts_are_left_out_or_named_in_a_line(run, monkeypatch, tmp_path):
     shutil.rmtree(run / "results")
     monkeypatch.chdir(tmp_path)  # the relative data folder is not found from here

@@ -1,0 +1,201 @@
+"""Print how a run's temperatures are distributed and the captions of the extremes; write all of them to a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bimodal_cl.cli.arguments import natural_number, path_text
+from bimodal_cl.cli.parser import Parser
+from bimodal_cl.errors import UserError
+from bimodal_cl.files.atomic import write_atomically
+
+from ..encode import resolve_device
+from ..trained_run import TrainedRun, differs_from_training, find_training_data, load_run
+from .concepts import visited_concepts
+from .correlation import correlate
+from .history import describe_spreads, spread_by_checkpoint, spread_by_log, thin_out
+from .learned import LearnedTemperatures, require_temperatures
+from .neighbours import DUPLICATE, Neighbours, find_neighbours
+from .tables import as_csv, as_json, text_rows, write_parquet
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.shards.mixture import Mixture
+
+_SUFFIXES = (".csv", ".json", ".parquet")
+
+
+def add_arguments(parser: Parser) -> None:
+    """Add the sub-command's arguments."""
+    parser.add_argument("run", metavar="RUN", type=path_text, help="the run's folder")
+    parser.add_argument(
+        "--top",
+        metavar="K",
+        type=int,
+        default=10,
+        help="number of captions to print with the largest and the smallest temperatures",
+    )
+    parser.add_argument(
+        "--shards",
+        metavar="DIR",
+        type=path_text,
+        action="append",
+        default=[],
+        help="the training data where they are now, if they moved; given once for each data set, in their order",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="FILE",
+        type=path_text,
+        help="also write every id's temperature to this .csv, .json or .parquet file",
+    )
+    parser.add_argument(
+        "--sample",
+        metavar="N",
+        type=natural_number,
+        default=2000,
+        help="images, with one caption each, that the run's model encodes to count near neighbours; 0: none",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="where to encode: cpu, cuda, ...; auto: cuda where there is one"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print quantiles and the captions of the extremes; write every id's temperature to ``--to``.
+
+    Raises:
+        UserError: no run, no temperatures in it, ``--top`` below 0, ``--shards`` that are not the run's data, or a file
+            name that ends in none of .csv, .json and .parquet.
+    """
+    if args.top < 0:
+        raise UserError(f"--top: {args.top} must be 0 or more")
+    target = None if args.to is None else Path(args.to)
+    if args.sample == 1:
+        raise UserError("--sample: one image has no neighbours; give 0 or at least 2")
+    if target is not None and target.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"--to: '{args.to}' must end in .csv, .json or .parquet")
+    if target is not None and not target.parent.is_dir():
+        raise UserError(f"cannot write {target}: no folder '{target.parent}'")  # before the sample is encoded
+    folder = load_run(args.run)
+    images, texts = require_temperatures(folder)
+    data, why = find_training_data(folder, args.shards)
+    if data is None and args.shards:
+        raise UserError(f"--shards: {why}")
+    print("\n".join(describe(folder, images, texts)))
+    if data is None:
+        print(f"\nNo captions: {why}.")
+    elif differs_from_training(folder, data):
+        print(f"\nwarning: {data}: not the shards of the training as they were then, so captions may be wrong")
+    captions = _captions_of(data, [*texts.largest(args.top), *texts.smallest(args.top)])
+    for title, rows in (("largest", texts.largest(args.top)), ("smallest", texts.smallest(args.top))):
+        if rows:
+            print(f"\nCaptions with the {title} temperatures")
+        for text_id, tau in rows:
+            print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
+    measures = _show_history(folder)
+    neighbours: dict[str, Neighbours] = {}
+    if data is not None:
+        neighbours = _show_neighbours(folder, data, images, texts, args)
+        correlations = {"neighbours": {kind: each.as_json() for kind, each in neighbours.items()}}
+        correlations["concept_counts"] = _show_concepts(data, images, texts)
+        measures["correlations"] = {name: found for name, found in correlations.items() if found}
+    if target is not None:
+        print(f"\n{target}: {_write(target, folder, data, images, texts, measures, neighbours)}")
+
+
+def _show_history(folder: TrainedRun) -> dict[str, Any]:
+    """Print the percentiles over the training, and return those of the checkpoints for the JSON file."""
+    kept, logged = spread_by_checkpoint(folder), thin_out(spread_by_log(folder))
+    if len(kept) > 1:
+        print("", *describe_spreads("Over all visited ids, by checkpoint", kept), sep="\n")
+    if len(logged) > 1:
+        print("", *describe_spreads("In the batches, from the log", logged), sep="\n")
+    return {"checkpoints": [each.as_json() for each in kept]}
+
+
+def _show_neighbours(
+    folder: TrainedRun,
+    data: Mixture,
+    images: LearnedTemperatures,
+    texts: LearnedTemperatures,
+    args: argparse.Namespace,
+) -> dict[str, Neighbours]:
+    """Print the correlation of the temperatures with the number of near neighbours, or why there is none."""
+    if args.sample == 0:
+        return {}
+    device = resolve_device(args.device)
+    try:
+        pair = find_neighbours(str(folder.checkpoint), data, images, texts, args.sample, device)
+    except UserError as error:
+        print(f"\nNo neighbours were counted: {error}")
+        return {}
+    found = dict(zip(("image", "text"), pair, strict=True))
+    print("\nRank correlation of tau with the number of near neighbours, with its 95 % interval")
+    for kind, each in found.items():
+        near = f"cosine from {each.threshold:.3f} (the highest 1 % of pairs)"
+        twins = f"{(each.duplicates > 0).sum():,} with one above {DUPLICATE}"
+        print(f"  {kind + 's':8}{each.correlation}   {len(each.ids):,} sampled; neighbours: {near}; {twins}")
+    return found
+
+
+def _show_concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any]:
+    """Print the correlation of the concepts' temperatures with their counts, where the data have such counts."""
+    rows = visited_concepts(data, images, texts)
+    if len(rows) < 3:
+        return {}
+    counts = np.array([each.count for each in rows])
+    found = {
+        "image": correlate(counts, np.array([each.image_tau for each in rows])),
+        "text": correlate(counts, np.array([each.text_tau for each in rows])),
+    }
+    print("\nRank correlation of a concept's mean tau with its count, with its 95 % interval")
+    for kind, each in found.items():
+        print(f"  {kind + 's':8}{each}   {len(rows):,} concepts")
+    return {kind: each.as_json() for kind, each in found.items()}
+
+
+def _write(
+    target: Path,
+    folder: TrainedRun,
+    data: Mixture | None,
+    images: LearnedTemperatures,
+    texts: LearnedTemperatures,
+    measures: dict[str, Any],
+    neighbours: dict[str, Neighbours],
+) -> str:
+    """Write the file in the format that its name ends in, and return how much it holds."""
+    if target.suffix.lower() == ".parquet":
+        return f"{write_parquet(target, folder, data, images, texts, neighbours):,} images and texts"
+    rows = list(text_rows(data, images, texts))
+    as_text = as_csv(rows) if target.suffix.lower() == ".csv" else as_json(folder, rows, images, measures)
+    write_atomically(target, as_text)
+    return f"{len(rows):,} texts"
+
+
+def describe(run: TrainedRun, images: LearnedTemperatures, texts: LearnedTemperatures) -> list[str]:
+    """Return the lines of a table of quantiles and counts, one row per modality."""
+    heads = ["min", "5 %", "25 %", "median", "75 %", "95 %", "max"]
+    lines = [
+        f"{run.path}: {run.loss['name']}, step {run.step:,}",
+        "",
+        f"{'':8}{'ids':>12}{'visited':>12}" + "".join(f"{head:>10}" for head in heads),
+    ]
+    for name, each in (("images", images), ("texts", texts)):
+        values = "".join(f"{value:>10.4g}" for value in each.quantiles().values())
+        lines.append(f"{name:8}{each.num_ids:>12,}{len(each.ids):>12,}{values}")
+    for name, each in (("images", images), ("texts", texts)):
+        if each.num_at_min or each.num_at_max:
+            lines.append(f"{name}: {each.num_at_min:,} at tau_min, {each.num_at_max:,} at tau_max")
+    return lines
+
+
+def _captions_of(data: Mixture | None, rows: list[tuple[int, float]]) -> dict[int, str]:
+    if data is None or not rows:
+        return {}
+    from ..captions import read_captions
+
+    return read_captions(data, [text_id for text_id, _ in rows])
