@@ -35,7 +35,8 @@ def build_result(
         task: ``"zeroshot_classification"`` or ``"zeroshot_retrieval"``, as CLIP_benchmark calls them.
         dataset: the data set's name.
         model: what was scored.
-        metrics: fractions in ``[0, 1]``; names that end in ``_rank`` hold ranks from 1.
+        metrics: fractions in ``[0, 1]``; names that end in ``_rank`` hold ranks from 1, and ``rsum`` a sum of six
+            fractions.
         data: path of the data.
         counts: numbers of scored and skipped items, ``num_...``.
         provenance: everything else that is needed to repeat the evaluation.

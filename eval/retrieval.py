@@ -6,6 +6,7 @@ An image may have several captions: it is found by any of them, and each caption
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from bimodal_cl.data.shards.faults import FaultCounts
     from bimodal_cl.scoring.retrieval import PairFeatures
 
+_COLUMNS = ("", "direction", "R@1", "R@5", "R@10", "mAP@R", "median rank", "mean rank", "RSUM")
+_SHARES = ("recall@1", "recall@5", "recall@10", "mAP@R")
 _TOP = 5  # images shown for a caption
 _AS_ONE = "; `bimodal-prep write` joins shards with one caption per sample"
 
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
         counts = result["provenance"]["counts"]
     print(", ".join(f"{count:,} {name.removeprefix('num_').replace('_', ' ')}" for name, count in counts.items()))
     rows.extend(_rows("chance", chance))
-    print(format_table(["", "direction", "R@1", "R@5", "R@10", "median rank"], rows))
+    print(format_table(_COLUMNS, rows))
     for line in notes_on_repeats(pairs):
         print(line)
     print(*written, sep="\n")
@@ -131,34 +134,39 @@ def score_pairs(
         folder: the shards' folder.
         arguments: ``name``, ``precision``, ``examples``.
     """
-    from bimodal_cl.scoring.retrieval import ranks_of_pairs, score_retrieval
+    from bimodal_cl.scoring.retrieval import rank_pairs, score_retrieval
 
-    image_ranks, text_ranks = ranks_of_pairs(pairs)
+    ranked = rank_pairs(pairs)
     return build_result(
         task="zeroshot_retrieval",
         dataset=arguments.name or dataset_name(folder),
         model=model,
-        metrics=score_retrieval(image_ranks, text_ranks),
+        metrics=score_retrieval(ranked),
         data=str(folder),
         counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
         provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
-        examples=collect_examples(pairs, image_ranks, arguments.examples),
+        examples=collect_examples(pairs, ranked.image_ranks, arguments.examples),
     )
 
 
 def chance_level(pairs: PairFeatures) -> dict[str, float]:
-    """Return the mean recalls of a random order, by the names of the metrics."""
-    from bimodal_cl.metrics import chance_recall
+    """Return the mean scores of a random order, by the names of the metrics; ranks have none."""
+    from bimodal_cl.metrics import chance_precision, chance_recall
     from bimodal_cl.scoring.retrieval import RETRIEVAL_KS
 
     captions_of_image = np.bincount(pairs.image_of_text.numpy())
     num_right = {"image": np.ones(1, dtype=np.int64), "text": captions_of_image[captions_of_image > 0]}
     num_candidates = {"image": len(pairs.image_ids), "text": len(pairs.text_ids)}
-    return {
+    recalls = {
         f"{wanted}_retrieval_recall@{k}": chance_recall(num_candidates[wanted], num_right[wanted], k)
         for wanted in ("image", "text")
         for k in RETRIEVAL_KS
     }
+    precisions = {
+        f"{wanted}_retrieval_mAP@R": chance_precision(num_candidates[wanted], num_right[wanted])
+        for wanted in ("image", "text")
+    }
+    return {**recalls, **precisions, "rsum": math.fsum(recalls.values())}
 
 
 def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -> list[dict[str, Any]]:
@@ -220,10 +228,11 @@ def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int
 
 
 def _rows(name: str, metrics: dict[str, float]) -> list[list[str]]:
-    """Return the two rows of a model in the table; a chance level has no median rank."""
+    """Return the two rows of a model in the table; a chance level has no ranks, and RSUM is for both directions."""
     rows = []
     for wanted, direction in (("image", "text -> image"), ("text", "image -> text")):
-        median = metrics.get(f"{wanted}_retrieval_median_rank")
-        shares = [percent(metrics[f"{wanted}_retrieval_recall@{k}"]) for k in (1, 5, 10)]
-        rows.append([name, direction, *shares, "" if median is None else f"{median:,g}"])
+        shares = [percent(metrics[f"{wanted}_retrieval_{name}"]) for name in _SHARES]
+        ranks = [metrics.get(f"{wanted}_retrieval_{name}") for name in ("median_rank", "mean_rank")]
+        total = f"{100 * metrics['rsum']:.1f}" if wanted == "image" else ""
+        rows.append([name, direction, *shares, *("" if rank is None else f"{rank:,.4g}" for rank in ranks), total])
     return rows

@@ -16,6 +16,7 @@ _NAMES = {
     "mean_average_precision": "mean average precision",
     "image_retrieval": "text → image",
     "text_retrieval": "image → text",
+    "rsum": "RSUM",
 }
 _DIRECTIONS = ("image_retrieval", "text_retrieval")
 _TASKS = {"zeroshot_classification": "Zero-shot classification", "zeroshot_retrieval": "Retrieval"}
@@ -85,6 +86,7 @@ def _by_direction(metrics: dict[str, Any]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for name in sorted(metrics, key=_order):
         direction = next((_NAMES[prefix] for prefix in _DIRECTIONS if name.startswith(prefix)), "")
+        direction = "both directions" if name == "rsum" else direction
         column = metric_name(name).removeprefix(direction).strip()
         found.setdefault(direction, {})[column] = _cell(metrics, name)
     return found
@@ -100,8 +102,10 @@ def metric_name(name: str) -> str:
 
 
 def format_metric(name: str, value: float) -> str:
-    """Return a rank as a number, and every other metric, a fraction, in percent."""
-    return f"{value:,.4g}" if "rank" in name else f"{100 * value:.1f} %"
+    """Return a rank as a number, RSUM in percent points, and every other metric, a fraction, in percent."""
+    if "rank" in name:
+        return f"{value:,.4g}"
+    return f"{100 * value:.1f}" if name == "rsum" else f"{100 * value:.1f} %"
 
 
 def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
