@@ -25,15 +25,34 @@ from .encode import (
     result_folder,
 )
 from .pair_shards import open_pairs
-from .results import build_result, format_table, make_folder, percent, write_result
+from .results import (
+    Scored,
+    build_result,
+    compare_results,
+    describe_intervals,
+    format_comparisons,
+    format_table,
+    half_width,
+    make_folder,
+    percent,
+    percent_in_interval,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.faults import FaultCounts
     from bimodal_cl.scoring.retrieval import PairFeatures
+    from bimodal_cl.scoring.uncertainty import Resampled
 
 _COLUMNS = ("", "direction", "R@1", "R@5", "R@10", "mAP@R", "median rank", "mean rank", "RSUM")
 _SHARES = ("recall@1", "recall@5", "recall@10", "mAP@R")
+_DIRECTIONS = {"image": "text -> image", "text": "image -> text"}
+_COMPARED = {
+    "image_retrieval_recall@1": "text -> image R@1",
+    "text_retrieval_recall@1": "image -> text R@1",
+    "rsum": "RSUM",
+}
 _TOP = 5  # images shown for a caption
 _AS_ONE = "; `bimodal-prep write` joins shards with one caption per sample"
 
@@ -62,21 +81,26 @@ def run(arguments: argparse.Namespace) -> None:
     require_folder(arguments.data)
     data = open_pairs(arguments.data, arguments.split)  # refuses data that do not fit before a model is loaded
     device = resolve_device(arguments.device)
-    rows, written = [], []
+    scored: list[Scored] = []
+    written = []
     chance: dict[str, float] = {}
     for given in arguments.models:
         model = open_model(given, device, arguments.weights)
         folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
         pairs, faults = encode_shards(model, data, arguments)
-        result = score_pairs(model, pairs, faults, data.folder, arguments)
+        result, resampled = score_pairs(model, pairs, faults, data.folder, arguments)
         chance = chance_level(pairs)
         written.append(write_result(folder, result))
-        rows.extend(_rows(model.label(given), result["metrics"]))
+        scored.append(Scored(model.label(given), folder, result, resampled))
         counts = result["provenance"]["counts"]
+    compare_results(scored)
     print(", ".join(f"{count:,} {name.removeprefix('num_').replace('_', ' ')}" for name, count in counts.items()))
-    rows.extend(_rows("chance", chance))
-    print(format_table(_COLUMNS, rows))
+    rows = [row for one in scored for row in _rows(one)]
+    print(format_table(_COLUMNS, [*rows, *_chance_rows(chance)]))
+    print(describe_intervals(scored[-1]))
+    if comparisons := format_comparisons(scored, _COMPARED):
+        print(comparisons)
     for line in notes_on_repeats(pairs):
         print(line)
     print(*written, sep="\n")
@@ -124,8 +148,8 @@ def encode_shards(
 
 def score_pairs(
     model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, folder: Path, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Return a model's result on encoded pairs, ready to be written.
+) -> tuple[dict[str, Any], Resampled]:
+    """Return a model's result on encoded pairs, ready to be written, and its scores on resamples of them.
 
     Args:
         model: what is scored.
@@ -135,18 +159,22 @@ def score_pairs(
         arguments: ``name``, ``precision``, ``examples``.
     """
     from bimodal_cl.scoring.retrieval import rank_pairs, score_retrieval
+    from bimodal_cl.scoring.uncertainty import resample_retrieval
 
     ranked = rank_pairs(pairs)
-    return build_result(
+    resampled = resample_retrieval(ranked, pairs.image_of_text.numpy())
+    result = build_result(
         task="zeroshot_retrieval",
         dataset=arguments.name or dataset_name(folder),
         model=model,
         metrics=score_retrieval(ranked),
+        resampled=resampled,
         data=str(folder),
         counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
         provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
         examples=collect_examples(pairs, ranked.image_ranks, arguments.examples),
     )
+    return result, resampled
 
 
 def chance_level(pairs: PairFeatures) -> dict[str, float]:
@@ -227,12 +255,22 @@ def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int
     ]
 
 
-def _rows(name: str, metrics: dict[str, float]) -> list[list[str]]:
-    """Return the two rows of a model in the table; a chance level has no ranks, and RSUM is for both directions."""
+def _rows(scored: Scored) -> list[list[str]]:
+    """Return the two rows of a model in the table; RSUM is for both directions."""
     rows = []
-    for wanted, direction in (("image", "text -> image"), ("text", "image -> text")):
-        shares = [percent(metrics[f"{wanted}_retrieval_{name}"]) for name in _SHARES]
-        ranks = [metrics.get(f"{wanted}_retrieval_{name}") for name in ("median_rank", "mean_rank")]
-        total = f"{100 * metrics['rsum']:.1f}" if wanted == "image" else ""
-        rows.append([name, direction, *shares, *("" if rank is None else f"{rank:,.4g}" for rank in ranks), total])
+    result, metrics = scored.result, scored.result["metrics"]
+    for wanted, direction in _DIRECTIONS.items():
+        shares = [percent_in_interval(result, f"{wanted}_retrieval_{name}") for name in _SHARES]
+        ranks = [f"{metrics[f'{wanted}_retrieval_{name}']:,.4g}" for name in ("median_rank", "mean_rank")]
+        total = f"{100 * metrics['rsum']:.1f} ± {half_width(result, 'rsum')}" if wanted == "image" else ""
+        rows.append([scored.label, direction, *shares, *ranks, total])
+    return rows
+
+
+def _chance_rows(chance: dict[str, float]) -> list[list[str]]:
+    """Return the two rows of the level of chance, which has no ranks."""
+    rows = []
+    for wanted, direction in _DIRECTIONS.items():
+        shares = [percent(chance[f"{wanted}_retrieval_{name}"]) for name in _SHARES]
+        rows.append(["chance", direction, *shares, "", "", f"{100 * chance['rsum']:.1f}" if wanted == "image" else ""])
     return rows
