@@ -170,10 +170,10 @@ def format_comparisons(scored: Sequence[Scored], columns: Mapping[str, str]) -> 
                 low, high = (f"{100 * end:+.1f}" for end in found["interval"])
                 verdict = f"p = {found['p_value']:.3f}" if found["distinguishable"] else "not distinguishable"
                 models = f"{scored[first].label} - {scored[second].label}"
-                rows.append([models, shown, f"{100 * found['difference']:+.1f}", f"[{low}, {high}]", verdict])
+                rows.append([f"{models}, {shown}", f"{100 * found['difference']:+.1f}", f"[{low}, {high}]", verdict])
     if not rows:
         return ""
-    return format_table(["difference (percent points)", "score", "", "95 % interval", "paired bootstrap"], rows)
+    return format_table(["difference", "points", "95 % interval", "paired bootstrap"], rows)
 
 
 def describe_intervals(scored: Scored) -> str:

@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(format_table(_COLUMNS, [*rows, *_chance_rows(chance)]))
     print(describe_intervals(scored[-1]))
     if comparisons := format_comparisons(scored, _COMPARED):
-        print(comparisons)
+        print(f"\n{comparisons}\n")
     for line in notes_on_repeats(pairs):
         print(line)
     print(*written, sep="\n")

@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(format_table(["", *columns.values()], rows))
     print(describe_intervals(scored[-1]))
     if comparisons := format_comparisons(scored, columns):
-        print(comparisons)
+        print(f"\n{comparisons}\n")
     print(*written, sep="\n")
 
 
