@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bimodal_cl import __version__
 from bimodal_cl.errors import UserError
@@ -16,7 +18,27 @@ from bimodal_cl.models.locate.source import AVERAGED
 
 from .encode import ScoredModel, slug
 
+if TYPE_CHECKING:
+    from bimodal_cl.scoring.uncertainty import Resampled
+
 _PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "webdataset", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model's result on one data set.
+
+    Attributes:
+        label: the model's name in tables.
+        folder: where the result is written.
+        result: from :func:`build_result`.
+        resampled: its scores on resamples of the data.
+    """
+
+    label: str
+    folder: Path
+    result: dict[str, Any]
+    resampled: Resampled
 
 
 def build_result(
@@ -24,6 +46,7 @@ def build_result(
     dataset: str,
     model: ScoredModel,
     metrics: dict[str, float],
+    resampled: Resampled,
     data: str,
     counts: dict[str, int],
     provenance: dict[str, Any] | None = None,
@@ -35,7 +58,9 @@ def build_result(
         task: ``"zeroshot_classification"`` or ``"zeroshot_retrieval"``, as CLIP_benchmark calls them.
         dataset: the data set's name.
         model: what was scored.
-        metrics: fractions in ``[0, 1]``; names that end in ``_rank`` hold ranks from 1.
+        metrics: fractions in ``[0, 1]``; names that end in ``_rank`` hold ranks from 1, and ``rsum`` a sum of six
+            fractions.
+        resampled: the same scores on resamples, for ``intervals``.
         data: path of the data.
         counts: numbers of scored and skipped items, ``num_...``.
         provenance: everything else that is needed to repeat the evaluation.
@@ -47,12 +72,14 @@ def build_result(
         "pretrained": model.pretrained,
         "task": task,
         "metrics": metrics,
+        "intervals": resampled.intervals(),
         "language": "en",
         "provenance": {
             **model.provenance(),
             "data": data,
             "counts": counts,
             "versions": versions(),
+            "intervals": resampled.method(),
             **(provenance or {}),
         },
         **more,
@@ -100,6 +127,72 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         cells = [row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def compare_results(scored: Sequence[Scored]) -> None:
+    """Compare every two models of a call, and write both results again with ``compared``.
+
+    ``compared`` holds for every other model ``with``, its name in tables; ``checkpoint_sha256``; and ``scores``, see
+    ``bimodal_cl.scoring.uncertainty.compare``.
+
+    Raises:
+        UserError: a result cannot be written.
+    """
+    from bimodal_cl.scoring.uncertainty import compare
+
+    if len(scored) < 2:
+        return
+    for one in scored:
+        one.result["compared"] = [
+            {
+                "with": other.label,
+                "checkpoint_sha256": other.result["provenance"]["checkpoint_sha256"],
+                "scores": compare(one.result["metrics"], other.result["metrics"], one.resampled, other.resampled),
+            }
+            for other in scored
+            if other is not one
+        ]
+        write_result(one.folder, one.result)
+
+
+def format_comparisons(scored: Sequence[Scored], columns: Mapping[str, str]) -> str:
+    """Return a table of the differences between every two models, for :func:`compare_results`; "" for one model.
+
+    Args:
+        scored: the models.
+        columns: name in the table of each score to show.
+    """
+    rows = []
+    for first, second in combinations(range(len(scored)), 2):
+        compared = scored[first].result["compared"][second - 1]  # itself, before the second, is not in the list
+        for name, shown in columns.items():
+            if found := compared["scores"].get(name):
+                low, high = (f"{100 * end:+.1f}" for end in found["interval"])
+                verdict = f"p = {found['p_value']:.3f}" if found["distinguishable"] else "not distinguishable"
+                models = f"{scored[first].label} - {scored[second].label}"
+                rows.append([f"{models}, {shown}", f"{100 * found['difference']:+.1f}", f"[{low}, {high}]", verdict])
+    if not rows:
+        return ""
+    return format_table(["difference", "points", "95 % interval", "paired bootstrap"], rows)
+
+
+def describe_intervals(scored: Scored) -> str:
+    """Return the line that says what follows ``±`` in a table."""
+    method = scored.resampled.method()
+    drawn = f"{method['resamples']:,} bootstrap resamples of {method['num_units']:,} {method['unit']}"
+    return f"±: half the width of the {100 * method['level']:.0f} % interval ({drawn}); the results hold its ends"
+
+
+def percent_in_interval(result: dict[str, Any], name: str) -> str:
+    """Return a fraction in percent, with half the width of its interval; an empty text where it is missing."""
+    value = result["metrics"].get(name)
+    return "" if value is None else f"{percent(value)} ± {half_width(result, name)}"
+
+
+def half_width(result: dict[str, Any], name: str) -> str:
+    """Return half the width of a fraction's interval in percent points."""
+    low, high = result["intervals"][name]
+    return f"{50 * (high - low):.1f}"
 
 
 def percent(fraction: float | None) -> str:

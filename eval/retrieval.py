@@ -6,6 +6,7 @@ An image may have several captions: it is found by any of them, and each caption
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,34 @@ from .encode import (
     result_folder,
 )
 from .pair_shards import open_pairs
-from .results import build_result, format_table, make_folder, percent, write_result
+from .results import (
+    Scored,
+    build_result,
+    compare_results,
+    describe_intervals,
+    format_comparisons,
+    format_table,
+    half_width,
+    make_folder,
+    percent,
+    percent_in_interval,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.faults import FaultCounts
     from bimodal_cl.scoring.retrieval import PairFeatures
+    from bimodal_cl.scoring.uncertainty import Resampled
 
+_COLUMNS = ("", "direction", "R@1", "R@5", "R@10", "mAP@R", "median rank", "mean rank", "RSUM")
+_SHARES = ("recall@1", "recall@5", "recall@10", "mAP@R")
+_DIRECTIONS = {"image": "text -> image", "text": "image -> text"}
+_COMPARED = {
+    "image_retrieval_recall@1": "text -> image R@1",
+    "text_retrieval_recall@1": "image -> text R@1",
+    "rsum": "RSUM",
+}
 _TOP = 5  # images shown for a caption
 _AS_ONE = "; `bimodal-prep write` joins shards with one caption per sample"
 
@@ -59,21 +81,26 @@ def run(arguments: argparse.Namespace) -> None:
     require_folder(arguments.data)
     data = open_pairs(arguments.data, arguments.split)  # refuses data that do not fit before a model is loaded
     device = resolve_device(arguments.device)
-    rows, written = [], []
+    scored: list[Scored] = []
+    written = []
     chance: dict[str, float] = {}
     for given in arguments.models:
         model = open_model(given, device, arguments.weights)
         folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
         pairs, faults = encode_shards(model, data, arguments)
-        result = score_pairs(model, pairs, faults, data.folder, arguments)
+        result, resampled = score_pairs(model, pairs, faults, data.folder, arguments)
         chance = chance_level(pairs)
         written.append(write_result(folder, result))
-        rows.extend(_rows(model.label(given), result["metrics"]))
+        scored.append(Scored(model.label(given), folder, result, resampled))
         counts = result["provenance"]["counts"]
+    compare_results(scored)
     print(", ".join(f"{count:,} {name.removeprefix('num_').replace('_', ' ')}" for name, count in counts.items()))
-    rows.extend(_rows("chance", chance))
-    print(format_table(["", "direction", "R@1", "R@5", "R@10", "median rank"], rows))
+    rows = [row for one in scored for row in _rows(one)]
+    print(format_table(_COLUMNS, [*rows, *_chance_rows(chance)]))
+    print(describe_intervals(scored[-1]))
+    if comparisons := format_comparisons(scored, _COMPARED):
+        print(f"\n{comparisons}\n")
     for line in notes_on_repeats(pairs):
         print(line)
     print(*written, sep="\n")
@@ -121,8 +148,8 @@ def encode_shards(
 
 def score_pairs(
     model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, folder: Path, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Return a model's result on encoded pairs, ready to be written.
+) -> tuple[dict[str, Any], Resampled]:
+    """Return a model's result on encoded pairs, ready to be written, and its scores on resamples of them.
 
     Args:
         model: what is scored.
@@ -131,34 +158,43 @@ def score_pairs(
         folder: the shards' folder.
         arguments: ``name``, ``precision``, ``examples``.
     """
-    from bimodal_cl.scoring.retrieval import ranks_of_pairs, score_retrieval
+    from bimodal_cl.scoring.retrieval import rank_pairs, score_retrieval
+    from bimodal_cl.scoring.uncertainty import resample_retrieval
 
-    image_ranks, text_ranks = ranks_of_pairs(pairs)
-    return build_result(
+    ranked = rank_pairs(pairs)
+    resampled = resample_retrieval(ranked, pairs.image_of_text.numpy())
+    result = build_result(
         task="zeroshot_retrieval",
         dataset=arguments.name or dataset_name(folder),
         model=model,
-        metrics=score_retrieval(image_ranks, text_ranks),
+        metrics=score_retrieval(ranked),
+        resampled=resampled,
         data=str(folder),
         counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
         provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
-        examples=collect_examples(pairs, image_ranks, arguments.examples),
+        examples=collect_examples(pairs, ranked.image_ranks, arguments.examples),
     )
+    return result, resampled
 
 
 def chance_level(pairs: PairFeatures) -> dict[str, float]:
-    """Return the mean recalls of a random order, by the names of the metrics."""
-    from bimodal_cl.metrics import chance_recall
+    """Return the mean scores of a random order, by the names of the metrics; ranks have none."""
+    from bimodal_cl.metrics import chance_precision, chance_recall
     from bimodal_cl.scoring.retrieval import RETRIEVAL_KS
 
     captions_of_image = np.bincount(pairs.image_of_text.numpy())
     num_right = {"image": np.ones(1, dtype=np.int64), "text": captions_of_image[captions_of_image > 0]}
     num_candidates = {"image": len(pairs.image_ids), "text": len(pairs.text_ids)}
-    return {
+    recalls = {
         f"{wanted}_retrieval_recall@{k}": chance_recall(num_candidates[wanted], num_right[wanted], k)
         for wanted in ("image", "text")
         for k in RETRIEVAL_KS
     }
+    precisions = {
+        f"{wanted}_retrieval_mAP@R": chance_precision(num_candidates[wanted], num_right[wanted])
+        for wanted in ("image", "text")
+    }
+    return {**recalls, **precisions, "rsum": math.fsum(recalls.values())}
 
 
 def collect_examples(pairs: PairFeatures, image_ranks: np.ndarray, count: int) -> list[dict[str, Any]]:
@@ -219,11 +255,22 @@ def choose_spread(image_ranks: np.ndarray, image_of_text: np.ndarray, count: int
     ]
 
 
-def _rows(name: str, metrics: dict[str, float]) -> list[list[str]]:
-    """Return the two rows of a model in the table; a chance level has no median rank."""
+def _rows(scored: Scored) -> list[list[str]]:
+    """Return the two rows of a model in the table; RSUM is for both directions."""
     rows = []
-    for wanted, direction in (("image", "text -> image"), ("text", "image -> text")):
-        median = metrics.get(f"{wanted}_retrieval_median_rank")
-        shares = [percent(metrics[f"{wanted}_retrieval_recall@{k}"]) for k in (1, 5, 10)]
-        rows.append([name, direction, *shares, "" if median is None else f"{median:,g}"])
+    result, metrics = scored.result, scored.result["metrics"]
+    for wanted, direction in _DIRECTIONS.items():
+        shares = [percent_in_interval(result, f"{wanted}_retrieval_{name}") for name in _SHARES]
+        ranks = [f"{metrics[f'{wanted}_retrieval_{name}']:,.4g}" for name in ("median_rank", "mean_rank")]
+        total = f"{100 * metrics['rsum']:.1f} ± {half_width(result, 'rsum')}" if wanted == "image" else ""
+        rows.append([scored.label, direction, *shares, *ranks, total])
+    return rows
+
+
+def _chance_rows(chance: dict[str, float]) -> list[list[str]]:
+    """Return the two rows of the level of chance, which has no ranks."""
+    rows = []
+    for wanted, direction in _DIRECTIONS.items():
+        shares = [percent(chance[f"{wanted}_retrieval_{name}"]) for name in _SHARES]
+        rows.append(["chance", direction, *shares, "", "", f"{100 * chance['rsum']:.1f}" if wanted == "image" else ""])
     return rows

@@ -19,13 +19,25 @@ from bimodal_cl.cli.parser import Parser
 
 from .datasets import load_templates, prompt_names, require_classes, require_folder, require_split
 from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
-from .results import build_result, format_table, make_folder, percent, write_result
+from .results import (
+    Scored,
+    build_result,
+    compare_results,
+    describe_intervals,
+    format_comparisons,
+    format_table,
+    make_folder,
+    percent,
+    percent_in_interval,
+    write_result,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
     from bimodal_cl.data import LabelledImages
     from bimodal_cl.scoring.classifier import Classifier
+    from bimodal_cl.scoring.uncertainty import Resampled
     from bimodal_cl.scoring.zero_shot import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
@@ -70,32 +82,37 @@ def run(arguments: argparse.Namespace) -> None:
     for line in labelled.notes:
         print(line)
     device = resolve_device(arguments.device)
-    results, written = {}, []
+    scored: list[Scored] = []
+    written = []
     for given in arguments.models:
         model = open_model(given, device, arguments.weights)
         folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
-        result = score_model(model, labelled, templates, arguments)
+        result, resampled = score_model(model, labelled, templates, arguments)
         result["provenance"]["prompts"]["source"] = source
         written.append(write_result(folder, result))
-        results[model.label(given)] = result
+        scored.append(Scored(model.label(given), folder, result, resampled))
+    compare_results(scored)
     counts = result["provenance"]["counts"]
-    scored = f"{counts['num_images']:,} images of {counts['num_classes']:,} classes"
-    print(f"{scored}, {len(templates)} prompts per class ({source})")
+    size = f"{counts['num_images']:,} images of {counts['num_classes']:,} classes"
+    print(f"{size}, {len(templates)} prompts per class ({source})")
     if counts["num_skipped"]:
         print(f"{counts['num_skipped']:,} images could not be read and are left out; the results name them")
     chance = result["provenance"]["chance"]
-    names = [name for name in _COLUMNS if any(name in each["metrics"] for each in results.values())]
-    rows = [[given, *(percent(each["metrics"].get(name)) for name in names)] for given, each in results.items()]
-    rows.append(["chance", *(percent(chance.get(name)) for name in names)])
-    print(format_table(["", *(_COLUMNS[name] for name in names)], rows))
+    columns = {name: shown for name, shown in _COLUMNS.items() if any(name in one.result["metrics"] for one in scored)}
+    rows = [[one.label, *(percent_in_interval(one.result, name) for name in columns)] for one in scored]
+    rows.append(["chance", *(percent(chance.get(name)) for name in columns)])
+    print(format_table(["", *columns.values()], rows))
+    print(describe_intervals(scored[-1]))
+    if comparisons := format_comparisons(scored, columns):
+        print(f"\n{comparisons}\n")
     print(*written, sep="\n")
 
 
 def score_model(
     model: ScoredModel, labelled: LabelledImages, templates: list[str], arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Return a model's result on labelled images, ready to be written.
+) -> tuple[dict[str, Any], Resampled]:
+    """Return a model's result on labelled images, ready to be written, and its scores on resamples of them.
 
     Args:
         model: the model.
@@ -112,13 +129,14 @@ def score_model(
         model.encoder, labelled, arguments.batch_size, arguments.num_workers, autocast, show_progress=True
     )
     score = _score_sets if encoded.targets.ndim == 2 else _score_classes
-    metrics, chance, details = score(classifier, encoded, labelled.classnames)
+    metrics, resampled, chance, details = score(classifier, encoded, labelled.classnames)
     num_candidates = len(classifier.features)
-    return build_result(
+    result = build_result(
         task="zeroshot_classification",
         dataset=arguments.name or labelled.name,
         model=model,
         metrics=metrics,
+        resampled=resampled,
         data=str(arguments.data),
         counts={
             "num_images": len(encoded.targets),
@@ -141,13 +159,15 @@ def score_model(
         },
         **details,
     )
+    return result, resampled
 
 
 def _score_classes(
     classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
-) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-    """Return metrics, their chance levels and details for images of one class each."""
+) -> tuple[dict[str, float], Resampled, dict[str, float], dict[str, Any]]:
+    """Return metrics, the same on resamples, their chance levels and details for images of one class each."""
     from bimodal_cl.scoring.classifier import classify, score_classification
+    from bimodal_cl.scoring.uncertainty import resample_classes
 
     ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
     targets = encoded.targets.numpy()
@@ -157,17 +177,20 @@ def _score_classes(
         "per_class": recall_by_class(ranks, targets, classnames),
         "confusions": count_confusions(predictions, targets, classnames),
     }
-    return metrics, chance, details
+    resampled = resample_classes(ranks, predictions, targets, len(classifier.features))
+    return metrics, resampled, chance, details
 
 
 def _score_sets(
     classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
-) -> tuple[dict[str, float], dict[str, float], dict[str, Any]]:
-    """Return metrics, their chance levels and details for images of several classes each."""
+) -> tuple[dict[str, float], Resampled, dict[str, float], dict[str, Any]]:
+    """Return metrics, the same on resamples, their chance levels and details for images of several classes each."""
     from bimodal_cl.metrics import average_precision, chance_average_precision
     from bimodal_cl.scoring.classifier import class_similarities
+    from bimodal_cl.scoring.uncertainty import resample_sets
 
-    precisions = average_precision(class_similarities(classifier, encoded.image_features), encoded.targets)
+    sims = class_similarities(classifier, encoded.image_features)
+    precisions = average_precision(sims, encoded.targets)
     counts = encoded.targets.sum(dim=0)
     metrics = {"mean_average_precision": math.fsum(precisions) / len(precisions)}
     chance = {"mean_average_precision": chance_average_precision(len(encoded.targets), counts)}
@@ -175,7 +198,8 @@ def _score_sets(
         {"class": name, "count": count, "average_precision": precision}
         for name, count, precision in zip(classnames, counts.tolist(), precisions.tolist(), strict=True)
     ]
-    return metrics, chance, {"per_class": per_class}
+    resampled = resample_sets(sims.numpy(), encoded.targets.numpy())
+    return metrics, resampled, chance, {"per_class": per_class}
 
 
 def recall_by_class(ranks: np.ndarray, targets: np.ndarray, classnames: list[str]) -> list[dict[str, Any]]:

@@ -12,16 +12,32 @@ and means are sums of integers or correctly rounded sums (``math.fsum``).
 
 from bimodal_cl.metrics.classification import class_ranks, mean_per_class_recall, topk_accuracy
 from bimodal_cl.metrics.multilabel import average_precision, chance_average_precision, mean_average_precision
-from bimodal_cl.metrics.retrieval import chance_recall, median_rank, recalls_of_ranks, retrieval_ranks, retrieval_recall
+from bimodal_cl.metrics.retrieval import (
+    RankedQueries,
+    chance_precision,
+    chance_recall,
+    mean_rank,
+    median_rank,
+    rank_queries,
+    recall_sum,
+    recalls_of_ranks,
+    retrieval_ranks,
+    retrieval_recall,
+)
 
 __all__ = [
+    "RankedQueries",
     "average_precision",
     "chance_average_precision",
+    "chance_precision",
     "chance_recall",
     "class_ranks",
     "mean_average_precision",
     "mean_per_class_recall",
+    "mean_rank",
     "median_rank",
+    "rank_queries",
+    "recall_sum",
     "recalls_of_ranks",
     "retrieval_ranks",
     "retrieval_recall",

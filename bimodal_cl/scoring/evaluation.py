@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bimodal_cl.data.labelled import LabelledImages
 from bimodal_cl.models import DualEncoder
-from bimodal_cl.scoring.retrieval import evaluate_retrieval, score_retrieval
+from bimodal_cl.scoring.retrieval import evaluate_retrieval, retrieval_scores
 from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 
 
@@ -23,13 +21,13 @@ class Evaluation:
         """Names of the scores that every evaluation gives."""
         names = []
         if self._open_pairs is not None:
-            names += [f"retrieval/{name}" for name in score_retrieval(np.ones(1, int), np.ones(1, int))]
+            names += [f"retrieval/{name}" for name in retrieval_scores()]
         if self._labelled is not None:
             names += [f"zero_shot/{name}" for name in zero_shot_scores(self._labelled)]
         return names
 
     def __call__(self, model: DualEncoder) -> dict[str, float]:
-        """Return scores by name, ``retrieval/...`` and ``zero_shot/...``, as fractions.
+        """Return scores by name, ``retrieval/...`` and ``zero_shot/...``.
 
         ``retrieval/left_out`` counts images that could not be used, if there were any.
         """

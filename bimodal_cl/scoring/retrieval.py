@@ -6,11 +6,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.metrics import median_rank, recalls_of_ranks, retrieval_ranks
+from bimodal_cl.metrics import (
+    RankedQueries,
+    mean_rank,
+    median_rank,
+    rank_queries,
+    recall_sum,
+    recalls_of_ranks,
+)
+from bimodal_cl.metrics.arrays import exact_mean, share
 from bimodal_cl.scoring.encode_once import (
     Encoder,
     distinct_images,
@@ -98,24 +107,37 @@ def evaluate_retrieval(model: Encoder, stream: Iterable[Any], autocast: torch.dt
     """Score retrieval in both directions among all pairs of a stream.
 
     Returns:
-        ``image_retrieval_recall@K`` and ``text_retrieval_recall@K`` for K = 1, 5, 10, fractions in ``[0, 1]``, and
-        ``image_retrieval_median_rank``, ``text_retrieval_median_rank``, from 1. See ``bimodal_cl.metrics``.
+        ``image_retrieval_recall@K`` and ``text_retrieval_recall@K`` for K = 1, 5, 10 and, likewise in both directions,
+        ``..._mAP@R``, fractions in ``[0, 1]``; ``..._median_rank`` and ``..._mean_rank``, from 1; and ``rsum``, the sum
+        of the six recalls, in ``[0, 6]``. See ``bimodal_cl.metrics``.
     """
-    return score_retrieval(*ranks_of_pairs(encode_pairs(model, stream, autocast=autocast)))
+    return score_retrieval(rank_pairs(encode_pairs(model, stream, autocast=autocast)))
 
 
-def ranks_of_pairs(pairs: PairFeatures) -> tuple[Any, Any]:
-    """Return ``(image_ranks [texts], text_ranks [images with a caption])`` of encoded pairs, int64 from 1."""
-    return retrieval_ranks(pairs.image_features, pairs.text_features, pairs.image_of_text)
+def rank_pairs(pairs: PairFeatures) -> RankedQueries:
+    """Return how well every caption found its image, and every image its captions."""
+    return rank_queries(pairs.image_features, pairs.text_features, pairs.image_of_text)
 
 
-def score_retrieval(image_ranks: Any, text_ranks: Any) -> dict[str, float]:
-    """Return the dictionary of :func:`evaluate_retrieval` for the ranks of both directions."""
+def score_retrieval(ranked: RankedQueries) -> dict[str, float]:
+    """Return the dictionary of :func:`evaluate_retrieval` for ranked queries."""
+    image_ranks, text_ranks = ranked.image_ranks, ranked.text_ranks
     return {
         **recalls_of_ranks(image_ranks, text_ranks, RETRIEVAL_KS),
         "image_retrieval_median_rank": median_rank(image_ranks),
         "text_retrieval_median_rank": median_rank(text_ranks),
+        "image_retrieval_mean_rank": mean_rank(image_ranks),
+        "text_retrieval_mean_rank": mean_rank(text_ranks),
+        "image_retrieval_mAP@R": share(torch.from_numpy(image_ranks == 1)),
+        "text_retrieval_mAP@R": exact_mean(ranked.text_precisions.tolist()),
+        "rsum": recall_sum(image_ranks, text_ranks),
     }
+
+
+def retrieval_scores() -> list[str]:
+    """Return the names of the scores of :func:`evaluate_retrieval`, without a model."""
+    first = np.ones(1, dtype=np.int64)
+    return list(score_retrieval(RankedQueries(first, first, np.ones(1))))
 
 
 def _first_time(image_id: int, seen: set[int]) -> bool:

@@ -16,6 +16,7 @@ _NAMES = {
     "mean_average_precision": "mean average precision",
     "image_retrieval": "text → image",
     "text_retrieval": "image → text",
+    "rsum": "RSUM",
 }
 _DIRECTIONS = ("image_retrieval", "text_retrieval")
 _TASKS = {"zeroshot_classification": "Zero-shot classification", "zeroshot_retrieval": "Retrieval"}
@@ -57,7 +58,7 @@ class ClassErrors:
 
 
 def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
-    """Collect results into one table per task; fractions are shown in percent, ranks as numbers.
+    """Collect results into one table per task; fractions are shown in percent, ranks as numbers, with intervals.
 
     Metrics of retrieval have a direction; each direction is a row of its own, so that both share the columns.
     """
@@ -66,7 +67,7 @@ def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
         cells: list[tuple[str, str, dict[str, str]]] = []
         for each in (result for result in results if str(result.get("task", "")) == task):
             dataset, origin = dataset_label(each), _origin(each)
-            for direction, metrics in _by_direction(each["metrics"]).items():
+            for direction, metrics in _by_direction(each["metrics"], each.get("intervals")).items():
                 cells.append((f"{dataset}, {direction}" if direction else dataset, origin, metrics))
         columns = list(dict.fromkeys(column for *_, metrics in cells for column in metrics))
         rows = [(name, origin, [metrics.get(column, "") for column in columns]) for name, origin, metrics in cells]
@@ -80,13 +81,14 @@ def dataset_label(result: dict[str, Any]) -> str:
     return f"{name} (EMA)" if (result.get("provenance") or {}).get("weights") == AVERAGED else name
 
 
-def _by_direction(metrics: dict[str, Any]) -> dict[str, dict[str, str]]:
+def _by_direction(metrics: dict[str, Any], intervals: Any) -> dict[str, dict[str, str]]:
     """Return printed metrics by direction (``""`` for metrics without one), in reading order."""
     found: dict[str, dict[str, str]] = {}
     for name in sorted(metrics, key=_order):
         direction = next((_NAMES[prefix] for prefix in _DIRECTIONS if name.startswith(prefix)), "")
+        direction = "both directions" if name == "rsum" else direction
         column = metric_name(name).removeprefix(direction).strip()
-        found.setdefault(direction, {})[column] = _cell(metrics, name)
+        found.setdefault(direction, {})[column] = _cell(metrics, intervals, name)
     return found
 
 
@@ -100,8 +102,10 @@ def metric_name(name: str) -> str:
 
 
 def format_metric(name: str, value: float) -> str:
-    """Return a rank as a number, and every other metric, a fraction, in percent."""
-    return f"{value:,.4g}" if "rank" in name else f"{100 * value:.1f} %"
+    """Return a rank as a number, RSUM in percent points, and every other metric, a fraction, in percent."""
+    if "rank" in name:
+        return f"{value:,.4g}"
+    return f"{100 * value:.1f}" if name == "rsum" else f"{100 * value:.1f} %"
 
 
 def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:
@@ -148,9 +152,15 @@ def _order(name: str) -> tuple[int, str, int]:
     return group, "" if number else name, int(number[1]) if number else 0
 
 
-def _cell(metrics: dict[str, Any], name: str) -> str:
+def _cell(metrics: dict[str, Any], intervals: Any, name: str) -> str:
     value = metrics.get(name)
-    return format_metric(name, value) if isinstance(value, (int, float)) else ""
+    if not isinstance(value, (int, float)):
+        return ""
+    ends = intervals.get(name) if isinstance(intervals, dict) else None
+    if not isinstance(ends, list) or len(ends) != 2 or not all(isinstance(end, (int, float)) for end in ends):
+        return format_metric(name, value)
+    low, high = (format_metric(name, end).removesuffix(" %") for end in ends)
+    return f"{format_metric(name, value)} [{low}, {high}]"
 
 
 def _origin(result: dict[str, Any]) -> str:

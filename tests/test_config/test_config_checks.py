@@ -173,7 +173,12 @@ def test_shipped_recipes_are_sound_and_stay_so_when_saved(path, tmp_path):
         assert concerns(check_config, load_config(each)) == concerns(check_run, load_config(each), world) == []
 
 
-SCORES = ["retrieval/image_retrieval_recall@1", "retrieval/image_retrieval_median_rank", "zero_shot/acc1"]
+SCORES = [
+    "retrieval/image_retrieval_recall@1",
+    "retrieval/image_retrieval_median_rank",
+    "retrieval/text_retrieval_mean_rank",
+    "zero_shot/acc1",
+]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +191,7 @@ SCORES = ["retrieval/image_retrieval_recall@1", "retrieval/image_retrieval_media
             "retrieval/image_retrieval_median_rank",
             "smaller is better there, but the largest would be kept; valid: ",
         ),
+        ("retrieval/text_retrieval_mean_rank", "smaller is better there, but the largest would be kept; valid: "),
     ],
 )
 def test_a_best_score_that_no_evaluation_gives(best, expected):
@@ -195,7 +201,7 @@ def test_a_best_score_that_no_evaluation_gives(best, expected):
 
 def test_a_best_score_needs_its_data():
     with pytest.raises(SettingRefused, match=r"checkpoint.best=zero_shot/acc1: needs data.zero_shot"):
-        check_best("zero_shot/acc1", SCORES[:2])
+        check_best("zero_shot/acc1", SCORES[:3])
     check_best("zero_shot/acc1", SCORES)
     check_best(None, [])
 

@@ -44,6 +44,10 @@ def test_scores_examples_and_provenance(run_folder, shards, tiny_model, tmp_path
         assert metrics[f"text_retrieval_recall@{k}"] == pytest.approx(np.mean(np.array(text_ranks) <= k))
     assert metrics["image_retrieval_median_rank"] == np.median(image_ranks)
     assert metrics["text_retrieval_median_rank"] == np.median(text_ranks)
+    assert metrics["image_retrieval_mean_rank"] == pytest.approx(np.mean(image_ranks))
+    assert metrics["text_retrieval_mean_rank"] == pytest.approx(np.mean(text_ranks))
+    assert metrics["image_retrieval_mAP@R"] == metrics["image_retrieval_recall@1"]
+    assert metrics["rsum"] == pytest.approx(sum(metrics[name] for name in metrics if "recall@" in name))
     assert (result["task"], result["dataset"], result["model"]) == ("zeroshot_retrieval", "colours_test", "tiny")
     provenance = result["provenance"]
     weights = run_folder / "checkpoints" / "step_00000008" / "model.safetensors"

@@ -126,3 +126,18 @@ def test_retrieval_scores_have_a_row_for_each_direction():
         ("shapes, text → image", ["50.0 %", "3"]),
         ("shapes, image → text", ["25.0 %", ""]),
     ]
+
+
+def test_scores_show_their_intervals_and_rsum_is_for_both_directions():
+    metrics = {"image_retrieval_recall@1": 0.5, "image_retrieval_mean_rank": 3.25, "rsum": 3.124}
+    intervals = {"image_retrieval_recall@1": [0.451, 0.55], "image_retrieval_mean_rank": [3, 3.5], "rsum": [3.0, 3.25]}
+    result = {"task": "zeroshot_retrieval", "dataset": "shapes", "metrics": metrics, "intervals": intervals}
+    (table,) = score_tables([result])
+    assert table.columns == ["R@1", "mean rank", "RSUM"]
+    assert [(name, cells) for name, _, cells in table.rows] == [
+        ("shapes, text → image", ["50.0 % [45.1, 55.0]", "3.25 [3, 3.5]", ""]),
+        ("shapes, both directions", ["", "", "312.4 [300.0, 325.0]"]),
+    ]
+    for broken in (None, [], {"rsum": [1.0]}, {"rsum": "ab"}, {"rsum": ["a", "b"]}):
+        (table,) = score_tables([{**result, "metrics": {"rsum": 3.124}, "intervals": broken}])
+        assert table.rows[0][2] == ["312.4"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bimodal_cl.metrics import retrieval_ranks
+from bimodal_cl.metrics import rank_queries
 from bimodal_cl.models import build_model, load_model
 from bimodal_cl.scoring.retrieval import encode_pairs, evaluate_retrieval, score_retrieval
 from bimodal_cl.scoring.zero_shot import encode_labelled, evaluate_zero_shot
@@ -129,8 +129,8 @@ def test_features_are_those_of_the_towers(model):
         alone = torch.cat([model.encode_image(model.preprocess(image)[None]) for image in data.images])
     torch.testing.assert_close(encoded.image_features, alone, atol=1e-5, rtol=0)
     pairs = encode_pairs(model, stream(model, list(range(NUM_IMAGES)), 64))
-    ranks = retrieval_ranks(pairs.image_features, pairs.text_features, pairs.image_of_text)
-    assert score_retrieval(*ranks) == evaluate_retrieval(model, stream(model, list(range(NUM_IMAGES)), 64))
+    ranked = rank_queries(pairs.image_features, pairs.text_features, pairs.image_of_text)
+    assert score_retrieval(ranked) == evaluate_retrieval(model, stream(model, list(range(NUM_IMAGES)), 64))
     with torch.no_grad():
         texts = torch.cat([model.encode_text([caption]) for caption in pairs.captions])
     torch.testing.assert_close(pairs.text_features, texts, atol=1e-5, rtol=0)

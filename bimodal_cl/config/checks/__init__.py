@@ -16,7 +16,7 @@ from bimodal_cl.config.checks.world import RUN_REFUSALS, RUN_WARNINGS, World
 from bimodal_cl.config.schema import Config
 from bimodal_cl.errors import SettingRefused, did_you_mean
 
-_SMALLER_IS_BETTER = ("median_rank", "left_out")
+_SMALLER_IS_BETTER = ("median_rank", "mean_rank", "left_out")
 _AVERAGED = "ema/"  # begins the names of the averaged weights' scores
 
 

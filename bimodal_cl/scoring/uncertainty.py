@@ -1,0 +1,168 @@
+"""Give every score of a task its bootstrap interval, and compare two models on the same data.
+
+Zero-shot classification draws images. Retrieval draws **queries**: images, each with all its captions, while the
+candidates that they are ranked among stay those of the data. So its intervals say how much a score depends on which
+queries were asked; ranks among more or other candidates would differ systematically.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bimodal_cl.metrics import RankedQueries
+from bimodal_cl.metrics.bootstrap import (
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    bootstrap,
+    compare_paired,
+    percentile_interval,
+    weighted_average_precisions,
+    weighted_class_recalls,
+    weighted_means,
+    weighted_medians,
+)
+
+_KS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A model's scores on resamples of the data.
+
+    Attributes:
+        samples: float64 ``[resamples]`` of every score, by its name.
+        unit: what was drawn, in words.
+        num_units: how many of them there are.
+        data: a hash of what was scored; models with the same one can be compared.
+    """
+
+    samples: dict[str, np.ndarray]
+    unit: str
+    num_units: int
+    data: str
+
+    def intervals(self) -> dict[str, list[float]]:
+        """Return ``[low, high]`` of every score."""
+        return {name: list(percentile_interval(values)) for name, values in self.samples.items()}
+
+    def method(self) -> dict[str, Any]:
+        """Return what the results record about the intervals."""
+        return {"method": "percentile bootstrap", "level": LEVEL, "resamples": RESAMPLES, "seed": SEED} | {
+            "unit": self.unit,
+            "num_units": self.num_units,
+        }
+
+
+def resample_classes(ranks: np.ndarray, predictions: np.ndarray, targets: np.ndarray, num_candidates: int) -> Resampled:
+    """Resample ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall``.
+
+    Args:
+        ranks: int64 ``[images]``, from 1, the rank of each image's class.
+        predictions: int64 ``[images]``.
+        targets: int64 ``[images]``.
+        num_candidates: the number of candidates that were ranked.
+    """
+    ks = [k for k in (1, 5) if k <= num_candidates]
+    totals = np.stack([ranks <= k for k in ks], axis=1).astype(np.float64)
+    ones, hits = np.ones(len(ranks), dtype=np.int64), predictions == targets
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        means = weighted_means(weights, totals, ones)
+        return {f"acc{k}": means[:, at] for at, k in enumerate(ks)} | {
+            "mean_per_class_recall": weighted_class_recalls(weights, hits, targets)
+        }
+
+    return Resampled(bootstrap(scores, len(ranks)), "images", len(ranks), _hash(targets))
+
+
+def resample_sets(sims: np.ndarray, targets: np.ndarray) -> Resampled:
+    """Resample ``mean_average_precision`` of multi-label images.
+
+    Args:
+        sims: float64 ``[images, classes]``.
+        targets: int64 ``[images, classes]``, 1 for every class that an image shows, else 0.
+    """
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"mean_average_precision": weighted_average_precisions(weights, sims, targets)}
+
+    return Resampled(bootstrap(scores, len(sims)), "images", len(sims), _hash(targets))
+
+
+def resample_retrieval(ranked: RankedQueries, image_of_text: np.ndarray) -> Resampled:
+    """Resample all scores of ``bimodal_cl.scoring.retrieval.score_retrieval``.
+
+    Args:
+        ranked: the outcome of every query.
+        image_of_text: int64 ``[texts]``, the image of each caption.
+    """
+    _, owners = np.unique(image_of_text, return_inverse=True)  # images without a caption are no query
+    num_units = len(ranked.text_ranks)
+    captions = np.bincount(owners, minlength=num_units)
+    image, text = "image_retrieval_", "text_retrieval_"
+    # The values of each figure, one a caption or one an image.
+    of_captions = {f"{image}recall@{k}": ranked.image_ranks <= k for k in _KS} | {
+        f"{image}mean_rank": ranked.image_ranks,
+        f"{image}mAP@R": ranked.image_ranks == 1,
+    }
+    of_images = {f"{text}recall@{k}": ranked.text_ranks <= k for k in _KS} | {
+        f"{text}mean_rank": ranked.text_ranks,
+        f"{text}mAP@R": ranked.text_precisions,
+    }
+    totals = np.stack(
+        [np.bincount(owners, weights=values, minlength=num_units) for values in of_captions.values()], axis=1
+    )
+    values = np.stack([each.astype(np.float64) for each in of_images.values()], axis=1)
+    ones = np.ones(num_units, dtype=np.int64)
+
+    def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
+        found = dict(zip(of_captions, weighted_means(weights, totals, captions).T, strict=True))
+        found |= dict(zip(of_images, weighted_means(weights, values, ones).T, strict=True))
+        found[f"{image}median_rank"] = weighted_medians(weights[:, owners], ranked.image_ranks)
+        found[f"{text}median_rank"] = weighted_medians(weights, ranked.text_ranks)
+        recalls = np.stack([found[f"{way}recall@{k}"] for way in (image, text) for k in _KS])
+        return found | {"rsum": recalls.sum(axis=0)}
+
+    samples = bootstrap(scores, num_units)
+    return Resampled(samples, "images with all their captions, as queries", num_units, _hash(image_of_text))
+
+
+def compare(
+    first: dict[str, float], second: dict[str, float], first_resampled: Resampled, second_resampled: Resampled
+) -> dict[str, dict[str, Any]]:
+    """Compare two models by every score that both have, on the same resamples.
+
+    Args:
+        first: the first model's scores.
+        second: the second model's.
+        first_resampled: the first model's, on resamples.
+        second_resampled: the second model's.
+
+    Returns:
+        By score: ``difference`` (first minus second), ``interval``, ``p_value`` and ``distinguishable``; none where
+        the models were not scored on the same data.
+    """
+    if first_resampled.data != second_resampled.data:
+        return {}
+    compared = {}
+    for name, samples in first_resampled.samples.items():
+        if name in second_resampled.samples:
+            found = compare_paired(first[name], second[name], samples, second_resampled.samples[name])
+            compared[name] = {
+                "difference": found.difference,
+                "interval": [found.low, found.high],
+                "p_value": found.p_value,
+                "distinguishable": found.distinguishable,
+            }
+    return compared
+
+
+def _hash(array: np.ndarray) -> str:
+    return hashlib.sha256(
+        np.ascontiguousarray(array, dtype=np.int64).tobytes() + repr(array.shape).encode()
+    ).hexdigest()
