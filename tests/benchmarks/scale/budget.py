@@ -143,6 +143,11 @@ def list_weight_transfers(run: Run) -> list[Transfer]:
     ]
 
 
+def list_signal_transfers(run: Run) -> list[Transfer]:
+    """What the ranks send in a step to agree on whether to stop."""
+    return [Transfer("the signal that asks to stop", "all_reduce", INT64)]
+
+
 def table_bytes(run: Run) -> int:
     """Bytes of both tables that a rank keeps."""
     shards = run.ranks if run.sharded_tables else 1

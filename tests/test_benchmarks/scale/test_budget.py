@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks.scale.budget import list_loss_transfers, list_weight_transfers, table_bytes, weight_bytes
+from tests.benchmarks.scale.budget import (
+    list_loss_transfers,
+    list_signal_transfers,
+    list_weight_transfers,
+    table_bytes,
+    weight_bytes,
+)
 from tests.test_benchmarks.scale.measured_steps import STEP, STEPS, counted, loss_runs, run_rank
 from tests.test_losses.linear_towers import spawn_ranks
 
@@ -45,12 +51,12 @@ def test_collectives_and_weights_of_a_step(measured: dict, name: str, ranks: int
         parameters = sum(math.ceil(shape[0] / rows) * rows * size // shape[0] for shape, size in found["sizes"])
         buffers = 0 if fsdp else found["buffers"]
         run = replace(STEP, ranks=ranks, parameters=parameters, buffers=buffers, **STEPS[name])
-        of_loss, of_weights = counted(list_loss_transfers(run)), list_weight_transfers(run)
+        of_loss, others = counted(list_loss_transfers(run)), [*list_weight_transfers(run), *list_signal_transfers(run)]
         rest = Counter(found["counts"]) - of_loss
         assert not of_loss - Counter(found["counts"])
-        for kind in {kind for kind, _ in rest} | {transfer.kind for transfer in of_weights}:
+        for kind in {kind for kind, _ in rest} | {transfer.kind for transfer in others}:
             sent = sum(size * times for (of_kind, size), times in rest.items() if of_kind == kind)
-            assert sent == sum(each.size * each.times for each in of_weights if each.kind == kind), kind
+            assert sent == sum(each.size * each.times for each in others if each.kind == kind), kind
         plain = sum(size for _, size in found["sizes"]) + 1  # and the temperature
         assert found["kept"] == pytest.approx(weight_bytes(replace(run, parameters=plain)), rel=0.03 if fsdp else 0)
         kept[rank] = found["kept"]
