@@ -26,8 +26,7 @@ from bimodal_cl.metrics.bootstrap import (
     weighted_means,
     weighted_medians,
 )
-
-_KS = (1, 5, 10)
+from bimodal_cl.scoring.retrieval import RETRIEVAL_KS
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,11 @@ def resample_retrieval(ranked: RankedQueries, image_of_text: np.ndarray) -> Resa
     captions = np.bincount(owners, minlength=num_units)
     image, text = "image_retrieval_", "text_retrieval_"
     # The values of each figure, one a caption or one an image.
-    of_captions = {f"{image}recall@{k}": ranked.image_ranks <= k for k in _KS} | {
+    of_captions = {f"{image}recall@{k}": ranked.image_ranks <= k for k in RETRIEVAL_KS} | {
         f"{image}mean_rank": ranked.image_ranks,
         f"{image}mAP@R": ranked.image_ranks == 1,
     }
-    of_images = {f"{text}recall@{k}": ranked.text_ranks <= k for k in _KS} | {
+    of_images = {f"{text}recall@{k}": ranked.text_ranks <= k for k in RETRIEVAL_KS} | {
         f"{text}mean_rank": ranked.text_ranks,
         f"{text}mAP@R": ranked.text_precisions,
     }
@@ -125,7 +124,7 @@ def resample_retrieval(ranked: RankedQueries, image_of_text: np.ndarray) -> Resa
         found |= dict(zip(of_images, weighted_means(weights, values, ones).T, strict=True))
         found[f"{image}median_rank"] = weighted_medians(weights[:, owners], ranked.image_ranks)
         found[f"{text}median_rank"] = weighted_medians(weights, ranked.text_ranks)
-        recalls = np.stack([found[f"{way}recall@{k}"] for way in (image, text) for k in _KS])
+        recalls = np.stack([found[f"{way}recall@{k}"] for way in (image, text) for k in RETRIEVAL_KS])
         return found | {"rsum": recalls.sum(axis=0)}
 
     samples = bootstrap(scores, num_units)
