@@ -13,7 +13,7 @@ from PIL import Image
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.pairs import read_pairs
 from eval.cli import main
-from eval.retrieval import choose_spread
+from eval.retrieval.examples import choose_spread
 from tests.refusals import read_mistake
 from tests.test_eval_commands.conftest import retrieve
 

@@ -18,7 +18,7 @@ from bimodal_cl.models import build_model, load_model
 from data_prep import cli as prep
 from eval import cli as evaluation
 from eval.encode import open_model
-from eval.retrieval import encode_shards
+from eval.retrieval.scores import encode_shards
 from tests.test_training.conftest import SMALL
 from tests.test_training.run_files import read_log
 

@@ -1,36 +1,14 @@
-"""Classify labelled images by the nearest class prompt, without training on them.
-
-The prompts are --templates, else the data set's own, else five common wordings of captions. The data are a folder of
-class folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are
-numbers are class numbers. Classes whose prompts are the same count as one. Images with several classes (labels in
-.npy) are scored by mean average precision.
-"""
+"""Score zero-shot classification of one model on labelled images, and collect recalls by class and confusions."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bimodal_cl.cli.arguments import path_text
-from bimodal_cl.cli.parser import Parser
-
-from .datasets import load_templates, prompt_names, require_classes, require_folder, require_split
-from .encode import ScoredModel, add_model_arguments, autocast_type, open_model, resolve_device, result_folder
-from .results import (
-    Scored,
-    build_result,
-    compare_results,
-    describe_intervals,
-    format_comparisons,
-    format_table,
-    make_folder,
-    percent,
-    percent_in_interval,
-    write_result,
-)
+from ..encode import ScoredModel, autocast_type
+from ..results import build_result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,72 +19,6 @@ if TYPE_CHECKING:
     from bimodal_cl.scoring.zero_shot import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
-_COLUMNS = {
-    "acc1": "top-1",
-    "acc5": "top-5",
-    "mean_per_class_recall": "mean per class",
-    "mean_average_precision": "mean average precision",
-}
-
-
-def add_arguments(parser: Parser) -> None:
-    """Add the arguments of ``bimodal-eval zero-shot``."""
-    add_model_arguments(parser)
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="labelled images")
-    parser.add_argument("--split", default="test", help="the split to score on")
-    parser.add_argument(
-        "--templates",
-        metavar="FILE",
-        type=path_text,
-        help=f"prompts, one per line with {{c}} for the class; or one of {', '.join(prompt_names())} (default: the "
-        "data set's own, else five wordings of captions)",
-    )
-    parser.add_argument("--classnames", metavar="FILE", type=Path, default=None, help="names for the classes, in order")
-
-
-def run(arguments: argparse.Namespace) -> None:
-    """Score every model, write a result for each, and print a table."""
-    require_folder(arguments.data)
-    require_split(arguments.data, arguments.split)
-    templates = load_templates(arguments.templates) if arguments.templates else None
-
-    from bimodal_cl.data import open_labelled
-    from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
-
-    labelled = open_labelled(arguments.data, split=arguments.split, classnames=arguments.classnames)
-    require_classes(labelled.classnames, arguments.data)
-    source = arguments.templates
-    if templates is None:
-        source = "data set" if labelled.templates else "default"
-        templates = list(labelled.templates or DEFAULT_TEMPLATES)
-    for line in labelled.notes:
-        print(line)
-    device = resolve_device(arguments.device)
-    scored: list[Scored] = []
-    written = []
-    for given in arguments.models:
-        model = open_model(given, device, arguments.weights)
-        folder = result_folder(model, given, arguments.to, arguments.models)
-        make_folder(folder)
-        result, resampled = score_model(model, labelled, templates, arguments)
-        result["provenance"]["prompts"]["source"] = source
-        written.append(write_result(folder, result))
-        scored.append(Scored(model.label(given), folder, result, resampled))
-    compare_results(scored)
-    counts = result["provenance"]["counts"]
-    size = f"{counts['num_images']:,} images of {counts['num_classes']:,} classes"
-    print(f"{size}, {len(templates)} prompts per class ({source})")
-    if counts["num_skipped"]:
-        print(f"{counts['num_skipped']:,} images could not be read and are left out; the results name them")
-    chance = result["provenance"]["chance"]
-    columns = {name: shown for name, shown in _COLUMNS.items() if any(name in one.result["metrics"] for one in scored)}
-    rows = [[one.label, *(percent_in_interval(one.result, name) for name in columns)] for one in scored]
-    rows.append(["chance", *(percent(chance.get(name)) for name in columns)])
-    print(format_table(["", *columns.values()], rows))
-    print(describe_intervals(scored[-1]))
-    if comparisons := format_comparisons(scored, columns):
-        print(f"\n{comparisons}\n")
-    print(*written, sep="\n")
 
 
 def score_model(

@@ -1,0 +1,1 @@
+"""Score retrieval in both directions."""

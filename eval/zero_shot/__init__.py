@@ -1,0 +1,1 @@
+"""Score zero-shot classification."""
