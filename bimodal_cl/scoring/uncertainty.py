@@ -18,6 +18,7 @@ from bimodal_cl.metrics.bootstrap import (
     LEVEL,
     RESAMPLES,
     SEED,
+    Statistic,
     bootstrap,
     compare_paired,
     percentile_interval,
@@ -57,14 +58,17 @@ class Resampled:
         }
 
 
-def resample_classes(ranks: np.ndarray, predictions: np.ndarray, targets: np.ndarray, num_candidates: int) -> Resampled:
-    """Resample ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall``.
+def resample_classes(
+    ranks: np.ndarray, predictions: np.ndarray, targets: np.ndarray, num_candidates: int, *more: Statistic
+) -> Resampled:
+    """Resample ``acc1``, ``acc5`` (with at least 5 candidates), ``mean_per_class_recall``, and further scores.
 
     Args:
         ranks: int64 ``[images]``, from 1, the rank of each image's class.
         predictions: int64 ``[images]``.
         targets: int64 ``[images]``.
         num_candidates: the number of candidates that were ranked.
+        more: further scores, such as ``bimodal_cl.scoring.calibration.Calibration.resample``.
     """
     ks = [k for k in (1, 5) if k <= num_candidates]
     totals = np.stack([ranks <= k for k in ks], axis=1).astype(np.float64)
@@ -72,9 +76,11 @@ def resample_classes(ranks: np.ndarray, predictions: np.ndarray, targets: np.nda
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         means = weighted_means(weights, totals, ones)
-        return {f"acc{k}": means[:, at] for at, k in enumerate(ks)} | {
-            "mean_per_class_recall": weighted_class_recalls(weights, hits, targets)
-        }
+        found = {f"acc{k}": means[:, at] for at, k in enumerate(ks)}
+        found["mean_per_class_recall"] = weighted_class_recalls(weights, hits, targets)
+        for statistic in more:
+            found |= statistic(weights)
+        return found
 
     return Resampled(bootstrap(scores, len(ranks)), "images", len(ranks), _hash(targets))
 
