@@ -89,7 +89,7 @@ def _score_classes(
         "per_class": recall_by_class(ranks, targets, classnames),
         "confusions": count_confusions(predictions, targets, classnames),
     }
-    resampled = resample_classes(ranks, predictions, targets, len(classifier.features))
+    resampled = resample_classes(ranks, predictions, targets, len(classifier.features), classnames)
     return metrics, resampled, chance, details
 
 
