@@ -103,7 +103,7 @@ def _score_classes(
         metrics |= calibration.scores()
         details["calibration"] = calibration.details()
         more.append(calibration.resample)
-    resampled = resample_classes(ranks, predictions, targets, len(classifier.features), *more)
+    resampled = resample_classes(ranks, predictions, targets, len(classifier.features), *more, names=classnames)
     return metrics, resampled, chance, details
 
 
