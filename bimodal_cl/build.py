@@ -20,7 +20,7 @@ from bimodal_cl.config.checks.launch import check_process_count
 from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.labelled import open_labelled
+from bimodal_cl.data.labelled.open import open_labelled
 from bimodal_cl.data.pipeline.stream import Stream, open_stream
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.data.storage.locations import is_pipe, is_remote

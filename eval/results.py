@@ -95,10 +95,15 @@ def write_result(folder: Path, result: dict[str, Any]) -> Path:
         UserError: the folder cannot be made or written to.
     """
     make_folder(folder)
-    average = f"~{AVERAGED}" if result["provenance"].get("weights") == AVERAGED else ""
-    path = folder / f"{result['task']}_{slug(result['dataset'])}{average}.json"
+    path = result_path(folder, result)
     write_atomically(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
+
+
+def result_path(folder: Path, result: dict[str, Any]) -> Path:
+    """Return the file of a result."""
+    average = f"~{AVERAGED}" if result["provenance"].get("weights") == AVERAGED else ""
+    return folder / f"{result['task']}_{slug(result['dataset'])}{average}.json"
 
 
 def make_folder(folder: Path) -> None:

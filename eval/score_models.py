@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .encode import ScoredModel, open_model, resolve_device, result_folder
+from .outcomes import write_outcomes
 from .results import (
     Scored,
     compare_results,
@@ -15,6 +16,7 @@ from .results import (
     format_comparisons,
     format_table,
     make_folder,
+    result_path,
     write_result,
 )
 
@@ -64,6 +66,8 @@ def score_models(
         folder = result_folder(model, given, arguments.to, arguments.models)
         make_folder(folder)
         result, resampled = score(model)
+        result["provenance"]["command"] = arguments.command_line
+        write_outcomes(result_path(folder, result), result, resampled.outcomes)
         written.append(write_result(folder, result))
         scored.append(Scored(model.label(given), folder, result, resampled))
     compare_results(scored)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -84,7 +85,10 @@ class CommandGroup:
         own = Parser(prog=prog, description=body.__doc__)
         body.add_arguments(own)
         arguments = parse_with_config(own, argv[1:])
-        return None if arguments is None else (body, arguments)
+        if arguments is None:
+            return None
+        arguments.command_line = shlex.join([*prog.split(), *argv[1:]])  # as it was typed, for records
+        return body, arguments
 
     def _listing(self, prog: str) -> Parser:
         """A parser that knows the names of the sub-commands and nothing about their arguments."""

@@ -43,7 +43,9 @@ class VisionTower(Section):
 class TextTower(Section):
     """The text tower: open_clip's transformer, or a Hugging Face model. Names are open_clip's."""
 
-    hf_model_name: PathText | None = Field(None, description="a Hugging Face model: local folder or hub name")
+    hf_model_name: PathText | None = Field(
+        None, description="a Hugging Face model: local folder, package:NAME/PATH (see docs/models.md) or hub name"
+    )
     hf_model_pretrained: bool | None = Field(None, description="false: random weights instead of its own")
     hf_tokenizer_name: PathText | None = Field(None, description="its tokenizer, where that is another folder or name")
     hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")

@@ -11,6 +11,7 @@ from bimodal_cl.models.assemble import assemble
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.load import load_configured
 from bimodal_cl.models.locate.open_clip_names import configured_architecture
+from bimodal_cl.models.locate.package import resolve_package
 from bimodal_cl.models.open_clip_config import inline_architecture
 from bimodal_cl.models.tower_keys import check_image_size, refuse_unused_keys
 
@@ -35,8 +36,9 @@ def build_model(
             QuickGELU.
         embed_dim: width of the shared space, at least 1.
         vision: keys of open_clip's ``CLIPVisionCfg``; ``timm_model_name`` selects a timm tower.
-        text: keys of open_clip's ``CLIPTextCfg``; ``hf_model_name`` selects a Hugging Face tower (a local folder or a
-            hub name; ``hf_model_pretrained: false`` for random weights; ``hf_tokenizer_name`` is the same by default).
+        text: keys of open_clip's ``CLIPTextCfg``; ``hf_model_name`` selects a Hugging Face tower (a local folder, a
+            folder of an installed package as ``package:NAME/PATH``, or a hub name; ``hf_model_pretrained: false`` for
+            random weights; ``hf_tokenizer_name`` is the same by default).
         image_size: side of the images in pixels, to override the architecture's; pretrained position embeddings are
             resampled.
 
@@ -68,5 +70,8 @@ def _resolve_architecture(
         missing = [key for key, value in inline.items() if value is None]
         raise UserError(f"a model needs model.name, or model.{' and model.'.join(missing)} as well")
     architecture = inline_architecture(embed_dim, vision, text)
+    for key in ("hf_model_name", "hf_tokenizer_name"):
+        if architecture.text.get(key):
+            architecture.text[key] = resolve_package(architecture.text[key], f"model.text.{key}")
     refuse_unused_keys(architecture.vision, architecture.text)
     return architecture

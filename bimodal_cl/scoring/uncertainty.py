@@ -7,8 +7,8 @@ queries were asked; ranks among more or other candidates would differ systematic
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from bimodal_cl.metrics.bootstrap import (
     LEVEL,
     RESAMPLES,
     SEED,
+    Statistic,
     bootstrap,
     compare_paired,
     percentile_interval,
@@ -26,6 +27,7 @@ from bimodal_cl.metrics.bootstrap import (
     weighted_means,
     weighted_medians,
 )
+from bimodal_cl.scoring.outcomes import CLASSES, RETRIEVAL, Outcomes, hash_queries
 from bimodal_cl.scoring.retrieval import RETRIEVAL_KS
 
 
@@ -38,12 +40,14 @@ class Resampled:
         unit: what was drawn, in words.
         num_units: how many of them there are.
         data: a hash of what was scored; models with the same one can be compared.
+        outcomes: what became of every query, from which ``samples`` follow; None where that would be a large file.
     """
 
     samples: dict[str, np.ndarray]
     unit: str
     num_units: int
     data: str
+    outcomes: Outcomes | None = None
 
     def intervals(self) -> dict[str, list[float]]:
         """Return ``[low, high]`` of every score."""
@@ -57,14 +61,23 @@ class Resampled:
         }
 
 
-def resample_classes(ranks: np.ndarray, predictions: np.ndarray, targets: np.ndarray, num_candidates: int) -> Resampled:
-    """Resample ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall``.
+def resample_classes(
+    ranks: np.ndarray,
+    predictions: np.ndarray,
+    targets: np.ndarray,
+    num_candidates: int,
+    *more: Statistic,
+    names: Iterable[str] = (),
+) -> Resampled:
+    """Resample ``acc1``, ``acc5`` (with at least 5 candidates), ``mean_per_class_recall``, and further scores.
 
     Args:
         ranks: int64 ``[images]``, from 1, the rank of each image's class.
         predictions: int64 ``[images]``.
         targets: int64 ``[images]``.
         num_candidates: the number of candidates that were ranked.
+        more: further scores, such as ``bimodal_cl.scoring.calibration.Calibration.resample``.
+        names: of the classes; data with other names count as other data.
     """
     ks = [k for k in (1, 5) if k <= num_candidates]
     totals = np.stack([ranks <= k for k in ks], axis=1).astype(np.float64)
@@ -72,11 +85,20 @@ def resample_classes(ranks: np.ndarray, predictions: np.ndarray, targets: np.nda
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         means = weighted_means(weights, totals, ones)
-        return {f"acc{k}": means[:, at] for at, k in enumerate(ks)} | {
-            "mean_per_class_recall": weighted_class_recalls(weights, hits, targets)
-        }
+        found = {f"acc{k}": means[:, at] for at, k in enumerate(ks)}
+        found["mean_per_class_recall"] = weighted_class_recalls(weights, hits, targets)
+        for statistic in more:
+            found |= statistic(weights)
+        return found
 
-    return Resampled(bootstrap(scores, len(ranks)), "images", len(ranks), _hash(targets))
+    arrays = {
+        "ranks": ranks,
+        "predictions": predictions,
+        "targets": targets,
+        "num_candidates": np.array(num_candidates),
+    }
+    data = hash_queries(targets, names)
+    return Resampled(bootstrap(scores, len(ranks)), "images", len(ranks), data, Outcomes(CLASSES, arrays, data))
 
 
 def resample_sets(sims: np.ndarray, targets: np.ndarray) -> Resampled:
@@ -90,19 +112,20 @@ def resample_sets(sims: np.ndarray, targets: np.ndarray) -> Resampled:
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         return {"mean_average_precision": weighted_average_precisions(weights, sims, targets)}
 
-    return Resampled(bootstrap(scores, len(sims)), "images", len(sims), _hash(targets))
+    return Resampled(bootstrap(scores, len(sims)), "images", len(sims), hash_queries(targets))
 
 
-def resample_retrieval(ranked: RankedQueries, image_of_text: np.ndarray) -> Resampled:
+def resample_retrieval(ranked: RankedQueries, image_of_text: np.ndarray, captions: Iterable[str] = ()) -> Resampled:
     """Resample all scores of ``bimodal_cl.scoring.retrieval.score_retrieval``.
 
     Args:
         ranked: the outcome of every query.
         image_of_text: int64 ``[texts]``, the image of each caption.
+        captions: the texts; data with other captions count as other data.
     """
     _, owners = np.unique(image_of_text, return_inverse=True)  # images without a caption are no query
     num_units = len(ranked.text_ranks)
-    captions = np.bincount(owners, minlength=num_units)
+    num_captions = np.bincount(owners, minlength=num_units)
     image, text = "image_retrieval_", "text_retrieval_"
     # The values of each figure, one a caption or one an image.
     of_captions = {f"{image}recall@{k}": ranked.image_ranks <= k for k in RETRIEVAL_KS} | {
@@ -120,7 +143,7 @@ def resample_retrieval(ranked: RankedQueries, image_of_text: np.ndarray) -> Resa
     ones = np.ones(num_units, dtype=np.int64)
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = dict(zip(of_captions, weighted_means(weights, totals, captions).T, strict=True))
+        found = dict(zip(of_captions, weighted_means(weights, totals, num_captions).T, strict=True))
         found |= dict(zip(of_images, weighted_means(weights, values, ones).T, strict=True))
         found[f"{image}median_rank"] = weighted_medians(weights[:, owners], ranked.image_ranks)
         found[f"{text}median_rank"] = weighted_medians(weights, ranked.text_ranks)
@@ -128,7 +151,32 @@ def resample_retrieval(ranked: RankedQueries, image_of_text: np.ndarray) -> Resa
         return found | {"rsum": recalls.sum(axis=0)}
 
     samples = bootstrap(scores, num_units)
-    return Resampled(samples, "images with all their captions, as queries", num_units, _hash(image_of_text))
+    arrays = {name: getattr(ranked, name) for name in ("image_ranks", "text_ranks", "text_precisions")}
+    data = hash_queries(image_of_text, captions)
+    outcomes = Outcomes(RETRIEVAL, {**arrays, "image_of_text": image_of_text}, data)
+    return Resampled(samples, "images with all their captions, as queries", num_units, data, outcomes)
+
+
+def resample_outcomes(outcomes: Outcomes) -> Resampled:
+    """Resample the scores of kept outcomes: the same samples as those of the evaluation that kept them.
+
+    Raises:
+        ValueError: a kind or an array that this version does not know.
+    """
+    arrays = {
+        name: each.astype(np.int64) if each.dtype.kind in "iu" else each for name, each in outcomes.arrays.items()
+    }
+    try:
+        if outcomes.kind == CLASSES:
+            ranks, predictions, targets = (arrays[name] for name in ("ranks", "predictions", "targets"))
+            found = resample_classes(ranks, predictions, targets, int(arrays["num_candidates"]))
+            return replace(found, data=outcomes.data, outcomes=outcomes)
+        if outcomes.kind == RETRIEVAL:
+            ranked = RankedQueries(arrays["image_ranks"], arrays["text_ranks"], arrays["text_precisions"])
+            return replace(resample_retrieval(ranked, arrays["image_of_text"]), data=outcomes.data, outcomes=outcomes)
+    except KeyError as missing:
+        raise ValueError(f"no array {missing} among the outcomes of kind '{outcomes.kind}'") from None
+    raise ValueError(f"outcomes of the unknown kind '{outcomes.kind}'")
 
 
 def compare(
@@ -159,9 +207,3 @@ def compare(
                 "distinguishable": found.distinguishable,
             }
     return compared
-
-
-def _hash(array: np.ndarray) -> str:
-    return hashlib.sha256(
-        np.ascontiguousarray(array, dtype=np.int64).tobytes() + repr(array.shape).encode()
-    ).hexdigest()

@@ -80,7 +80,7 @@ def score_pairs(
     from bimodal_cl.scoring.uncertainty import resample_retrieval
 
     ranked = rank_pairs(pairs)
-    resampled = resample_retrieval(ranked, pairs.image_of_text.numpy())
+    resampled = resample_retrieval(ranked, pairs.image_of_text.numpy(), pairs.captions)
     result = build_result(
         task="zeroshot_retrieval",
         dataset=arguments.name or dataset_name(folder),

@@ -29,6 +29,8 @@ _COLUMNS = {
     "acc5": "top-5",
     "mean_per_class_recall": "mean per class",
     "mean_average_precision": "mean average precision",
+    "ece": "ECE",
+    "ece_fitted": "ECE fitted",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -12,8 +13,15 @@ from bimodal_cl.metrics import mean_average_precision, rank_queries
 from bimodal_cl.metrics.bootstrap import RESAMPLES, SEED
 from bimodal_cl.models import load_model
 from bimodal_cl.scoring.retrieval import score_retrieval
-from bimodal_cl.scoring.uncertainty import compare, resample_classes, resample_retrieval, resample_sets
+from bimodal_cl.scoring.uncertainty import (
+    compare,
+    resample_classes,
+    resample_outcomes,
+    resample_retrieval,
+    resample_sets,
+)
 from eval.cli import main
+from eval.outcomes import outcomes_path, read_outcomes, write_outcomes
 from tests.test_eval_commands.conftest import retrieve, zero_shot
 
 
@@ -115,3 +123,27 @@ def test_images_of_several_classes_have_an_interval():
     sims = rng.normal(size=(60, 5)) + shown
     (low, high) = resample_sets(sims, shown).intervals()["mean_average_precision"]
     assert 0 < low < mean_average_precision(sims, shown) < high < 1
+
+
+@pytest.mark.parametrize("command", ["retrieval", "zero-shot"])
+def test_kept_outcomes_give_the_same_intervals_again(command, run_folder, shards, class_folders, tmp_path):
+    data = {"retrieval": shards, "zero-shot": class_folders}[command]
+    typed = [command, str(run_folder), "--data", str(data), "--to", str(tmp_path / "out")]
+    assert main(typed) == 0
+    (path,) = (tmp_path / "out").glob("*.json")
+    result = json.loads(path.read_text())
+    assert result["provenance"]["command"] == shlex.join(["bimodal-eval", *typed])
+    kept = read_outcomes(path, result)
+    again = resample_outcomes(kept)
+    assert again.intervals() == result["intervals"] and again.data == kept.data
+    assert read_outcomes(path, {**result, "metrics": {"acc1": 0.5}}) is None  # of another result
+    outcomes_path(path).write_bytes(b"PK\3\4 cut short")
+    assert read_outcomes(path, result) is None
+    write_outcomes(path, result, None)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_outcomes_of_other_captions_are_of_other_data():
+    ranked, owners = rank_queries(np.eye(3), np.eye(3), np.arange(3)), np.arange(3)
+    first, same, other = (resample_retrieval(ranked, owners, texts) for texts in ("abc", ["a", "b", "c"], "abd"))
+    assert first.data == same.data != other.data

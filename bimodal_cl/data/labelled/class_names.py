@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bimodal_cl.data.class_folders import names_from_folders
+from bimodal_cl.data.labelled.class_folders import names_from_folders
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import NotText, read_text
@@ -113,7 +113,7 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
         root: of the folders, for messages.
         folders: names of the class folders.
         names: of the classes; None: ImageNet's names if the folders are WordNet ids of ImageNet's classes, or else
-            those of :func:`~bimodal_cl.data.class_folders.names_from_folders`.
+            those of :func:`~bimodal_cl.data.labelled.class_folders.names_from_folders`.
         origin: of the names, for messages.
 
     Raises:
