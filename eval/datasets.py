@@ -1,15 +1,22 @@
-"""Check the folder and split of evaluation data, name the data set, and read prompts."""
+"""Check the place and split of evaluation data, name the data set, and read prompts."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import NotText, read_text
 
+if TYPE_CHECKING:
+    from bimodal_cl.data.labelled.columns import ColumnOptions
+
 SPLITS = ("train", "val", "valid", "validation", "test")
+_FILES = (".csv", ".tsv", ".parquet")
 _PROMPTS = files(__package__) / "prompts"
 
 
@@ -41,6 +48,60 @@ def require_split(path: Path, split: str) -> None:
     # "train" can also be a class of vehicles, so folders count as splits only if all are named after one.
     if there and split not in there and all(name.lower() in SPLITS for name in there):
         raise UserError(f"--split {split}: not in {path}{did_you_mean(split, there)}")
+
+
+def require_labelled(given: str, split: str) -> None:
+    """Refuse labelled images that do not exist: a folder, a file, or a data set on the hub (``hf:NAME``).
+
+    Raises:
+        UserError: there is no such folder or file, or the folder has other splits but not this one.
+    """
+    path = Path(given)
+    if given.startswith("hf:") or path.is_file():
+        return
+    if path.suffix.lower() in _FILES and path.parent.is_dir() and not path.exists():
+        near = [each.name for each in path.parent.iterdir() if each.suffix.lower() in _FILES]
+        raise UserError(f"--data {path}: no such file{did_you_mean(path.name, near)}")
+    require_folder(path)
+    require_split(path, split)
+
+
+def add_column_arguments(parser: Parser) -> None:
+    """Add the flags that name the columns of tables and Hugging Face data sets."""
+    parser.add_argument(
+        "--image-column",
+        metavar="NAME",
+        default=None,
+        help="column of images or image paths (default: 'image', else the only one of a usual name)",
+    )
+    parser.add_argument(
+        "--label-column",
+        metavar="NAME",
+        default=None,
+        help="column of labels (default: 'label', else the only one of a usual name)",
+    )
+    parser.add_argument(
+        "--label-separator",
+        metavar="TEXT",
+        default=None,
+        help="text between the labels of an image that may have several (default: each text is one label)",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="folder that a table's relative paths start from (default: the table's folder)",
+    )
+
+
+def column_options(arguments: argparse.Namespace) -> ColumnOptions:
+    """Return the flags of :func:`add_column_arguments`."""
+    from bimodal_cl.data.labelled.columns import ColumnOptions
+
+    return ColumnOptions(
+        arguments.image_column, arguments.label_column, arguments.label_separator or None, arguments.root
+    )
 
 
 def dataset_name(path: Path) -> str:
@@ -77,7 +138,7 @@ def load_templates(given: str) -> list[str]:
     return lines
 
 
-def require_classes(classnames: Sequence[str], path: Path) -> None:
+def require_classes(classnames: Sequence[str], path: str | Path) -> None:
     """Refuse data with a single class name, on which every model scores 100 %.
 
     Raises:

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 
-from ..datasets import load_templates, prompt_names, require_classes, require_folder, require_split
+from ..datasets import (
+    add_column_arguments,
+    column_options,
+    load_templates,
+    prompt_names,
+    require_classes,
+    require_labelled,
+)
 from ..encode import ScoredModel, add_model_arguments
 from ..results import Scored, percent, percent_in_interval
 from ..score_models import Summary, score_models
@@ -37,7 +44,13 @@ _COLUMNS = {
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of ``bimodal-eval zero-shot``."""
     add_model_arguments(parser)
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="labelled images")
+    parser.add_argument(
+        "--data",
+        metavar="DIR|FILE|hf:NAME",
+        type=path_text,
+        required=True,
+        help="labelled images: a folder, a .csv, .tsv or .parquet file, or a data set on the Hugging Face hub",
+    )
     parser.add_argument("--split", default="test", help="the split to score on")
     parser.add_argument(
         "--templates",
@@ -47,18 +60,18 @@ def add_arguments(parser: Parser) -> None:
         "data set's own, else five wordings of captions)",
     )
     parser.add_argument("--classnames", metavar="FILE", type=Path, default=None, help="names for the classes, in order")
+    add_column_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Score every model, write a result for each, and print a table."""
-    require_folder(arguments.data)
-    require_split(arguments.data, arguments.split)
+    require_labelled(arguments.data, arguments.split)
     templates = load_templates(arguments.templates) if arguments.templates else None
 
     from bimodal_cl.data import open_labelled
     from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 
-    labelled = open_labelled(arguments.data, split=arguments.split, classnames=arguments.classnames)
+    labelled = open_labelled(arguments.data, arguments.split, arguments.classnames, column_options(arguments))
     require_classes(labelled.classnames, arguments.data)
     source = arguments.templates
     if templates is None:

@@ -25,11 +25,13 @@ BENCHMARKS = {
     "training": "the whole training command and open_clip's: pairs a second, and where the time of a step goes",
     "step": "what the trainer adds to the time of model, loss and optimizer",
     "retrieval_memory": "retrieval among 25,000 images and 125,000 captions: peak memory, and equality with the matrix",
+    "clip_benchmark": "scores of three data sets and their time, by our evaluator and by CLIP_benchmark",
 }
 _FOLDERS = {
     "training": "training.against_open_clip",
     "step": "training.step_overhead",
     "retrieval_memory": "retrieval.memory",
+    "clip_benchmark": "clip_benchmark.command",
 }  # of the benchmarks that are not modules of this folder
 
 
