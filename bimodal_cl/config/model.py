@@ -14,6 +14,12 @@ class VisionTower(Section):
 
     timm_model_name: str | None = Field(None, description="a timm architecture; the fields for ViT are then not used")
     timm_model_pretrained: bool | None = Field(None, description="start from timm's weights (needs the hub)")
+    timm_checkpoint_path: PathText | None = Field(
+        None, description="start from this file's weights: a path, or package:NAME/PATH; see docs/models.md"
+    )
+    timm_checkpoint_by_order: bool | None = Field(
+        None, description="pair the file's tensors with the tower's in order where the names do not fit"
+    )
     timm_pool: str | None = Field(None, description="timm: avg, token, map, abs_attn, rot_attn or empty")
     timm_proj: Literal["linear", "mlp", ""] | None = Field(None, description="timm: linear, mlp or empty")
     timm_drop: BelowOne | None = Field(None, description="timm: head dropout")
