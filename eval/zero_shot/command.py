@@ -9,17 +9,15 @@ numbers are class numbers. Classes whose prompts are the same count as one. Imag
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 
+from ..class_prompts import classname_lists, load_classnames, load_templates, prompt_names
 from ..datasets import (
     add_column_arguments,
     column_options,
-    load_templates,
-    prompt_names,
     require_classes,
     require_labelled,
 )
@@ -59,7 +57,13 @@ def add_arguments(parser: Parser) -> None:
         help=f"prompts, one per line with {{c}} for the class; or one of {', '.join(prompt_names())} (default: the "
         "data set's own, else five wordings of captions)",
     )
-    parser.add_argument("--classnames", metavar="FILE", type=Path, default=None, help="names for the classes, in order")
+    parser.add_argument(
+        "--classnames",
+        metavar="FILE",
+        type=path_text,
+        default=None,
+        help=f"names for the classes, one per line in their order; or one of {', '.join(classname_lists())}",
+    )
     add_column_arguments(parser)
 
 
@@ -67,11 +71,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Score every model, write a result for each, and print a table."""
     require_labelled(arguments.data, arguments.split)
     templates = load_templates(arguments.templates) if arguments.templates else None
+    names = load_classnames(arguments.classnames) if arguments.classnames else None
 
     from bimodal_cl.data import open_labelled
     from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 
-    labelled = open_labelled(arguments.data, arguments.split, arguments.classnames, column_options(arguments))
+    labelled = open_labelled(arguments.data, arguments.split, names, column_options(arguments))
     require_classes(labelled.classnames, arguments.data)
     source = arguments.templates
     if templates is None:

@@ -61,6 +61,7 @@ def score_model(
             **({"num_distinct_classes": num_candidates} if num_candidates < len(labelled.classnames) else {}),
             "num_skipped": len(encoded.skipped),
         },
+        language=arguments.language,
         provenance={
             "split": arguments.split,
             "precision": arguments.precision,
