@@ -320,6 +320,7 @@ def open_training_stream(
         shuffle_window=config.data.shuffle_window,
         scale=config.data.crop_scale,
         flip=config.data.flip,
+        interpolation=model.transform.interpolation,
         max_bad_fraction=config.data.max_bad_fraction,
         pin_memory=accelerator.device.type == "cuda",
         tokenize=model.tokenizer,

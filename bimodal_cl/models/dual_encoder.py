@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -159,6 +160,21 @@ class DualEncoder(nn.Module):
     def transform(self) -> EvalTransform:
         """The transform from a PIL image to the uint8 pixels that :meth:`encode_image` takes."""
         return self.architecture.transform()
+
+    def set_preprocess(self, overlay: Mapping[str, Any], where: str = "") -> None:
+        """Preprocess images otherwise; what the model has learned is not changed.
+
+        Args:
+            overlay: ``mean`` and ``std`` of pixels in [0, 1], one number or three, and arguments of
+                :class:`~bimodal_cl.preprocess.EvalTransform`; None leaves a value as it is.
+            where: begins the message of an error.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        self.architecture = self.architecture.with_preprocess(overlay, where)
+        self.image_mean.copy_(self._statistic("mean")[None])
+        self.image_std.copy_(self._statistic("std")[None])
 
     def _statistic(self, name: str) -> Tensor:
         """Return ``mean`` or ``std`` of the pixels, float32 ``[3, 1, 1]``, always on the CPU."""

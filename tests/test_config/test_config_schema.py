@@ -23,6 +23,7 @@ output seed
 data.train data.val data.zero_shot data.num_workers data.crop_scale data.flip data.shuffle_window data.max_bad_fraction
 data.cache_dir data.cache_gb data.allow_pipe
 model.name model.pretrained model.image_size model.embed_dim
+model.image_mean model.image_std model.image_interpolation model.image_resize_mode
 model.vision.timm_model_name model.vision.timm_model_pretrained model.vision.timm_pool model.vision.timm_proj
 model.vision.timm_checkpoint_path model.vision.timm_checkpoint_by_order
 model.vision.timm_drop model.vision.timm_drop_path model.vision.layers model.vision.width model.vision.head_width
