@@ -79,6 +79,7 @@ _OTHER_NAMES = {
     "optim.eps": "epsilon opt_eps adam_eps adam_epsilon",
     "optim.image.lock": "lock_image freeze_vision freeze_image freeze_image_encoder freeze_visual lit freeze",
     "optim.image.unlocked_groups": "lock_image_unlocked_groups",
+    "optim.image.freeze_statistics": "freeze_bn freeze_bn_stats freeze_batch_norm frozen_bn bn_eval norm_eval",
     "optim.image.learning_rate": "lr_image image_lr vision_lr lr_vision visual_lr image_encoder_lr lr_img",
     "optim.image.layer_decay": "layerwise_lr_decay layer_wise_lr_decay lr_decay_rate llrd ld visual_ld layer_lr_decay",
     "optim.text.lock": "lock_text freeze_text freeze_text_encoder freeze_bert",
@@ -151,7 +152,8 @@ _NO_KEY = {
     "fused one; leave it out",
     "fsdp use_fsdp fsdp2 full_shard": "accelerate launch --use_fsdp --fsdp_version 2 shards the weights",
     "lock_image_freeze_bn_stats lock_text_freeze_layer_norm": "the norms of what optim.image.lock and optim.text.lock "
-    "lock are always frozen, with their statistics; leave it out",
+    "lock are always frozen, with their statistics; leave it out, or set optim.image.freeze_statistics for those of "
+    "trained layers",
     "force_quick_gelu quick_gelu force_custom_text": "it comes with the architecture and the weights: model.name, "
     "model.pretrained",
     "use_bn_sync sync_bn sync_batchnorm": "batch norms see the images of their own process; leave it out",

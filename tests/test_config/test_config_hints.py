@@ -71,6 +71,8 @@ FLAGS = """
 --ema                      --ema.decay
 --train.ema_decay          --ema.decay
 --optim.image.lr           --optim.image.learning_rate
+--freeze-bn-stats          --optim.image.freeze_statistics
+--optim.text.freeze_statistics  --optim.image.freeze_statistics
 """
 
 

@@ -41,6 +41,7 @@ optim.learning_rate optim.min_learning_rate optim.schedule optim.warmup_steps op
 optim.beta2 optim.eps optim.max_grad_norm optim.temperature_learning_rate
 optim.name optim.momentum optim.heads_learning_rate optim.cooldown_steps optim.cooldown_power
 optim.image.lock optim.image.unlocked_groups optim.image.learning_rate optim.image.layer_decay
+optim.image.freeze_statistics
 optim.text.lock optim.text.unlocked_groups optim.text.learning_rate optim.text.layer_decay
 train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.compile
 train.grad_checkpointing train.patch_dropout train.tf32 train.device
