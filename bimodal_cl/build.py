@@ -20,7 +20,7 @@ from bimodal_cl.config.checks.launch import check_process_count
 from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.labelled import open_labelled
+from bimodal_cl.data.labelled.open import open_labelled
 from bimodal_cl.data.pipeline.stream import Stream, open_stream
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.data.storage.locations import is_pipe, is_remote
@@ -65,6 +65,8 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     torch.manual_seed(config.seed)
     if checkpoint is None:
         model = build_model(**config.model.model_dump(mode="json"))
+        for line in model.notes if accelerator.is_main_process else ():
+            note(line)
     else:
         model = load_saved(checkpoint).train()
     model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
@@ -73,7 +75,9 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         check_patches(model.image_size, vision.get("patch_size") or CLIPVisionCfg.patch_size)
     towers = {"image": config.optim.image, "text": config.optim.text}
     unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
-    lock_towers(model, unlocked, fresh=checkpoint is None and config.model.pretrained is None)
+    fresh = checkpoint is None and config.model.pretrained is None
+    of_a_file = config.model.vision is not None and config.model.vision.timm_checkpoint_path is not None
+    lock_towers(model, unlocked, fresh={"image": fresh and not of_a_file, "text": fresh})
     switches = config.train.model_dump(include={"compile", "grad_checkpointing", "patch_dropout", "tf32"})
     apply_switches(model, accelerator.device.type, **switches)
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)

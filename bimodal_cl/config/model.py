@@ -14,6 +14,12 @@ class VisionTower(Section):
 
     timm_model_name: str | None = Field(None, description="a timm architecture; the fields for ViT are then not used")
     timm_model_pretrained: bool | None = Field(None, description="start from timm's weights (needs the hub)")
+    timm_checkpoint_path: PathText | None = Field(
+        None, description="start from this file's weights: a path, or package:NAME/PATH; see docs/models.md"
+    )
+    timm_checkpoint_by_order: bool | None = Field(
+        None, description="pair the file's tensors with the tower's in order where the names do not fit"
+    )
     timm_pool: str | None = Field(None, description="timm: avg, token, map, abs_attn, rot_attn or empty")
     timm_proj: Literal["linear", "mlp", ""] | None = Field(None, description="timm: linear, mlp or empty")
     timm_drop: BelowOne | None = Field(None, description="timm: head dropout")
@@ -43,7 +49,9 @@ class VisionTower(Section):
 class TextTower(Section):
     """The text tower: open_clip's transformer, or a Hugging Face model. Names are open_clip's."""
 
-    hf_model_name: PathText | None = Field(None, description="a Hugging Face model: local folder or hub name")
+    hf_model_name: PathText | None = Field(
+        None, description="a Hugging Face model: local folder, package:NAME/PATH (see docs/models.md) or hub name"
+    )
     hf_model_pretrained: bool | None = Field(None, description="false: random weights instead of its own")
     hf_tokenizer_name: PathText | None = Field(None, description="its tokenizer, where that is another folder or name")
     hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")

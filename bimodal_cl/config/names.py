@@ -33,6 +33,9 @@ _OTHER_NAMES = {
     "model.embed_dim": "embedding_dim dim feature_dim proj_dim projection_dim out_dim",
     "model.vision.timm_model_name": "image_encoder vision_model image_model timm_model vision_encoder visual_encoder",
     "model.vision.timm_model_pretrained": "pretrained_image timm_pretrained",
+    "model.vision.timm_checkpoint_path": "timm_checkpoint image_checkpoint vision_checkpoint pretrained_image_path "
+    "vision_pretrained",
+    "model.vision.timm_checkpoint_by_order": "by_order remap in_order",
     "model.vision.patch_dropout": "force_patch_dropout",
     "model.vision.layers": "depth num_layers num_hidden_layers",
     "model.vision.width": "vision_width hidden_size",

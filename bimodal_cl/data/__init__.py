@@ -9,19 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.labelled import LabelledImages, open_labelled
+    from bimodal_cl.data.labelled.images import LabelledImages
+    from bimodal_cl.data.labelled.open import open_labelled
     from bimodal_cl.data.pipeline.stream import Batch, Stream, open_stream
     from bimodal_cl.data.shards.index import index_shard
     from bimodal_cl.data.shards.manifest import Manifest, Shard
 
 _MODULE_OF = {
     "Batch": "pipeline.stream",
-    "LabelledImages": "labelled",
+    "LabelledImages": "labelled.images",
     "Manifest": "shards.manifest",
     "Shard": "shards.manifest",
     "Stream": "pipeline.stream",
     "index_shard": "shards.index",
-    "open_labelled": "labelled",
+    "open_labelled": "labelled.open",
     "open_stream": "pipeline.stream",
 }
 

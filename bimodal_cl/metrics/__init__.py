@@ -12,13 +12,12 @@ and means are sums of integers or correctly rounded sums (``math.fsum``).
 
 from bimodal_cl.metrics.classification import class_ranks, mean_per_class_recall, topk_accuracy
 from bimodal_cl.metrics.multilabel import average_precision, chance_average_precision, mean_average_precision
+from bimodal_cl.metrics.ranking import RankedQueries, rank_queries
 from bimodal_cl.metrics.retrieval import (
-    RankedQueries,
     chance_precision,
     chance_recall,
     mean_rank,
     median_rank,
-    rank_queries,
     recall_sum,
     recalls_of_ranks,
     retrieval_ranks,

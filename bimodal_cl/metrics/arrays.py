@@ -40,7 +40,8 @@ def as_matrix(values: ArrayLike, name: str) -> Tensor:
         raise ValueError(f"{name} must have two dimensions, both above 0, got shape {tuple(matrix.shape)}")
     if matrix.dtype != torch.float64:
         matrix = matrix.float()
-    broken = ~torch.isfinite(matrix).all(dim=1)
+    # An extreme of a row shows a value that is not finite, and needs no second matrix.
+    broken = ~(torch.isfinite(matrix.amin(dim=1)) & torch.isfinite(matrix.amax(dim=1)))
     if broken.any():
         rows = broken.nonzero().flatten().tolist()
         raise ValueError(f"{name} has {len(rows)} of {len(matrix)} rows with NaN or infinity, the first is {rows[0]}")

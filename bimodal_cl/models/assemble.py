@@ -14,6 +14,7 @@ from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.tokenizers import build_tokenizer
 from bimodal_cl.models.towers.build import build_image_tower, build_text_tower, resize_timm_tower, with_text_config
+from bimodal_cl.models.towers.timm_file import TimmFile
 from bimodal_cl.models.weights.state_dict import Pretrained, load_pretrained
 
 
@@ -22,6 +23,7 @@ def assemble(
     weights: Pretrained | None = None,
     image_size: int | None = None,
     tokenizer_folder: Path | None = None,
+    timm_file: TimmFile | None = None,
 ) -> DualEncoder:
     """Build an architecture, load weights for the whole model if given, and run both towers once.
 
@@ -30,6 +32,7 @@ def assemble(
         weights: weights of the whole model; None: the towers' own, or random ones.
         image_size: side of the images in pixels, to override the architecture's.
         tokenizer_folder: folder with a Hugging Face tokenizer's files, to override where the architecture finds them.
+        timm_file: weights of a timm tower alone; not together with `weights`.
 
     Raises:
         UserError: as :func:`bimodal_cl.models.build_model`.
@@ -49,7 +52,7 @@ def assemble(
     # timm resamples position embeddings of a tower with loaded weights; open_clip resamples them while loading.
     native = weights.image_size if weights is not None and weights.image_size is not None else architecture.image_size
     architecture = architecture.with_image_size(native if timm and weights is not None else image_size)
-    encoder = build_encoder(architecture, tokenizer_folder)
+    encoder = build_encoder(architecture, tokenizer_folder, timm_file)
     if weights is not None:
         load_pretrained(encoder, weights, f"'{architecture.name}'" if architecture.name else "this model")
         if timm and image_size != native:
@@ -59,21 +62,25 @@ def assemble(
     return encoder
 
 
-def build_encoder(architecture: Architecture, tokenizer_folder: Path | None = None) -> DualEncoder:
+def build_encoder(
+    architecture: Architecture, tokenizer_folder: Path | None = None, timm_file: TimmFile | None = None
+) -> DualEncoder:
     """Build the towers and their tokenizer, without running them.
 
     Args:
         architecture: what to build; its towers may load weights of their own.
-        tokenizer_folder: as :func:`assemble`.
+        tokenizer_folder, timm_file: as :func:`assemble`.
 
     Raises:
         UserError: a tower or the tokenizer cannot be built.
     """
     architecture = with_text_config(architecture)
     tokenizer = build_tokenizer(architecture.text, tokenizer_folder)
-    visual = build_image_tower(architecture)
+    visual, notes = build_image_tower(architecture, timm_file)
     text = build_text_tower(architecture, tokenizer)
-    return DualEncoder(visual, text, tokenizer, architecture)
+    encoder = DualEncoder(visual, text, tokenizer, architecture)
+    encoder.notes += notes
+    return encoder
 
 
 def try_towers(encoder: DualEncoder) -> None:

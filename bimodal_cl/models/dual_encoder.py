@@ -41,6 +41,9 @@ class DualEncoder(nn.Module):
         text: tokens ``[batch, context_length]`` to ``[batch, dim]``.
         tokenizer: texts to tokens.
         architecture: the description that the towers were built from.
+
+    Attributes:
+        notes: what the user should know about where the weights came from, one line each.
     """
 
     image_mean: Tensor
@@ -58,6 +61,7 @@ class DualEncoder(nn.Module):
         self.logit_bias = None if bias is None else nn.Parameter(torch.tensor(float(bias)), requires_grad=False)
         for name in ("mean", "std"):
             self.register_buffer(f"image_{name}", self._statistic(name)[None], persistent=False)
+        self.notes: list[str] = []
         self._kept_in_eval: list[nn.Module] = []
 
     @property

@@ -8,7 +8,7 @@ candidates follow the rule of ``bimodal_cl.metrics``: a wrong one is ranked befo
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,14 +100,14 @@ def classify(classifier: Classifier, image_features: Tensor, targets: Tensor) ->
         the first by name).
     """
     wanted = classifier.candidate_of_class[targets]
-    candidates = scale_rows(classifier.features)
-    block = max(1, _BLOCK_ELEMENTS // len(classifier.features))
     ranks, wrong = [], []
-    for start in range(0, len(targets), block):
-        sims = multiply_rows(scale_rows(image_features[start : start + block]), candidates).cpu()
-        ranks.append(class_ranks(sims, wanted[start : start + block]))
-        sims.scatter_(1, wanted[start : start + block, None], -torch.inf)
+    start = 0
+    for sims in _blocks_of_sims(classifier, image_features):
+        here = wanted[start : start + len(sims)]
+        ranks.append(class_ranks(sims, here))
+        sims.scatter_(1, here[:, None], -torch.inf)
         wrong.append(sims.numpy().argmax(axis=1))  # numpy returns the first maximum, torch any of them
+        start += len(sims)
     placed = np.concatenate(ranks)
     others = classifier.class_of_candidate.numpy()[np.concatenate(wrong)]
     return placed, np.where(placed == 1, targets.numpy(), others)
@@ -135,6 +135,18 @@ def class_similarities(classifier: Classifier, image_features: Tensor) -> Tensor
     """Return exact similarities, float64 ``[images, classes]`` on the CPU, to score multi-label images."""
     sims = multiply_rows(scale_rows(image_features), scale_rows(classifier.features)).cpu()
     return sims[:, classifier.candidate_of_class]
+
+
+def candidate_similarities(classifier: Classifier, image_features: Tensor) -> np.ndarray:
+    """Return similarities, float32 ``[images, candidates]``, half the memory of exact ones."""
+    return np.concatenate([sims.float().numpy() for sims in _blocks_of_sims(classifier, image_features)])
+
+
+def _blocks_of_sims(classifier: Classifier, image_features: Tensor) -> Iterator[Tensor]:
+    """Yield exact similarities of some images at a time, float64 ``[images, candidates]`` on the CPU."""
+    candidates = scale_rows(classifier.features)
+    for rows in image_features.split(max(1, _BLOCK_ELEMENTS // len(classifier.features))):
+        yield multiply_rows(scale_rows(rows), candidates).cpu()
 
 
 def _mean_direction(features: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bimodal_cl.data.labelled import LabelledImages
+from bimodal_cl.data.labelled.images import LabelledImages
 from bimodal_cl.models import DualEncoder
 from bimodal_cl.scoring.retrieval import evaluate_retrieval, retrieval_scores
 from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores

@@ -18,6 +18,7 @@ from bimodal_cl.metrics.bootstrap import (
     LEVEL,
     RESAMPLES,
     SEED,
+    Statistic,
     bootstrap,
     compare_paired,
     percentile_interval,
@@ -61,15 +62,21 @@ class Resampled:
 
 
 def resample_classes(
-    ranks: np.ndarray, predictions: np.ndarray, targets: np.ndarray, num_candidates: int, names: Iterable[str] = ()
+    ranks: np.ndarray,
+    predictions: np.ndarray,
+    targets: np.ndarray,
+    num_candidates: int,
+    *more: Statistic,
+    names: Iterable[str] = (),
 ) -> Resampled:
-    """Resample ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall``.
+    """Resample ``acc1``, ``acc5`` (with at least 5 candidates), ``mean_per_class_recall``, and further scores.
 
     Args:
         ranks: int64 ``[images]``, from 1, the rank of each image's class.
         predictions: int64 ``[images]``.
         targets: int64 ``[images]``.
         num_candidates: the number of candidates that were ranked.
+        more: further scores, such as ``bimodal_cl.scoring.calibration.Calibration.resample``.
         names: of the classes; data with other names count as other data.
     """
     ks = [k for k in (1, 5) if k <= num_candidates]
@@ -78,9 +85,11 @@ def resample_classes(
 
     def scores(weights: np.ndarray) -> dict[str, np.ndarray]:
         means = weighted_means(weights, totals, ones)
-        return {f"acc{k}": means[:, at] for at, k in enumerate(ks)} | {
-            "mean_per_class_recall": weighted_class_recalls(weights, hits, targets)
-        }
+        found = {f"acc{k}": means[:, at] for at, k in enumerate(ks)}
+        found["mean_per_class_recall"] = weighted_class_recalls(weights, hits, targets)
+        for statistic in more:
+            found |= statistic(weights)
+        return found
 
     arrays = {
         "ranks": ranks,

@@ -23,13 +23,14 @@ EARLIER_RUNS = {
 }
 
 
-def lock_towers(model: DualEncoder, unlocked: dict[str, int | None], fresh: bool) -> None:
+def lock_towers(model: DualEncoder, unlocked: Mapping[str, int | None], fresh: Mapping[str, bool]) -> None:
     """Lock the towers, say how much is trained, and warn where a tower is locked that has learned nothing yet.
 
     Args:
         model: the dual encoder, in training mode.
         unlocked: by modality, how many of the last groups stay trained; None: the tower is not locked.
-        fresh: whether the towers' weights are their own (pretrained or random), not those of a whole model.
+        fresh: by modality, whether the tower was built by its architecture alone (with a library's pretrained weights,
+            or random ones), and not from weights of a whole model or of a file.
 
     Raises:
         UserError: so many groups that nothing would be locked, or nothing is left to train.
@@ -41,7 +42,7 @@ def lock_towers(model: DualEncoder, unlocked: dict[str, int | None], fresh: bool
         "text": bool(architecture.text.get("hf_model_name") and architecture.text.get("hf_model_pretrained", True)),
     }
     for modality, groups in unlocked.items():
-        if fresh and groups is not None and not pretrained[modality]:
+        if fresh[modality] and groups is not None and not pretrained[modality]:
             warnings.warn(
                 f"optim.{modality}.lock: the {modality} tower starts from random weights, and what is locked of it "
                 "keeps them; start from pretrained ones (model.pretrained), or leave the lock out",

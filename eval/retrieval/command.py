@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
         "--examples",
         type=natural_number,
         default=12,
-        help="number of captions whose nearest images go into the results",
+        help="number of captions whose nearest images, and of images whose nearest captions, go into the results",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from ..datasets import dataset_name
 from ..encode import ScoredModel, autocast_type
 from ..results import build_result
-from .examples import collect_examples
+from .examples import collect_caption_examples, collect_examples
 
 if TYPE_CHECKING:
     from bimodal_cl.data import Manifest
@@ -27,7 +28,7 @@ def notes_on_repeats(pairs: PairFeatures) -> list[str]:
     """Return a line for duplicate images and one for duplicate captions, whose ties lower the recall of any model."""
     lines = []
     for what, features in (("images", pairs.image_features), ("captions", pairs.text_features)):
-        distinct = len({row.tobytes() for row in features.cpu().numpy()})
+        distinct = len({hashlib.sha256(row).digest() for row in features.cpu().numpy()})
         if distinct < len(features):
             lines.append(
                 f"note: only {distinct:,} of {len(features):,} {what} are distinct; equal ones tie, and a tie with the "
@@ -88,8 +89,10 @@ def score_pairs(
         resampled=resampled,
         data=str(folder),
         counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
+        language=arguments.language,
         provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
         examples=collect_examples(pairs, ranked.image_ranks, arguments.examples),
+        caption_examples=collect_caption_examples(pairs, ranked, arguments.examples),
     )
     return result, resampled
 

@@ -9,13 +9,18 @@ numbers are class numbers. Classes whose prompts are the same count as one. Imag
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 
-from ..datasets import load_templates, prompt_names, require_classes, require_folder, require_split
+from ..class_prompts import classname_lists, load_classnames, load_templates, prompt_names
+from ..datasets import (
+    add_column_arguments,
+    column_options,
+    require_classes,
+    require_labelled,
+)
 from ..encode import ScoredModel, add_model_arguments
 from ..results import Scored, percent, percent_in_interval
 from ..score_models import Summary, score_models
@@ -29,13 +34,21 @@ _COLUMNS = {
     "acc5": "top-5",
     "mean_per_class_recall": "mean per class",
     "mean_average_precision": "mean average precision",
+    "ece": "ECE",
+    "ece_fitted": "ECE fitted",
 }
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of ``bimodal-eval zero-shot``."""
     add_model_arguments(parser)
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True, help="labelled images")
+    parser.add_argument(
+        "--data",
+        metavar="DIR|FILE|hf:NAME",
+        type=path_text,
+        required=True,
+        help="labelled images: a folder, a .csv, .tsv or .parquet file, or a data set on the Hugging Face hub",
+    )
     parser.add_argument("--split", default="test", help="the split to score on")
     parser.add_argument(
         "--templates",
@@ -44,19 +57,26 @@ def add_arguments(parser: Parser) -> None:
         help=f"prompts, one per line with {{c}} for the class; or one of {', '.join(prompt_names())} (default: the "
         "data set's own, else five wordings of captions)",
     )
-    parser.add_argument("--classnames", metavar="FILE", type=Path, default=None, help="names for the classes, in order")
+    parser.add_argument(
+        "--classnames",
+        metavar="FILE",
+        type=path_text,
+        default=None,
+        help=f"names for the classes, one per line in their order; or one of {', '.join(classname_lists())}",
+    )
+    add_column_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Score every model, write a result for each, and print a table."""
-    require_folder(arguments.data)
-    require_split(arguments.data, arguments.split)
+    require_labelled(arguments.data, arguments.split)
     templates = load_templates(arguments.templates) if arguments.templates else None
+    names = load_classnames(arguments.classnames) if arguments.classnames else None
 
     from bimodal_cl.data import open_labelled
     from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
 
-    labelled = open_labelled(arguments.data, split=arguments.split, classnames=arguments.classnames)
+    labelled = open_labelled(arguments.data, arguments.split, names, column_options(arguments))
     require_classes(labelled.classnames, arguments.data)
     source = arguments.templates
     if templates is None:

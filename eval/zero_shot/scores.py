@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bimodal_cl.data import LabelledImages
+    from bimodal_cl.metrics.bootstrap import Statistic
     from bimodal_cl.scoring.classifier import Classifier
     from bimodal_cl.scoring.uncertainty import Resampled
     from bimodal_cl.scoring.zero_shot import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
+_MAX_MATRIX = 100  # classes
 
 
 def score_model(
@@ -40,8 +42,11 @@ def score_model(
     encoded = encode_labelled(
         model.encoder, labelled, arguments.batch_size, arguments.num_workers, autocast, show_progress=True
     )
-    score = _score_sets if encoded.targets.ndim == 2 else _score_classes
-    metrics, resampled, chance, details = score(classifier, encoded, labelled.classnames)
+    if encoded.targets.ndim == 2:
+        metrics, resampled, chance, details = _score_sets(classifier, encoded, labelled.classnames)
+    else:
+        tau = math.exp(-float(model.encoder.logit_scale))
+        metrics, resampled, chance, details = _score_classes(classifier, encoded, labelled.classnames, tau)
     num_candidates = len(classifier.features)
     result = build_result(
         task="zeroshot_classification",
@@ -56,6 +61,7 @@ def score_model(
             **({"num_distinct_classes": num_candidates} if num_candidates < len(labelled.classnames) else {}),
             "num_skipped": len(encoded.skipped),
         },
+        language=arguments.language,
         provenance={
             "split": arguments.split,
             "precision": arguments.precision,
@@ -75,9 +81,10 @@ def score_model(
 
 
 def _score_classes(
-    classifier: Classifier, encoded: LabelledFeatures, classnames: list[str]
+    classifier: Classifier, encoded: LabelledFeatures, classnames: list[str], tau: float
 ) -> tuple[dict[str, float], Resampled, dict[str, float], dict[str, Any]]:
     """Return metrics, the same on resamples, their chance levels and details for images of one class each."""
+    from bimodal_cl.scoring.calibration import calibrate
     from bimodal_cl.scoring.classifier import classify, score_classification
     from bimodal_cl.scoring.uncertainty import resample_classes
 
@@ -85,11 +92,19 @@ def _score_classes(
     targets = encoded.targets.numpy()
     metrics = score_classification(classifier, ranks, predictions, encoded.targets)
     chance = {name: (5 if name == "acc5" else 1) / len(classifier.features) for name in metrics}
-    details = {
+    details: dict[str, Any] = {
         "per_class": recall_by_class(ranks, targets, classnames),
         "confusions": count_confusions(predictions, targets, classnames),
     }
-    resampled = resample_classes(ranks, predictions, targets, len(classifier.features), classnames)
+    if len(classnames) <= _MAX_MATRIX:
+        details["confusion_matrix"] = confusion_matrix(predictions, targets, classnames)
+    more: list[Statistic] = []
+    calibration = calibrate(classifier, encoded.image_features, encoded.targets, ranks, tau)
+    if calibration is not None:
+        metrics |= calibration.scores()
+        details["calibration"] = calibration.details()
+        more.append(calibration.resample)
+    resampled = resample_classes(ranks, predictions, targets, len(classifier.features), *more, names=classnames)
     return metrics, resampled, chance, details
 
 
@@ -148,3 +163,18 @@ def count_confusions(predictions: np.ndarray, targets: np.ndarray, classnames: l
         {"class": target, "predicted": prediction, "count": count}
         for (target, prediction), count in ordered[:_MAX_CONFUSIONS]
     ]
+
+
+def confusion_matrix(predictions: np.ndarray, targets: np.ndarray, classnames: list[str]) -> dict[str, Any]:
+    """Return ``classes``, the names, and ``counts``: images by true class (row) and predicted class (column).
+
+    Args:
+        predictions: int64 ``[images]``.
+        targets: int64 ``[images]``.
+        classnames: name of each class.
+    """
+    import numpy as np
+
+    counts = np.zeros((len(classnames), len(classnames)), dtype=np.int64)
+    np.add.at(counts, (targets, predictions), 1)
+    return {"classes": classnames, "counts": counts.tolist()}

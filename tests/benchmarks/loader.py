@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,9 +22,9 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from bimodal_cl.data import Manifest, Stream, open_stream
 from bimodal_cl.data.pipeline.profile import profile_stream
-from bimodal_cl.errors import UserError
 from tests.benchmarks.decoders import SCALE
-from tests.benchmarks.measure.machine import ROOT, num_threads
+from tests.benchmarks.measure.command import run_command
+from tests.benchmarks.measure.machine import num_threads
 from tests.benchmarks.measure.table import format_table
 from tests.benchmarks.open_clip_loader import take_batches
 from tests.benchmarks.photos import describe_photos, make_photos
@@ -98,18 +96,6 @@ def _compare(manifest: Manifest, side: int, workers: int, arguments: argparse.Na
     for name, rounds in results.items():
         print(f"{name}: {rounds[0]['versions']}")
     print("\n".join(["", "ours by stage:", *results["ours"][-1]["profile"]]))
-
-
-def run_command(command: list[str], environment: Mapping[str, str] = os.environ) -> str:
-    """Run from the repository's root and return what is printed."""
-    environment = {**environment, "PYTHONWARNINGS": "ignore"}
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise UserError(f"{command[0]}: {error.strerror}") from None
-    if done.returncode:
-        raise UserError(f"{command[0]} {command[1]}: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
-    return done.stdout
 
 
 def measure_ours(folder: str, side: int, batch_size: int, num_workers: int, warm_up: int, count: int) -> dict[str, Any]:

@@ -55,6 +55,13 @@ def test_state_prints_every_part(bench):
     assert all(re.fullmatch(r"[1-9][\d.]* (us|ms|s)", cells[0]) for cells in rows.values() if len(cells) == 3)
 
 
+def test_retrieval_memory_prints_its_peak_and_equals_the_matrix(bench):
+    shown = bench("retrieval_memory", "--quick", "--threads", "1")
+    assert re.search(r"peak of the process +[1-9][\d.]* (MiB|GiB)", shown)
+    rows = rows_of(shown, "200 images x 1,000 captions")
+    assert rows["whole matrix, same similarities"][-2:] == ["0 of 1,200", "0 of 200"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

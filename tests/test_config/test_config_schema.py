@@ -24,6 +24,7 @@ data.train data.val data.zero_shot data.num_workers data.crop_scale data.flip da
 data.cache_dir data.cache_gb data.allow_pipe
 model.name model.pretrained model.image_size model.embed_dim
 model.vision.timm_model_name model.vision.timm_model_pretrained model.vision.timm_pool model.vision.timm_proj
+model.vision.timm_checkpoint_path model.vision.timm_checkpoint_by_order
 model.vision.timm_drop model.vision.timm_drop_path model.vision.layers model.vision.width model.vision.head_width
 model.vision.mlp_ratio model.vision.patch_size model.vision.patch_dropout model.vision.pool_type
 model.text.hf_model_name model.text.hf_model_pretrained model.text.hf_tokenizer_name model.text.hf_pooler_type

@@ -63,11 +63,27 @@ def test_scores_examples_and_provenance(run_folder, shards, tiny_model, tmp_path
         assert example["image_id"] == owners[example["text_id"]]
         assert example["top"] == np.argsort(-sims[example["text_id"]])[:5].tolist()
     assert len({example["image_id"] for example in result["examples"]}) == len(result["examples"])
+    assert_nearest_captions(result["caption_examples"], text_ranks, owners, sims)
     shown = capsys.readouterr().out
     assert "text -> image" in shown
     assert "chance" in shown
     assert f"{100 * metrics['image_retrieval_recall@5']:.1f} %" in shown
     assert "9.1 %" in shown  # chance of R@1 among 11 images
+
+
+def assert_nearest_captions(examples, text_ranks, owners, sims):
+    assert 0 < len(examples) <= 6
+    for example in examples:
+        image = example["image_id"]
+        assert example["rank"] == text_ranks[image]
+        assert example["text_ids"] == [text for text, owner in enumerate(owners) if owner == image]
+        nearest = np.argsort(-sims[:, image]).tolist()
+        assert example["top"] == nearest[:5]
+        found = [text in example["text_ids"] for text in nearest[: len(example["text_ids"])]]
+        precision = sum(sum(found[: i + 1]) / (i + 1) for i in range(len(found)) if found[i]) / len(found)
+        assert example["average_precision"] == pytest.approx(precision)
+        assert all("number" in caption for caption in example["captions"] + example["top_captions"])
+        assert len(example["top_captions"]) == 5
 
 
 def test_results_go_beside_the_run_and_repeat_exactly(run_folder, shards):

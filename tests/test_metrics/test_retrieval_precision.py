@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimodal_cl.metrics import chance_precision, mean_rank, rank_queries, recall_sum, retrieval, retrieval_recall
-from tests.test_metrics.test_retrieval_recall import tied_features
+from bimodal_cl.metrics import chance_precision, mean_rank, rank_queries, recall_sum, retrieval_recall
+from tests.test_metrics.test_retrieval_recall import tied_features, tiles
 
 
 def precisions_by_definition(images, texts, owner_of_text):
@@ -27,11 +27,10 @@ def precisions_by_definition(images, texts, owner_of_text):
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=tied_features(), block=st.sampled_from([1, 5, 30, 1000]))
-def test_average_precision_at_r_equals_the_definition_in_every_block_size(data, block):
+@given(data=tied_features(), tile=st.sampled_from([(1, 1), (2, 5), (1000, 3), (3, 1000), (1000, 1000)]))
+def test_average_precision_at_r_equals_the_definition_in_every_tile_size(data, tile):
     images, texts, owners = data
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "_BLOCK_ELEMENTS", block)
+    with tiles(*tile):
         ranked = rank_queries(images, texts, owners)
     assert ranked.text_precisions == pytest.approx(precisions_by_definition(images, texts, owners.tolist()), abs=1e-12)
     whole = rank_queries(images, texts, owners).text_precisions

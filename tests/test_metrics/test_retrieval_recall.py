@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bimodal_cl.metrics import chance_recall, median_rank, retrieval, retrieval_ranks, retrieval_recall
+from bimodal_cl.metrics import chance_recall, median_rank, ranking, retrieval_ranks, retrieval_recall
 
 
 def recall_by_definition(images, texts, owner_of_text, k):
@@ -35,12 +37,24 @@ def tied_features(draw):
     return images, texts, rng.integers(0, num_images, num_texts)
 
 
-@settings(max_examples=150, deadline=None)
-@given(data=tied_features(), k=st.integers(1, 13), block=st.sampled_from([1, 5, 1000]))
-def test_equals_the_definition_in_every_block_size(data, k, block):
-    images, texts, owners = data
+@contextmanager
+def tiles(images, texts):
+    """Rank in tiles of this size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "_BLOCK_ELEMENTS", block)
+        patch.setattr(ranking, "_IMAGES_AT_ONCE", images)
+        patch.setattr(ranking, "_TEXTS_AT_ONCE", texts)
+        yield
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    data=tied_features(),
+    k=st.integers(1, 13),
+    tile=st.sampled_from([(1, 1), (2, 5), (1000, 3), (3, 1000), (1000, 1000)]),
+)
+def test_equals_the_definition_in_every_tile_size(data, k, tile):
+    images, texts, owners = data
+    with tiles(*tile):
         scores = retrieval_recall(images, texts, owners, ks=(k,))
     expected = recall_by_definition(images, texts, owners.tolist(), k)
     assert scores[f"image_retrieval_recall@{k}"] == pytest.approx(expected[0], abs=1e-12)

@@ -16,6 +16,7 @@ from bimodal_cl.training.trained_parts import find_hidden, find_parts, lock_towe
 from tests.test_optim.tower_families import FAMILIES, build_family, encode
 
 MODALITIES = {"visual": "image", "text": "text"}
+FRESH = {"image": True, "text": True}
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +143,9 @@ def test_nothing_left_to_train_is_refused_and_random_towers_are_warned_of(famili
         pytest.raises(SettingRefused, match="leave nothing to train"),
         pytest.warns(UserWarning, match="tower starts from random weights") as caught,
     ):
-        lock_towers(model, {"image": 0, "text": 0}, fresh=True)
+        lock_towers(model, {"image": 0, "text": 0}, fresh=FRESH)
     assert len(caught) == 2
-    lock_towers(families("bert"), {"image": None, "text": 0}, fresh=True)  # a Hugging Face tower has its own weights
+    lock_towers(families("bert"), {"image": None, "text": 0}, fresh=FRESH)  # a Hugging Face tower has its own weights
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -18,18 +18,27 @@ from bimodal_cl.models.towers.huggingface_text import (
     load_text_config,
 )
 from bimodal_cl.models.towers.siglip import TEXT_FAMILY, SiglipImageTower, SiglipTextTower
+from bimodal_cl.models.towers.timm_file import TimmFile
 
 
-def build_image_tower(architecture: Architecture) -> nn.Module:
+def build_image_tower(architecture: Architecture, timm_file: TimmFile | None = None) -> tuple[nn.Module, list[str]]:
     """Build the image tower: normalised pixels ``[batch, 3, image_size, image_size]`` to ``[batch, embed_dim]``.
 
+    Args:
+        architecture: what to build.
+        timm_file: weights of a timm tower.
+
+    Returns:
+        The tower, and what to tell the user about its weights.
+
     Raises:
-        UserError: an unknown timm model, weights that cannot be downloaded, or keys that contradict each other.
+        UserError: an unknown timm model, weights that cannot be downloaded or do not fit, or keys that contradict each
+            other.
     """
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
     if architecture.hf_vision_config is not None:
-        return SiglipImageTower(architecture.hf_vision_config)
+        return SiglipImageTower(architecture.hf_vision_config), []
     vision = architecture.vision
     timm_name = vision.get("timm_model_name")
     if timm_name:
@@ -37,15 +46,20 @@ def build_image_tower(architecture: Architecture) -> nn.Module:
     elif isinstance(vision.get("layers"), (list, tuple)) and architecture.image_size % 32:
         # Its attention pooling has one position per 32 x 32 pixels and would fail on the first image.
         raise UserError(f"model.vision.image_size must be a multiple of 32 for a ResNet, got {architecture.image_size}")
+    notes: list[str] = []
     try:
         tower = _build_vision_tower(architecture.embed_dim, CLIPVisionCfg(**vision), architecture.quick_gelu)
+        if timm_file is not None:  # of the model's own image size; position embeddings are resampled below
+            notes.append(timm_file.load_into(tower.trunk, str(timm_name)))
         if timm_name:
             resize_timm_tower(tower, architecture.image_size)
+    except UserError:
+        raise
     except Exception as error:
         what = f"timm model '{timm_name}'" if timm_name else "model.vision"
         fetched = " with its weights" if timm_name and vision.get("timm_model_pretrained") else ""
         raise UserError(f"{what} cannot be built{fetched} ({why_not_fetched(error)})") from error
-    return tower
+    return tower, notes
 
 
 def _check_timm_name(name: str) -> None:

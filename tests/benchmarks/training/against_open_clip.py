@@ -12,18 +12,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bimodal_cl.data import Manifest
 from tests.benchmarks import loader
+from tests.benchmarks.measure.command import run_command, time_command
 from tests.benchmarks.measure.table import format_table
 
 OPEN_CLIP_COMMAND = Path(__file__).with_name("open_clip_command.py")
@@ -94,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.num_steps, arguments.rounds, arguments.num_workers = [40], 1, 0
     arguments.sides, arguments.num_samples = [], arguments.batch_size * max(arguments.num_steps)
     if arguments.open_clip_python:
-        loader.run_command([str(arguments.open_clip_python), "-c", "import open_clip_train.data"])
+        run_command([str(arguments.open_clip_python), "-c", "import open_clip_train.data"])
     with contextlib.ExitStack() as stack:
         folder = arguments.shards or stack.enter_context(loader.make_shards(arguments, arguments.num_workers))
         manifest = Manifest.load(folder)
@@ -158,12 +156,12 @@ def train_ours(
 ) -> Result:
     """Run ``bimodal-train`` once."""
     config = _write_config(manifest, model, steps, arguments, folder)
-    wall, cpu = _time_command([sys.executable, "-m", "bimodal_cl.train", "--config", str(config)], arguments)
+    took = time_command([sys.executable, "-m", "bimodal_cl.train", "--config", str(config)], arguments.threads)
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     late = [line for line in lines if line["event"] == "train"][1:]
     pairs = steps * arguments.batch_size
     rate = (steps - LOG_EVERY) * arguments.batch_size / sum(line["seconds"] for line in late)
-    return Result(pairs / wall, rate, 1e3 * cpu / pairs, {}, "this checkout")
+    return Result(pairs / took.wall, rate, 1e3 * took.cpu / pairs, {}, "this checkout")
 
 
 def profile_ours(
@@ -172,7 +170,7 @@ def profile_ours(
     """Run ``bimodal-train --profile-steps``; return milliseconds of a step by part, named as open_clip's are."""
     config = _write_config(manifest, model, 3 * steps, arguments, folder)
     command = [sys.executable, "-m", "bimodal_cl.train", "--config", str(config), "--profile-steps", str(steps)]
-    _time_command(command, arguments)
+    time_command(command, arguments.threads)
     parts = {
         name: ranks[0]
         for name, ranks in json.loads((folder / "run/profile/steps.json").read_text())["milliseconds"].items()
@@ -222,13 +220,12 @@ def train_open_clip(
         "arguments": [str(word) for pair in flags.items() for word in pair],
         "warm_up": LOG_EVERY,
     }
-    output: list[str] = []
     command = [str(arguments.open_clip_python), str(OPEN_CLIP_COMMAND), json.dumps(task)]
-    wall, cpu = _time_command(command, arguments, output)
-    found = json.loads(output[0].splitlines()[-1])
+    took = time_command(command, arguments.threads)
+    found = json.loads(took.printed.splitlines()[-1])
     assert found["steps"] == steps, found
     rate = 1e3 * arguments.batch_size / found["account"]["step"]
-    return Result(pairs / wall, rate, 1e3 * cpu / pairs, found["account"], found["versions"])
+    return Result(pairs / took.wall, rate, 1e3 * took.cpu / pairs, found["account"], found["versions"])
 
 
 def _write_config(
@@ -256,16 +253,3 @@ def _write_config(
     path = folder / "config.yaml"
     path.write_text(json.dumps(values))  # YAML reads JSON
     return path
-
-
-def _time_command(
-    command: list[str], arguments: argparse.Namespace, output: list[str] | None = None
-) -> tuple[float, float]:
-    """Run a command; return its seconds, and the seconds of CPU of it and its children."""
-    threads = {} if arguments.threads is None else {"OMP_NUM_THREADS": str(arguments.threads)}
-    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    printed = loader.run_command(command, {**os.environ, **threads})
-    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-    if output is not None:
-        output.append(printed)
-    return wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

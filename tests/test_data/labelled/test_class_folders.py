@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bimodal_cl.data import open_labelled
-from bimodal_cl.data.class_folders import find_class_folders, names_from_folders
+from bimodal_cl.data.labelled.class_folders import find_class_folders, names_from_folders
 from tests.test_data.tiny_shards import encode_image
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bimodal_cl.data import open_labelled
-from bimodal_cl.data.class_names import name_classes, name_warnings, pairing_lines, read_names, repeated_names
+from bimodal_cl.data.labelled.class_names import name_classes, name_warnings, pairing_lines, read_names, repeated_names
 from bimodal_cl.errors import UserError
 from tests.test_data.tiny_shards import encode_image
 

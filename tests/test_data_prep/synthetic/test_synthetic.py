@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bimodal_cl.data import open_stream
-from bimodal_cl.data.labelled import open_labelled
+from bimodal_cl.data.labelled.open import open_labelled
 from data_prep.cli import COMMANDS, main
 from data_prep.synthetic import source
 from data_prep.synthetic.captions import ZERO_SHOT_TEMPLATES, describe

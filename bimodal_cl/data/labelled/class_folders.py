@@ -43,8 +43,8 @@ def find_class_folders(root: Path) -> tuple[list[str], list[str]]:
     return folders, []
 
 
-def names_from_folders(folders: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Derive class names from folder names.
+def names_from_folders(folders: Sequence[str], what: str = "folder") -> tuple[list[str], list[str]]:
+    """Derive class names from the names of folders, or of whatever else labels images (``what``, for messages).
 
     Underscores and slashes become spaces. Leading numbers and WordNet ids are removed if every folder has one, all
     different, in front of a name.
@@ -60,7 +60,7 @@ def names_from_folders(folders: Sequence[str]) -> tuple[list[str], list[str]]:
         shown = ", ".join(
             f"{folder} = '{_spaced(name)}'" for folder, name in list(zip(folders, names, strict=True))[:3]
         )
-        notes = [f"folder names begin with numbers, which are not part of the class names: {shown}, ..."]
+        notes = [f"{what} names begin with numbers, which are not part of the class names: {shown}, ..."]
     return [_spaced(name) for name in names], notes
 
 

@@ -44,6 +44,20 @@ def _parse_cls(where: str, content: bytes, classnames: Sequence[str]) -> int:
         text = decode_text(content).strip()
     except NotText as error:
         raise UserError(f"{where}: its .cls is not text: {error}") from None
+    return find_class(where, text, classnames)
+
+
+def find_class(where: str, text: str, classnames: Sequence[str]) -> int:
+    """Return the class that a text means: its index from 0, or its name.
+
+    Args:
+        where: place of the text, for messages.
+        text: the index or name.
+        classnames: by class index.
+
+    Raises:
+        UserError: it is neither, or the name of several classes.
+    """
     if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return _within(where, int(text), len(classnames))
     found = [index for index, name in enumerate(classnames) if name == text]
@@ -81,5 +95,5 @@ def _parse_npy(where: str, content: bytes, classnames: Sequence[str]) -> Label:
 
 def _within(where: str, label: int, num_classes: int) -> int:
     if not 0 <= label < num_classes:
-        raise UserError(f"{where}: class {label} is outside [0, {num_classes}), the classnames.txt")
+        raise UserError(f"{where}: class {label} is outside [0, {num_classes}), the class names")
     return label

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bimodal_cl.data.class_folders import names_from_folders
+from bimodal_cl.data.labelled.class_folders import names_from_folders
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.natural_sort import natural_sort_key
 from bimodal_cl.files.text_files import NotText, read_text
@@ -42,6 +42,19 @@ class ClassNames:
     names: list[str]
     label_of_folder: dict[str, int]
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class NameList:
+    """Names of classes, by class index, and where they come from, for messages."""
+
+    names: list[str]
+    origin: str
+
+
+def read_name_list(path: Path) -> NameList:
+    """Read names as :func:`read_names` does; their origin is the file's name."""
+    return NameList(read_names(path), path.name)
 
 
 def read_names(path: Path) -> list[str]:
@@ -113,7 +126,7 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
         root: of the folders, for messages.
         folders: names of the class folders.
         names: of the classes; None: ImageNet's names if the folders are WordNet ids of ImageNet's classes, or else
-            those of :func:`~bimodal_cl.data.class_folders.names_from_folders`.
+            those of :func:`~bimodal_cl.data.labelled.class_folders.names_from_folders`.
         origin: of the names, for messages.
 
     Raises:
@@ -122,7 +135,8 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
     ordered = sorted(folders, key=natural_sort_key)
     numbers = _numbers(root, ordered)
     if names is None:
-        return _own_names(ordered, numbers)
+        own, notes = _own_names(ordered, "folder")
+        return ClassNames(own, {folder: index for index, folder in enumerate(ordered)}, notes)
     negative = [folder for folder in ordered if re.fullmatch(r"-[0-9]+", folder)]
     if negative and all(re.fullmatch(r"-?[0-9]+", folder) for folder in ordered):
         raise UserError(f"{root}: folder '{negative[0]}' is not a class: class numbers count from 0")
@@ -132,6 +146,15 @@ def name_classes(root: Path, folders: Sequence[str], names: Sequence[str] | None
         labels, notes = _labels_by_name(root, ordered, names, origin)
     notes += [*pairing_lines({folder: names[label] for folder, label in labels.items()})]
     return ClassNames(list(names), labels, notes + name_warnings(names))
+
+
+def name_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Name classes after their labels in a table, as after folders, and return notes for the user.
+
+    Args:
+        labels: by class index.
+    """
+    return _own_names(labels, "label")
 
 
 def name_warnings(names: Sequence[str]) -> list[str]:
@@ -156,9 +179,9 @@ def repeated_names(names: Sequence[str]) -> list[str]:
     return [f"warning: {what} for several classes, which no model can tell apart and which count as one: {shown}{more}"]
 
 
-def pairing_lines(name_of_folder: dict[str, str]) -> list[str]:
+def pairing_lines(name_of_folder: dict[str, str], what: str = "folder") -> list[str]:
     """Return a line for each folder and its name; of many, the first and last lines and the count of those between."""
-    lines = [f"folder {folder} = '{name}'" for folder, name in name_of_folder.items()]
+    lines = [f"{what} {folder} = '{name}'" for folder, name in name_of_folder.items()]
     if len(lines) <= _SHOWN:
         return lines
     between = len(lines) - _SHOWN + 1
@@ -197,9 +220,9 @@ def _labels_by_name(
     root: Path, folders: Sequence[str], names: Sequence[str], origin: str
 ) -> tuple[dict[str, int], list[str]]:
     """Match folders and names by name, or else by their order."""
-    counts = Counter(_plain(name) for name in names)
-    place = {_plain(name): index for index, name in enumerate(names) if counts[_plain(name)] == 1}
-    found = {folder: place[_plain(folder)] for folder in folders if _plain(folder) in place}
+    counts = Counter(plain_name(name) for name in names)
+    place = {plain_name(name): index for index, name in enumerate(names) if counts[plain_name(name)] == 1}
+    found = {folder: place[plain_name(folder)] for folder in folders if plain_name(folder) in place}
     if len(found) == len(folders) == len(set(found.values())):
         return found, [f"folders are matched with the names in {origin}"]
     if len(folders) != len(names):
@@ -218,27 +241,24 @@ def _labels_by_name(
     return {folder: index for index, folder in enumerate(folders)}, notes
 
 
-def _own_names(folders: Sequence[str], numbers: dict[str, int]) -> ClassNames:
-    notes: list[str] = []
-    ordered = list(numbers) if numbers else list(folders)
-    labels = {folder: index for index, folder in enumerate(ordered)}
-    if numbers:
+def _own_names(labels: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+    """Name classes after their labels, and return notes; ``what`` the labels are is for messages."""
+    if labels and all(re.fullmatch(r"[0-9]+", label) for label in labels):
         notes = ["warning: the class names are numbers, which mean nothing to a text tower: give their names"]
-    elif all(_WORDNET_ID.fullmatch(folder) for folder in folders) and folders:
-        names = _imagenet_names(ordered)
+    elif labels and all(_WORDNET_ID.fullmatch(label) for label in labels):
+        names = _imagenet_names(labels)
         if names is not None:
-            return ClassNames(names, labels, [*_imagenet_notes(dict(zip(ordered, names, strict=True)), names)])
+            said = f"{what}s are WordNet ids of {len(names)} of ImageNet's 1,000 classes, called by open_clip's names"
+            pairs = pairing_lines(dict(zip(labels, names, strict=True)), what)
+            return names, [f"{said} for them", *pairs, *repeated_names(names)]
         notes = [
-            f"warning: folders such as '{ordered[0]}' are WordNet ids, which mean nothing to a text tower: give the "
+            f"warning: {what}s such as '{labels[0]}' are WordNet ids, which mean nothing to a text tower: give the "
             "classes' names"
         ]
-    names, said = names_from_folders(ordered)
-    return ClassNames(names, labels, notes + said + repeated_names(names))
-
-
-def _imagenet_notes(name_of_folder: dict[str, str], names: Sequence[str]) -> list[str]:
-    said = f"folders are WordNet ids of {len(names)} of ImageNet's 1,000 classes, called by open_clip's names for them"
-    return [said, *pairing_lines(name_of_folder), *repeated_names(names)]
+    else:
+        notes = []
+    names, said_of_numbers = names_from_folders(labels, what)
+    return names, notes + said_of_numbers + repeated_names(names)
 
 
 def _imagenet_names(folders: Sequence[str]) -> list[str] | None:
@@ -250,5 +270,6 @@ def _imagenet_names(folders: Sequence[str]) -> list[str] | None:
     return [name_of[folder] for folder in folders] if all(folder in name_of for folder in folders) else None
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name in the form in which names are compared: any case and Unicode form, ``_`` and ``-`` as spaces."""
     return " ".join(re.sub(r"[_-]", " ", unicodedata.normalize("NFKC", name)).casefold().split())

@@ -51,11 +51,36 @@ def test_scores_classes_and_confusions(run_folder, class_folders, tiny_model, tm
     assert {(each["class"], each["predicted"]): each["count"] for each in result["confusions"]} == wrong
     counts = [each["count"] for each in result["confusions"]]
     assert counts == sorted(counts, reverse=True)
+    matrix = np.zeros((6, 6), dtype=int)
+    for target, guess in zip(targets, order[:, 0], strict=True):
+        matrix[target, guess] += 1
+    assert result["confusion_matrix"] == {"classes": names, "counts": matrix.tolist()}
     assert result["provenance"]["counts"] == {"num_images": len(paths), "num_classes": 6, "num_skipped": 0}
     assert result["provenance"]["prompts"]["templates"] == list(DEFAULT_TEMPLATES)
     shown = capsys.readouterr().out
     assert f"{100 * hits.mean():.1f} %" in shown
     assert "16.7 %" in shown  # chance among 6 classes
+
+
+def test_calibration_at_the_models_own_temperature(run_folder, class_folders, tiny_model, tmp_path, capsys):
+    result = zero_shot(run_folder, class_folders, tmp_path / "out", "--templates", "photo")
+    paths = sorted((class_folders / "test").glob("*/*.png"))
+    names = sorted({path.parent.name.replace("_", " ") for path in paths})
+    with torch.no_grad():
+        texts = tiny_model.encode_text([f"a photo of a {name}." for name in names])
+        images = torch.cat([tiny_model.encode_image(tiny_model.preprocess(Image.open(path))[None]) for path in paths])
+        shares, guesses = (tiny_model.logit_scale.exp() * images @ texts.T).double().softmax(dim=1).max(dim=1)
+    hits = [names[guess] == path.parent.name.replace("_", " ") for guess, path in zip(guesses, paths, strict=True)]
+    gaps = Counter()
+    for share, hit in zip(shares.tolist(), hits, strict=True):
+        gaps[int(np.ceil(share * 15))] += hit - share
+    calibration = result["calibration"]
+    assert result["metrics"]["ece"] == pytest.approx(sum(map(abs, gaps.values())) / len(paths), abs=1e-5)
+    assert calibration["temperature"] == pytest.approx(1 / tiny_model.logit_scale.exp().item())
+    assert sum(each["count"] for each in calibration["bins"]) == len(paths)
+    assert sum(each["count"] for each in calibration["bins_fitted"]) == len(paths)
+    assert set(result["intervals"]) == set(result["metrics"]) >= {"ece", "ece_fitted"}
+    assert "ece" not in result["provenance"]["chance"] and "ECE fitted" in capsys.readouterr().out
 
 
 def test_both_layouts_give_the_same_scores_with_the_same_words(run_folder, class_folders, wds_folder, tmp_path):
@@ -96,7 +121,7 @@ def test_an_unreadable_image_is_counted_and_named(run_folder, class_folders, tmp
 
 
 def test_config_files_of_the_project_are_valid(capsys):
-    configs = sorted((Path(__file__).parents[2] / "configs" / "eval").glob("*.yaml"))
+    configs = sorted((Path(__file__).parents[3] / "configs" / "eval").glob("*.yaml"))
     assert configs
     for config in configs:
         command = "retrieval" if "bimodal-eval retrieval" in config.read_text() else "zero-shot"

@@ -1,0 +1,1 @@
+"""Open images with class labels, find their classes and name them."""

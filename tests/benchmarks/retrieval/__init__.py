@@ -1,0 +1,1 @@
+"""Benchmarks of retrieval among many images and captions."""
