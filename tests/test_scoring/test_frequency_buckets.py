@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bimodal_cl.scoring.frequency_buckets import FrequencyBuckets, bucket_of_count
 
 from bimodal_cl.metrics.bootstrap import bootstrap
+from bimodal_cl.scoring.frequency_buckets import FrequencyBuckets, bucket_of_count
 
 
 def test_bounds_are_those_of_imagenet_lt():
