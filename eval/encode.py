@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bimodal_cl.models import DualEncoder
 
 PRECISIONS = ("float32", "bf16", "fp16")
+ENGLISH = "en"
 _DEVICES = ("cuda", "cpu", "mps", "auto")
 
 
@@ -101,6 +102,12 @@ def add_model_arguments(parser: Parser) -> None:
         help="processes that decode images; 0: decode in the main process",
     )
     parser.add_argument("--name", default=None, help="the data set's name in the results (default: its folder's)")
+    parser.add_argument(
+        "--language",
+        metavar="CODE",
+        default=ENGLISH,
+        help="the language of the data's texts, such as de or zh, for the results",
+    )
     parser.add_argument(
         "--to",
         metavar="DIR",

@@ -190,7 +190,7 @@ def _open_split(arguments: argparse.Namespace, name: str, flag: str) -> Labelled
         UserError: it is missing or cannot be read.
     """
     from bimodal_cl.data import open_labelled
-    from bimodal_cl.data.labelled.hf import is_hf
+    from bimodal_cl.data.labelled.layouts.hf import is_hf
 
     path = Path(arguments.data)
     if path.is_dir() and not (path / name).is_dir() and not is_hf(path, name):
