@@ -35,6 +35,24 @@ def require_folder(path: Path, flag: str = "--data") -> None:
     raise UserError(f"{flag} {path}: no '{missing}' in {existing.resolve() if existing == Path() else existing}{near}")
 
 
+def require_file(given: str, flag: str, names: Sequence[str] = ()) -> None:
+    """Refuse a file that does not exist.
+
+    Args:
+        given: its path.
+        flag: the flag that names it, for the message.
+        names: what could have been meant instead of a file.
+
+    Raises:
+        UserError: there is no such file; the message names the nearest file or name.
+    """
+    path = Path(given)
+    if path.is_file():
+        return
+    beside = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
+    raise UserError(f"{flag} {given}: no such file{did_you_mean(path.name, [*names, *beside])}")
+
+
 def require_split(path: Path, split: str) -> None:
     """Refuse a missing split if there are other splits, whose folders would be read as classes.
 
