@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -36,6 +37,9 @@ COMMANDS = CommandGroup(
 @with_exit_status
 def main(argv: Sequence[str]) -> int:
     """Run ``bimodal-eval`` and return its exit status: 0 success, 2 a mistake of the user, 1 any other failure."""
+    # OpenMP reads it when torch is imported. A thread that waits for another one would else spin, on a core that the
+    # other thread, or a process that decodes images, needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return COMMANDS.run("bimodal-eval", argv)
 
 
