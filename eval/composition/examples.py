@@ -71,9 +71,9 @@ class ExampleImages:
 
     def __init__(self, examples: list[Example]) -> None:
         self._images = [(each.where, image) for each in examples for image in each.images]
-        self.labels: Sequence[Any] = range(len(self._images))
         self.classnames: list[str] = []
         self.templates: list[str] | None = None
+        self.labels: Sequence[int] = list(range(len(self._images)))
 
     def __len__(self) -> int:
         return len(self._images)

@@ -8,7 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
 
 from bimodal_cl.data import open_labelled
-from bimodal_cl.data.labelled.columns import ColumnOptions
+from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 from tests.refusals import refused
 from tests.test_data.tiny_shards import encode_image
 
@@ -50,6 +50,11 @@ def test_a_parquet_file_and_a_folder_of_them(tmp_path):
     rows.to_parquet(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
     make([1], ClassLabel(names=CLASSES), column="fine").to_parquet(tmp_path / "hub" / "data" / "train-00000.parquet")
     assert [open_labelled(tmp_path / "hub", split=split).labels for split in ("test", "train")] == [[0, 1], [1]]
+    with refused("--split val: not in .*hub; valid: test, train"):
+        open_labelled(tmp_path / "hub", split="val")
+    (tmp_path / "hub" / "val").mkdir()
+    rows.to_parquet(tmp_path / "hub" / "val" / "0.parquet")
+    assert open_labelled(tmp_path / "hub", split="val").labels == [0, 1]
 
 
 def test_lists_are_labels_of_several_classes(tmp_path):
