@@ -75,8 +75,8 @@ def _summarize(scored: list[Scored]) -> Summary:
     counts, chance, subsets = provenance["counts"], provenance["chance"], provenance["subsets"]
     before = [f"{counts['num_examples']:,} examples" + (f" in {len(subsets)} subsets" if len(subsets) > 1 else "")]
     if counts["num_skipped"]:
-        skipped = provenance["skipped"]
-        before.append(f"{counts['num_skipped']:,} examples are left out, the first for {skipped[0]}")
+        total = counts["num_examples"] + counts["num_skipped"]
+        before.append(f"left out: {counts['num_skipped']:,} of {total:,}, the first for {provenance['skipped'][0]}")
     overall = "group" if "text_acc" in chance else "mean" if len(subsets) > 1 else "accuracy"
     columns = {name: _SHOWN.get(name, overall if name == "acc" else name.removeprefix("acc_")) for name in chance}
     rows = [[one.label, *(percent_in_interval(one.result, name) for name in columns)] for one in scored]
