@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import NotText, read_text
 
+from .datasets import require_file
+
 if TYPE_CHECKING:
     from bimodal_cl.data.labelled.class_names import NameList
 
 _PROMPTS, _CLASSNAMES = files(__package__) / "prompts", files(__package__) / "classnames"
 # Of open_clip: the 80 prompts of CLIP's paper for ImageNet, and the seven of them that its authors recommend.
-_OPEN_CLIP = {"imagenet": "OPENAI_IMAGENET_TEMPLATES", "imagenet-simple": "SIMPLE_IMAGENET_TEMPLATES"}
-_IMAGENET = "imagenet"
+_OPEN_CLIP = {"imagenet": "OPENAIIMAGENET_TEMPLATES", "imagenet-simple": "SIMPLEIMAGENET_TEMPLATES"}
+IMAGENET = "imagenet"
 
 
 def prompt_names() -> list[str]:
@@ -26,7 +28,7 @@ def prompt_names() -> list[str]:
 
 def classname_lists() -> list[str]:
     """Return the names of the built-in lists of class names."""
-    return sorted([*_names_in(_CLASSNAMES), _IMAGENET])
+    return sorted([*_names_in(_CLASSNAMES), IMAGENET])
 
 
 def load_templates(given: str) -> list[str]:
@@ -66,17 +68,14 @@ def load_classnames(given: str) -> NameList:
     """
     from bimodal_cl.data.labelled.class_names import NameList, read_name_list
 
-    if given == _IMAGENET:
+    if given == IMAGENET:
         from open_clip import IMAGENET_CLASSNAMES
 
         return NameList(list(IMAGENET_CLASSNAMES), given)
     if given in classname_lists():
         return NameList((_CLASSNAMES / f"{given}.txt").read_text(encoding="utf-8").splitlines(), given)
-    path = Path(given)
-    if not path.exists():
-        near = [each.name for each in path.parent.glob("*.txt")] if path.parent.is_dir() else []
-        raise UserError(f"--classnames {given}: no such file{did_you_mean(path.name, [*classname_lists(), *near])}")
-    return read_name_list(path)
+    require_file(given, "--classnames", classname_lists())
+    return read_name_list(Path(given))
 
 
 def _names_in(folder: Any) -> list[str]:

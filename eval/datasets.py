@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimodal_cl.cli.parser import Parser
+from bimodal_cl.data.labelled.layouts.hf import HUB, PARQUET
+from bimodal_cl.data.labelled.layouts.table import TABLES
 from bimodal_cl.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 
 SPLITS = ("train", "val", "valid", "validation", "test")
-_FILES = (".csv", ".tsv", ".parquet")
+_FILES = (*TABLES, PARQUET)
 
 
 def require_folder(path: Path, flag: str = "--data") -> None:
@@ -33,6 +35,24 @@ def require_folder(path: Path, flag: str = "--data") -> None:
     missing = path.relative_to(existing).parts[0] if existing != Path() else path.parts[0]
     near = did_you_mean(missing, [each.name for each in existing.iterdir() if each.is_dir()])
     raise UserError(f"{flag} {path}: no '{missing}' in {existing.resolve() if existing == Path() else existing}{near}")
+
+
+def require_file(given: str, flag: str, names: Sequence[str] = ()) -> None:
+    """Refuse a file that does not exist.
+
+    Args:
+        given: its path.
+        flag: the flag that names it, for the message.
+        names: what could have been meant instead of a file.
+
+    Raises:
+        UserError: there is no such file; the message names the nearest file or name.
+    """
+    path = Path(given)
+    if path.is_file():
+        return
+    beside = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
+    raise UserError(f"{flag} {given}: no such file{did_you_mean(path.name, [*names, *beside])}")
 
 
 def require_split(path: Path, split: str) -> None:
@@ -54,7 +74,7 @@ def require_labelled(given: str, split: str) -> None:
         UserError: there is no such folder or file, or the folder has other splits but not this one.
     """
     path = Path(given)
-    if given.startswith("hf:") or path.is_file():
+    if given.startswith(HUB) or path.is_file():
         return
     if path.suffix.lower() in _FILES and path.parent.is_dir() and not path.exists():
         near = [each.name for each in path.parent.iterdir() if each.suffix.lower() in _FILES]

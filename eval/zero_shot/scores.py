@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..encode import ScoredModel, autocast_type
 from ..results import build_result
+from .train_counts import TrainCounts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
     from bimodal_cl.scoring.zero_shot import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
-_MAX_MATRIX = 100  # classes
+MAX_MATRIX = 100  # classes
 
 
 def score_model(
-    model: ScoredModel, labelled: LabelledImages, templates: list[str], arguments: argparse.Namespace
+    model: ScoredModel,
+    labelled: LabelledImages,
+    templates: list[str],
+    arguments: argparse.Namespace,
+    train_counts: TrainCounts | None = None,
 ) -> tuple[dict[str, Any], Resampled]:
     """Return a model's result on labelled images, ready to be written, and its scores on resamples of them.
 
@@ -32,13 +37,15 @@ def score_model(
         model: the model.
         labelled: the images.
         templates: prompts with ``{c}``.
-        arguments: ``batch_size``, ``num_workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``.
+        arguments: ``batch_size``, ``num_workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``,
+            ``class_map``.
+        train_counts: training images by class, for scores of frequent and rare classes.
     """
     from bimodal_cl.scoring.classifier import build_classifier
     from bimodal_cl.scoring.zero_shot import encode_labelled
 
     autocast = autocast_type(arguments.precision)
-    classifier = build_classifier(model.encoder, labelled.classnames, templates, autocast=autocast)
+    classifier = build_classifier(model.encoder, labelled.names_of_class, templates, autocast=autocast)
     encoded = encode_labelled(
         model.encoder, labelled, arguments.batch_size, arguments.num_workers, autocast, show_progress=True
     )
@@ -46,8 +53,10 @@ def score_model(
         metrics, resampled, chance, details = _score_sets(classifier, encoded, labelled.classnames)
     else:
         tau = math.exp(-float(model.encoder.logit_scale))
-        metrics, resampled, chance, details = _score_classes(classifier, encoded, labelled.classnames, tau)
-    num_candidates = len(classifier.features)
+        metrics, resampled, chance, details = _score_classes(
+            classifier, encoded, labelled.classnames, tau, train_counts
+        )
+    num_candidates = classifier.num_candidates
     result = build_result(
         task="zeroshot_classification",
         dataset=arguments.name or labelled.name,
@@ -72,6 +81,8 @@ def score_model(
             "class_of_folder": {
                 folder: labelled.classnames[index] for folder, index in labelled.class_of_folder.items()
             },
+            **({"class_map": str(arguments.class_map)} if arguments.class_map else {}),
+            **({"train_counts": train_counts.provenance()} if train_counts else {}),
             "chance": chance,
             "skipped": encoded.skipped,
         },
@@ -81,22 +92,27 @@ def score_model(
 
 
 def _score_classes(
-    classifier: Classifier, encoded: LabelledFeatures, classnames: list[str], tau: float
+    classifier: Classifier,
+    encoded: LabelledFeatures,
+    classnames: list[str],
+    tau: float,
+    train_counts: TrainCounts | None,
 ) -> tuple[dict[str, float], Resampled, dict[str, float], dict[str, Any]]:
     """Return metrics, the same on resamples, their chance levels and details for images of one class each."""
     from bimodal_cl.scoring.calibration import calibrate
     from bimodal_cl.scoring.classifier import classify, score_classification
+    from bimodal_cl.scoring.frequency_buckets import FrequencyBuckets
     from bimodal_cl.scoring.uncertainty import resample_classes
 
     ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
     targets = encoded.targets.numpy()
     metrics = score_classification(classifier, ranks, predictions, encoded.targets)
-    chance = {name: (5 if name == "acc5" else 1) / len(classifier.features) for name in metrics}
+    chance = {name: (5 if name == "acc5" else 1) / classifier.num_candidates for name in metrics}
     details: dict[str, Any] = {
         "per_class": recall_by_class(ranks, targets, classnames),
         "confusions": count_confusions(predictions, targets, classnames),
     }
-    if len(classnames) <= _MAX_MATRIX:
+    if len(classnames) <= MAX_MATRIX:
         details["confusion_matrix"] = confusion_matrix(predictions, targets, classnames)
     more: list[Statistic] = []
     calibration = calibrate(classifier, encoded.image_features, encoded.targets, ranks, tau)
@@ -104,7 +120,14 @@ def _score_classes(
         metrics |= calibration.scores()
         details["calibration"] = calibration.details()
         more.append(calibration.resample)
-    resampled = resample_classes(ranks, predictions, targets, len(classifier.features), *more, names=classnames)
+    if train_counts is not None:
+        buckets = FrequencyBuckets.of_images(train_counts.buckets(), targets, ranks == 1)
+        metrics |= buckets.scores()
+        chance |= dict.fromkeys(buckets.scores(), chance["acc1"])
+        more.append(buckets.resample)
+        for index, each in zip(sorted(set(targets.tolist())), details["per_class"], strict=True):
+            each["train_count"] = train_counts.counts[index]
+    resampled = resample_classes(ranks, predictions, targets, classifier.num_candidates, *more, names=classnames)
     return metrics, resampled, chance, details
 
 

@@ -263,11 +263,16 @@ def _own_names(labels: Sequence[str], what: str) -> tuple[list[str], list[str]]:
 
 def _imagenet_names(folders: Sequence[str]) -> list[str] | None:
     """Return open_clip's names of ImageNet's classes by WordNet id; None if an id is not one of ImageNet's 1,000."""
+    name_of = imagenet_names()
+    return [name_of[folder] for folder in folders] if all(folder in name_of for folder in folders) else None
+
+
+def imagenet_names() -> dict[str, str]:
+    """Return open_clip's names of ImageNet's 1,000 classes by WordNet id, in the order of the classes."""
     from open_clip import IMAGENET_CLASSNAMES
     from timm.data import ImageNetInfo
 
-    name_of = dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
-    return [name_of[folder] for folder in folders] if all(folder in name_of for folder in folders) else None
+    return dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
 
 
 def plain_name(name: str) -> str:

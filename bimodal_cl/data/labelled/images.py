@@ -50,8 +50,10 @@ class LabelledImages:
         classnames: for prompts, by class index.
         templates: prompts with ``{c}`` in place of the class name; ``None`` if the data set has none.
         labels: the class index of every image, or a uint8 array ``[classes]``.
+        source: what stores the encoded images.
         class_of_folder: the class index of every class folder; empty without class folders.
         notes: lines, some of them warnings, that tell the user how the classes were found.
+        names_of_class: for prompts, the names of every class; one each, unless a class map gives several.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class LabelledImages:
         source: ImageSource,
         class_of_folder: dict[str, int] | None = None,
         notes: Sequence[str] = (),
+        names_of_class: list[list[str]] | None = None,
     ) -> None:
         self.name = name
         self.classnames = classnames
@@ -70,7 +73,8 @@ class LabelledImages:
         self.labels = labels
         self.class_of_folder = class_of_folder or {}
         self.notes = list(notes)
-        self._source = source
+        self.source = source
+        self.names_of_class = names_of_class or [[name] for name in classnames]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,6 +89,6 @@ class LabelledImages:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} is outside [0, {len(self)})")
         try:
-            return decode_image(self._source.read(index)), self.labels[index]
+            return decode_image(self.source.read(index)), self.labels[index]
         except (BadImage, OSError) as error:
-            raise UserError(f"{self._source.describe(index)}: cannot be used: {error}") from None
+            raise UserError(f"{self.source.describe(index)}: cannot be used: {error}") from None
