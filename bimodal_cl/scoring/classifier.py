@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.metrics import class_ranks, mean_per_class_recall
 from bimodal_cl.metrics.similarities import multiply_rows, scale_rows
 from bimodal_cl.scoring.encode_once import Encoder, distinct_texts, evaluation_mode, text_items
+from bimodal_cl.scoring.share_progress import show_share
 
 # The largest number of prompts whose features are in memory at once, and of similarities.
 _PROMPTS_AT_ONCE = 4096
@@ -41,7 +43,12 @@ class Classifier:
 
 
 def build_classifier(
-    model: Encoder, classnames: Sequence[str], templates: Sequence[str], autocast: torch.dtype | None = None
+    model: Encoder,
+    classnames: Sequence[str],
+    templates: Sequence[str],
+    autocast: torch.dtype | None = None,
+    show_progress: bool = False,
+    shared: bool = False,
 ) -> Classifier:
     """Encode class prompts: a class's feature is the mean of its prompts' features, normalised again.
 
@@ -52,6 +59,8 @@ def build_classifier(
         classnames: one name per class.
         templates: prompts with ``{c}`` in place of the name.
         autocast: as :func:`bimodal_cl.scoring.encode_once.evaluation_mode`.
+        show_progress: whether to show progress on stderr.
+        shared: whether all ranks call this, to encode a part of the prompts each; every rank gets all features.
 
     Raises:
         UserError: there is no class or no template, or a template has no ``{c}``.
@@ -68,10 +77,13 @@ def build_classifier(
     rows: list[Tensor] = []
     step = max(1, _PROMPTS_AT_ONCE // len(templates))
     with evaluation_mode(model, autocast) as device:
-        for start in range(0, len(order), step):
-            prompts = distinct_texts(model, device)
+        remaining = iter(order)
+        if show_progress:
+            remaining = show_share(order, len(order) * len(templates), "prompts", lambda _: len(templates))
+        for _ in range(0, len(order), step):
+            prompts = distinct_texts(model, device, in_turn=shared)
             fresh = 0
-            for index in order[start : start + step]:
+            for index in islice(remaining, step):
                 items = text_items(model, [template.replace("{c}", classnames[index]) for template in templates])
                 key = tuple(key for key, _ in items)
                 if key not in candidates:
