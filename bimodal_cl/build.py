@@ -77,7 +77,8 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
     fresh = checkpoint is None and config.model.pretrained is None
     of_a_file = config.model.vision is not None and config.model.vision.timm_checkpoint_path is not None
-    lock_towers(model, unlocked, fresh={"image": fresh and not of_a_file, "text": fresh})
+    fresh_towers = {"image": fresh and not of_a_file, "text": fresh}
+    lock_towers(model, unlocked, fresh_towers, config.optim.image.freeze_statistics)
     switches = config.train.model_dump(include={"compile", "grad_checkpointing", "patch_dropout", "tf32"})
     apply_switches(model, accelerator.device.type, **switches)
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
@@ -320,6 +321,7 @@ def open_training_stream(
         shuffle_window=config.data.shuffle_window,
         scale=config.data.crop_scale,
         flip=config.data.flip,
+        interpolation=model.transform.interpolation,
         max_bad_fraction=config.data.max_bad_fraction,
         pin_memory=accelerator.device.type == "cuda",
         tokenize=model.tokenizer,

@@ -6,6 +6,7 @@
     checkpoints/step_00001000/    one checkpoint: see bimodal_cl.checkpoint
     checkpoints/latest, best      links to checkpoints
     results/*.json                scores by bimodal-eval
+    temperatures.json             by bimodal-eval temperatures
     report.html                   by bimodal-eval report
 
 Training writes it, evaluation and models read it. Nothing here imports torch.
@@ -70,6 +71,11 @@ class RunFolder:
     def report(self) -> Path:
         """The page that ``bimodal-eval report`` writes."""
         return self.path / "report.html"
+
+    @property
+    def temperatures(self) -> Path:
+        """What ``bimodal-eval temperatures`` measured of the learned temperatures."""
+        return self.path / "temperatures.json"
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint after ``step`` optimizer steps."""
@@ -164,21 +170,26 @@ class RunFolder:
             yield line
 
     def read_results(self) -> list[dict[str, Any]]:
-        """Return the scores of all result files, each with its file name under ``"file"``.
+        """Return the run's scores, see :func:`read_results`."""
+        return read_results(self.results)
 
-        Raises:
-            UserError: a file is not JSON, or has no metrics.
-        """
-        results = []
-        for path in sorted(self.results.glob("*.json")):
-            try:
-                result = json.loads(read_text(path))
-            except ValueError as error:
-                raise UserError(f"{path}: not readable as JSON: {error}") from error
-            if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
-                raise UserError(f"{path}: no 'metrics', so this is not a result of an evaluation")
-            results.append({**result, "file": path.name})
-        return results
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the scores of all result files of a folder, each with its file name under ``"file"``.
+
+    Raises:
+        UserError: a file is not JSON, or has no metrics.
+    """
+    results = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(read_text(path))
+        except ValueError as error:
+            raise UserError(f"{path}: not readable as JSON: {error}") from error
+        if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
+            raise UserError(f"{path}: no 'metrics', so this is not a result of an evaluation")
+        results.append({**result, "file": path.name})
+    return results
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from bimodal_cl.errors import UserError
 _MODULES = {
     "zero-shot": ("zero_shot.command", "classify labelled images by the nearest class prompt"),
     "retrieval": ("retrieval.command", "find images by caption and captions by image, R@1, R@5, R@10 and median rank"),
+    "composition": ("composition.command", "choose between captions that differ in their order or in one word"),
     "temperatures": ("temperatures.command", "show the temperatures a run learned for its images and texts"),
     "export": ("export.command", "write a model for open_clip, transformers and ONNX, with a model card"),
     "report": ("report.command", "write a run's report.html"),

@@ -1,23 +1,20 @@
-"""Check the place and split of evaluation data, name the data set, and read prompts."""
+"""Check the place and split of evaluation data, choose its columns, and name the data set."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.text_files import NotText, read_text
 
 if TYPE_CHECKING:
-    from bimodal_cl.data.labelled.columns import ColumnOptions
+    from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 _FILES = (".csv", ".tsv", ".parquet")
-_PROMPTS = files(__package__) / "prompts"
 
 
 def require_folder(path: Path, flag: str = "--data") -> None:
@@ -36,6 +33,24 @@ def require_folder(path: Path, flag: str = "--data") -> None:
     missing = path.relative_to(existing).parts[0] if existing != Path() else path.parts[0]
     near = did_you_mean(missing, [each.name for each in existing.iterdir() if each.is_dir()])
     raise UserError(f"{flag} {path}: no '{missing}' in {existing.resolve() if existing == Path() else existing}{near}")
+
+
+def require_file(given: str, flag: str, names: Sequence[str] = ()) -> None:
+    """Refuse a file that does not exist.
+
+    Args:
+        given: its path.
+        flag: the flag that names it, for the message.
+        names: what could have been meant instead of a file.
+
+    Raises:
+        UserError: there is no such file; the message names the nearest file or name.
+    """
+    path = Path(given)
+    if path.is_file():
+        return
+    beside = [each.name for each in path.parent.iterdir() if each.is_file()] if path.parent.is_dir() else []
+    raise UserError(f"{flag} {given}: no such file{did_you_mean(path.name, [*names, *beside])}")
 
 
 def require_split(path: Path, split: str) -> None:
@@ -97,7 +112,7 @@ def add_column_arguments(parser: Parser) -> None:
 
 def column_options(arguments: argparse.Namespace) -> ColumnOptions:
     """Return the flags of :func:`add_column_arguments`."""
-    from bimodal_cl.data.labelled.columns import ColumnOptions
+    from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 
     return ColumnOptions(
         arguments.image_column, arguments.label_column, arguments.label_separator or None, arguments.root
@@ -112,32 +127,6 @@ def dataset_name(path: Path) -> str:
     return resolved.name or "data"
 
 
-def prompt_names() -> list[str]:
-    """Return the names of the prompt files in ``eval/prompts``."""
-    return sorted(each.name.removesuffix(".txt") for each in _PROMPTS.iterdir() if each.name.endswith(".txt"))
-
-
-def load_templates(given: str) -> list[str]:
-    """Read prompts, one per line with ``{c}`` where the class name goes; lines that start with ``#`` are comments.
-
-    Args:
-        given: a file's path, or the name of one of the files in ``eval/prompts``.
-
-    Raises:
-        UserError: there is no such file or name, the file holds no prompt, or one without ``{c}``.
-    """
-    if given in prompt_names():
-        lines = _prompt_lines((_PROMPTS / f"{given}.txt").read_text(encoding="utf-8"))
-    else:
-        lines = _prompt_lines(_read_text(Path(given), "--templates", prompt_names()))
-    if not lines:
-        raise UserError(f"--templates {given}: holds no template")
-    for line in lines:
-        if "{c}" not in line:
-            raise UserError(f"--templates {given}: template '{line}' has no {{c}} where the class name goes")
-    return lines
-
-
 def require_classes(classnames: Sequence[str], path: str | Path) -> None:
     """Refuse data with a single class name, on which every model scores 100 %.
 
@@ -146,19 +135,3 @@ def require_classes(classnames: Sequence[str], path: str | Path) -> None:
     """
     if len(set(classnames)) < 2:
         raise UserError(f"--data {path}: needs at least two classes, found only {sorted(set(classnames))}")
-
-
-def _prompt_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]
-
-
-def _read_text(path: Path, flag: str, names: Sequence[str] = ()) -> str:
-    try:
-        return read_text(path)
-    except FileNotFoundError:
-        near = list(names)
-        if path.parent.is_dir():
-            near += [each.name for each in path.parent.iterdir() if each.suffix == ".txt"]
-        raise UserError(f"{flag} {path}: no such file{did_you_mean(path.name, near)}") from None
-    except (OSError, NotText) as error:
-        raise UserError(f"{flag} {path}: not readable as text: {error}") from None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bimodal_cl.models import DualEncoder
 
 PRECISIONS = ("float32", "bf16", "fp16")
+ENGLISH = "en"
 _DEVICES = ("cuda", "cpu", "mps", "auto")
 
 
@@ -121,6 +122,12 @@ def add_model_arguments(parser: Parser) -> None:
         help="score every checkpoint of the run MODEL, also those that it is yet to write, until it is finished",
     )
     parser.add_argument("--name", default=None, help="the data set's name in the results (default: its folder's)")
+    parser.add_argument(
+        "--language",
+        metavar="CODE",
+        default=ENGLISH,
+        help="the language of the data's texts, such as de or zh, for the results",
+    )
     parser.add_argument(
         "--to",
         metavar="DIR",

@@ -45,7 +45,7 @@ def open_pairs(path: Path, split: str) -> Manifest:
 def _index(folder: Path) -> Manifest:
     """Make the manifest of CLIP_benchmark's shards from the headers of the tars."""
     from bimodal_cl.data import Manifest, Shard, index_shard
-    from bimodal_cl.data.labelled.wds import list_numbered_shards
+    from bimodal_cl.data.labelled.layouts.wds import list_numbered_shards
 
     shards = []
     for path in list_numbered_shards(folder):

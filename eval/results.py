@@ -16,7 +16,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
 from bimodal_cl.models.locate.source import AVERAGED
 
-from .encode import ScoredModel, slug
+from .encode import ENGLISH, ScoredModel, slug
 
 if TYPE_CHECKING:
     from bimodal_cl.scoring.uncertainty import Resampled
@@ -50,12 +50,14 @@ def build_result(
     data: str,
     counts: dict[str, int],
     provenance: dict[str, Any] | None = None,
+    language: str = ENGLISH,
     **more: Any,
 ) -> dict[str, Any]:
     """Return a task's result.
 
     Args:
-        task: ``"zeroshot_classification"`` or ``"zeroshot_retrieval"``, as CLIP_benchmark calls them.
+        task: ``"zeroshot_classification"``, ``"zeroshot_retrieval"`` or ``"image_caption_selection"``, as
+            CLIP_benchmark calls them.
         dataset: the data set's name.
         model: what was scored.
         metrics: fractions in ``[0, 1]``; names that end in ``_rank`` hold ranks from 1, and ``rsum`` a sum of six
@@ -64,6 +66,7 @@ def build_result(
         data: path of the data.
         counts: numbers of scored and skipped items, ``num_...``.
         provenance: everything else that is needed to repeat the evaluation.
+        language: of the texts, from ``--language``.
         more: keys in addition to CLIP_benchmark's, such as ``per_class``.
     """
     return {
@@ -73,7 +76,7 @@ def build_result(
         "task": task,
         "metrics": metrics,
         "intervals": resampled.intervals(),
-        "language": "en",
+        "language": language,
         "provenance": {
             **model.provenance(),
             "data": data,
@@ -102,11 +105,15 @@ def write_result(folder: Path, result: dict[str, Any]) -> Path:
 
 
 def result_path(folder: Path, result: dict[str, Any]) -> Path:
-    """Return the file of a result."""
+    """Return the file of a result.
+
+    Its name has marks of the language, other than English, of the step, with ``--watch``, and of averaged weights.
+    """
     provenance = result["provenance"]
+    language = "" if result["language"] == ENGLISH else f"~{slug(result['language'])}"
     step = f"~step_{provenance['step']:08d}" if "watched" in provenance else ""
     average = f"~{AVERAGED}" if provenance.get("weights") == AVERAGED else ""
-    return folder / f"{result['task']}_{slug(result['dataset'])}{step}{average}.json"
+    return folder / f"{result['task']}_{slug(result['dataset'])}{language}{step}{average}.json"
 
 
 def make_folder(folder: Path) -> None:

@@ -92,11 +92,16 @@ def find_data(run: TrainedRun, folder: str | None) -> Path | None:
     A relative name is looked up in the working directory, then in each folder above the run, so that the data are also
     found from another working directory, or after a project was moved.
     """
+    return find_shards(run.path, folder)
+
+
+def find_shards(near: Path, folder: Any) -> Path | None:
+    """Find a shard folder by its name, as :func:`find_data` does, from the folder of a run or of results."""
     if not isinstance(folder, str) or not folder:
         return None
     candidates = [Path(folder)]
     if not candidates[0].is_absolute():
-        candidates += [parent / folder for parent in run.path.resolve().parents]
+        candidates += [parent / folder for parent in near.resolve().parents]
     return next((each for each in candidates if (each / "manifest.json").is_file()), None)
 
 

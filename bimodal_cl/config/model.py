@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -75,9 +75,26 @@ class Model(Section):
         description="weights of the whole model: a tag of name, a file, a run, or, as the only key, any model's name",
     )
     image_size: Count | None = Field(None, description="side of the square input in pixels; needed with towers")
+    image_mean: tuple[float, float, float] | None = Field(
+        None, description="mean of red, green and blue in [0, 1]; null: that of the weights, or open_clip's"
+    )
+    image_std: tuple[Positive, Positive, Positive] | None = Field(None, description="standard deviation, likewise")
+    image_interpolation: Literal["bicubic", "bilinear"] | None = Field(
+        None, description="filter of resizing in training and evaluation; null: that of the weights, or bicubic"
+    )
+    image_resize_mode: Literal["shortest", "longest", "squash"] | None = Field(
+        None, description="what becomes as long as image_size in evaluation; null: as the weights say, or shortest"
+    )
     embed_dim: Count | None = Field(None, description="width of the shared space (with towers)")
     vision: VisionTower | None = Field(None, description="image tower, where no name is given")
     text: TextTower | None = Field(None, description="text tower, where no name is given")
+
+    @field_validator("image_mean", "image_std", mode="before")
+    @classmethod
+    def _three_colors(cls, value: Any) -> Any:
+        if value is not None and (not isinstance(value, list | tuple) or len(value) != 3):
+            raise ValueError("should be three numbers, of red, green and blue, such as [0.5, 0.5, 0.5]")
+        return value
 
     @model_validator(mode="after")
     def _name_or_towers(self) -> Model:

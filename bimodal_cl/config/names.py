@@ -30,6 +30,10 @@ _OTHER_NAMES = {
     "model.name": "model arch architecture model_name backbone",
     "model.pretrained": "weights init_model pretrained_model init_from init_checkpoint from_pretrained pretrained_path",
     "model.image_size": "image_res img_size imgsz input_size resolution force_image_size image_resolution",
+    "model.image_mean": "mean pixel_mean norm_mean dataset_mean",
+    "model.image_std": "std pixel_std norm_std dataset_std",
+    "model.image_interpolation": "interpolation interpolation_mode train_interpolation resample",
+    "model.image_resize_mode": "resize_mode crop_mode",
     "model.embed_dim": "embedding_dim dim feature_dim proj_dim projection_dim out_dim",
     "model.vision.timm_model_name": "image_encoder vision_model image_model timm_model vision_encoder visual_encoder",
     "model.vision.timm_model_pretrained": "pretrained_image timm_pretrained",
@@ -75,6 +79,7 @@ _OTHER_NAMES = {
     "optim.eps": "epsilon opt_eps adam_eps adam_epsilon",
     "optim.image.lock": "lock_image freeze_vision freeze_image freeze_image_encoder freeze_visual lit freeze",
     "optim.image.unlocked_groups": "lock_image_unlocked_groups",
+    "optim.image.freeze_statistics": "freeze_bn freeze_bn_stats freeze_batch_norm frozen_bn bn_eval norm_eval",
     "optim.image.learning_rate": "lr_image image_lr vision_lr lr_vision visual_lr image_encoder_lr lr_img",
     "optim.image.layer_decay": "layerwise_lr_decay layer_wise_lr_decay lr_decay_rate llrd ld visual_ld layer_lr_decay",
     "optim.text.lock": "lock_text freeze_text freeze_text_encoder freeze_bert",
@@ -147,9 +152,8 @@ _NO_KEY = {
     "fused one; leave it out",
     "fsdp use_fsdp fsdp2 full_shard": "accelerate launch --use_fsdp --fsdp_version 2 shards the weights",
     "lock_image_freeze_bn_stats lock_text_freeze_layer_norm": "the norms of what optim.image.lock and optim.text.lock "
-    "lock are always frozen, with their statistics; leave it out",
-    "image_mean image_std image_interpolation image_resize_mode mean std interpolation": "the preprocessing comes with "
-    "the model: model.pretrained",
+    "lock are always frozen, with their statistics; leave it out, or set optim.image.freeze_statistics for those of "
+    "trained layers",
     "force_quick_gelu quick_gelu force_custom_text": "it comes with the architecture and the weights: model.name, "
     "model.pretrained",
     "use_bn_sync sync_bn sync_batchnorm": "batch norms see the images of their own process; leave it out",

@@ -24,6 +24,14 @@ class TowerOptim(Section):
     )
 
 
+class ImageTowerOptim(TowerOptim):
+    """Of the image tower, which may have batch norms."""
+
+    freeze_statistics: bool = Field(
+        False, description="batch norms use the running statistics of the weights and keep them, while they are trained"
+    )
+
+
 class Optim(Section):
     """Optimizer, what it trains, warm-up and decay of the learning rate, gradient clipping."""
 
@@ -51,5 +59,5 @@ class Optim(Section):
     eps: Positive = Field(1e-6, description="added to the denominator; lion has none")
     momentum: BelowOne = Field(0.95, description="muon: decay of the mean gradient of hidden matrices")
     max_grad_norm: Positive | None = Field(1.0, description="clip the gradient to this norm; null: do not")
-    image: TowerOptim = TowerOptim()
+    image: ImageTowerOptim = ImageTowerOptim()
     text: TowerOptim = TowerOptim()

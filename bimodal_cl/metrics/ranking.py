@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bimodal_cl.metrics.arrays import ArrayLike, as_integers, as_matrix, as_tensor, check_range
-from bimodal_cl.metrics.similarities import multiply_pairs, multiply_rows, scale_rows
+from bimodal_cl.metrics.similarities import multiply_rows, pair_similarities, scale_rows
 
 # A tile of similarities: 16 MiB in float64, whose memory the allocator keeps for the next one.
 _IMAGES_AT_ONCE, _TEXTS_AT_ONCE = 2048, 1024
@@ -68,7 +68,7 @@ def rank_queries(
         images = images.cpu()
     texts = texts.to(images.device)
     owners = _as_owners(image_of_text, len(images), len(texts)).to(images.device)
-    right = _similarities_of_pairs(images, texts, owners)
+    right = pair_similarities(images, texts, owners, torch.arange(len(texts), device=texts.device))
     wrong_images = torch.zeros(len(texts), dtype=torch.int64, device=images.device)
     blocks = []
     for start in range(0, len(images), _IMAGES_AT_ONCE):
@@ -134,15 +134,6 @@ class _ImageBlock:
         precision = (order / place.double()).masked_fill(outside, 0.0)
         # Summed in order, so that the fill of a block does not change the last bits.
         return ranks, precision.cumsum(dim=1)[:, -1] / num_right[:, 0]
-
-
-def _similarities_of_pairs(images: Tensor, texts: Tensor, owners: Tensor) -> Float[Tensor, " texts"]:
-    """Return the similarity of every caption with its image, equal to the last bit to that in a tile."""
-    sims = [
-        multiply_pairs(scale_rows(images[owners[part]]), scale_rows(texts[part]))
-        for part in (slice(start, start + _TEXTS_AT_ONCE) for start in range(0, len(texts), _TEXTS_AT_ONCE))
-    ]
-    return torch.cat(sims)
 
 
 def _leave_out_right(sims: Float[Tensor, "images texts"], row_of_text: Int[Tensor, " texts"]) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 _COARSE_BITS = 26
@@ -56,11 +56,6 @@ def multiply_rows(queries: ScaledRows, candidates: ScaledRows) -> Float[Tensor, 
     return _multiply(queries, candidates, lambda left, right: left @ right.T)
 
 
-def multiply_pairs(first: ScaledRows, second: ScaledRows) -> Float[Tensor, " rows"]:
-    """Return the dot product of each row with the row at the same place: the diagonal of :func:`multiply_rows`."""
-    return _multiply(first, second, lambda left, right: (left * right).sum(dim=1))
-
-
 def exact_similarities(
     queries: Float[Tensor, "queries dim"], candidates: Float[Tensor, "candidates dim"]
 ) -> Float[Tensor, "queries candidates"]:
@@ -70,6 +65,20 @@ def exact_similarities(
     """
     prepared = scale_rows(queries)
     return torch.cat([multiply_rows(prepared, scale_rows(some)) for some in candidates.split(_ROWS_AT_ONCE)], dim=1)
+
+
+def pair_similarities(
+    first: Float[Tensor, "first dim"],
+    second: Float[Tensor, "second dim"],
+    first_rows: Int[Tensor, " pairs"],
+    second_rows: Int[Tensor, " pairs"],
+) -> Float[Tensor, " pairs"]:
+    """Return the dot products of some rows with some others, equal to the last bit to :func:`exact_similarities`."""
+    sims = [
+        _multiply(scale_rows(first[left]), scale_rows(second[right]), lambda one, other: (one * other).sum(dim=1))
+        for left, right in zip(first_rows.split(_ROWS_AT_ONCE), second_rows.split(_ROWS_AT_ONCE), strict=True)
+    ]
+    return torch.cat(sims)
 
 
 def _multiply(first: ScaledRows, second: ScaledRows, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

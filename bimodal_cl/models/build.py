@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bimodal_cl.models.locate.open_clip_names import configured_architecture
 from bimodal_cl.models.locate.package import resolve_package
 from bimodal_cl.models.open_clip_config import inline_architecture
 from bimodal_cl.models.tower_keys import check_image_size, refuse_unused_keys
+from bimodal_cl.models.towers.build import timm_preprocess
 from bimodal_cl.models.towers.timm_file import ORDER_KEY, PATH_KEY, TimmFile
 
 
@@ -25,6 +26,10 @@ def build_model(
     vision: Mapping[str, Any] | None = None,
     text: Mapping[str, Any] | None = None,
     image_size: int | None = None,
+    image_mean: Sequence[float] | None = None,
+    image_std: Sequence[float] | None = None,
+    image_interpolation: str | None = None,
+    image_resize_mode: str | None = None,
 ) -> DualEncoder:
     """Build a dual encoder in training mode on the CPU.
 
@@ -45,6 +50,9 @@ def build_model(
             random weights; ``hf_tokenizer_name`` is the same by default).
         image_size: side of the images in pixels, to override the architecture's; pretrained position embeddings are
             resampled.
+        image_mean, image_std, image_interpolation, image_resize_mode: the preprocessing, to override that of the
+            weights. Without weights of the whole model it is that of timm's pretrained weights, where the image tower
+            has them, and else open_clip's.
 
     Raises:
         UserError: a name, key, tag or file does not exist, keys contradict each other, or weights are neither on
@@ -58,8 +66,34 @@ def build_model(
     architecture = None if bare and pretrained is not None else _resolve_architecture(name, embed_dim, vision, text)
     if pretrained is None:
         assert architecture is not None
-        return assemble(architecture, None, image_size, timm_file=timm_file).train()
-    return load_configured(pretrained, architecture, image_size).train()
+        encoder = assemble(architecture, None, image_size, timm_file=timm_file)
+        if architecture.vision.get("timm_model_name") and architecture.vision.get("timm_model_pretrained"):
+            encoder.set_preprocess(timm_preprocess(encoder.visual))
+    else:
+        encoder = load_configured(pretrained, architecture, image_size)
+    overlay = {
+        "mean": image_mean,
+        "std": image_std,
+        "interpolation": image_interpolation,
+        "resize_mode": image_resize_mode,
+    }
+    encoder.set_preprocess(overlay, "model.image_")
+    if timm_file is not None and image_mean is None and image_std is None:
+        encoder.notes += _note_of_statistics(encoder)
+    return encoder.train()
+
+
+def _note_of_statistics(encoder: DualEncoder) -> list[str]:
+    """Say so where timm's own weights of the architecture expect pixels of another mean or standard deviation."""
+    used, stated = encoder.architecture.preprocess, timm_preprocess(encoder.visual)
+    mean, std = (list(stated[key] or used[key]) for key in ("mean", "std"))
+    if (mean, std) == (used["mean"], used["std"]):
+        return []
+    name = encoder.architecture.vision["timm_model_name"]
+    return [
+        f"pixels are normalised as by open_clip; timm's own weights of '{name}' expect model.image_mean {mean} and "
+        f"model.image_std {std}: set both if the file's weights do, too"
+    ]
 
 
 def _take_timm_file(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
 from bimodal_cl.models.towers.layers import TowerLayers, number_layers
-from bimodal_cl.models.towers.lock import lock_tower
+from bimodal_cl.models.towers.lock import find_batch_norms, lock_tower
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE
 from bimodal_cl.models.weights.state_dict import load_weights, save_weights
 from bimodal_cl.preprocess import EvalTransform, normalize
@@ -120,16 +121,26 @@ class DualEncoder(nn.Module):
             module.eval()
         return self
 
-    def lock(self, *, image_unlocked: int | None = None, text_unlocked: int | None = None) -> None:
+    def lock(
+        self,
+        *,
+        image_unlocked: int | None = None,
+        text_unlocked: int | None = None,
+        freeze_statistics: bool = False,
+    ) -> None:
         """Lock towers; see :mod:`bimodal_cl.models.towers.lock`.
 
         Args:
             image_unlocked: how many of the image tower's last groups stay trained; None: it is not locked.
             text_unlocked: likewise of the text tower.
+            freeze_statistics: whether all batch norms of the image tower use and keep their running statistics, also
+                those whose weights are trained.
 
         Raises:
-            UserError: so many that nothing would be locked.
+            UserError: so many that nothing would be locked, or no batch norm whose statistics could be kept.
         """
+        if freeze_statistics:
+            self._kept_in_eval += find_batch_norms(self.visual)
         layers = self.layers
         for modality, tower, unlocked in (("image", self.visual, image_unlocked), ("text", self.text, text_unlocked)):
             if unlocked is not None:
@@ -159,6 +170,21 @@ class DualEncoder(nn.Module):
     def transform(self) -> EvalTransform:
         """The transform from a PIL image to the uint8 pixels that :meth:`encode_image` takes."""
         return self.architecture.transform()
+
+    def set_preprocess(self, overlay: Mapping[str, Any], where: str = "") -> None:
+        """Preprocess images otherwise; what the model has learned is not changed.
+
+        Args:
+            overlay: ``mean`` and ``std`` of pixels in [0, 1], one number or three, and arguments of
+                :class:`~bimodal_cl.preprocess.EvalTransform`; None leaves a value as it is.
+            where: begins the message of an error.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        self.architecture = self.architecture.with_preprocess(overlay, where)
+        self.image_mean.copy_(self._statistic("mean")[None])
+        self.image_std.copy_(self._statistic("std")[None])
 
     def _statistic(self, name: str) -> Tensor:
         """Return ``mean`` or ``std`` of the pixels, float32 ``[3, 1, 1]``, always on the CPU."""

@@ -32,19 +32,27 @@ class Classifier:
     """The text features of classes.
 
     Args:
-        features: float32 ``[candidates, dim]``, unit norm, in the order of their class names.
-        candidate_of_class: int64 ``[classes]``, the row in ``features`` of each class.
+        features: float32 ``[names, dim]``, unit norm, one row for all names with equal prompts, in the order of names.
+        candidate_of_class: int64 ``[classes]``, the candidate of each class.
         class_of_candidate: int64 ``[candidates]``, the first class of each candidate.
+        rows_of_candidate: int64 ``[candidates, most]``, the rows of ``features`` whose largest similarity is the
+            candidate's, some of them repeated; None: candidates are the rows of ``features``.
     """
 
     features: Tensor
     candidate_of_class: Tensor
     class_of_candidate: Tensor
+    rows_of_candidate: Tensor | None = None
+
+    @property
+    def num_candidates(self) -> int:
+        """The number of candidates that are ranked."""
+        return len(self.class_of_candidate)
 
 
 def build_classifier(
     model: Encoder,
-    classnames: Sequence[str],
+    classnames: Sequence[str | Sequence[str]],
     templates: Sequence[str],
     autocast: torch.dtype | None = None,
     show_progress: bool = False,
@@ -56,7 +64,7 @@ def build_classifier(
 
     Args:
         model: a dual encoder.
-        classnames: one name per class.
+        classnames: one name per class, or several, of which the one most similar to an image counts for it.
         templates: prompts with ``{c}`` in place of the name.
         autocast: as :func:`bimodal_cl.scoring.encode_once.evaluation_mode`.
         show_progress: whether to show progress on stderr.
@@ -70,32 +78,55 @@ def build_classifier(
     for template in templates:
         if "{c}" not in template:
             raise UserError(f"template '{template}' has no {{c}} where the class name goes")
-    order = sorted(range(len(classnames)), key=lambda index: (classnames[index], index))
-    candidates: dict[tuple[Hashable, ...], int] = {}
+    names = [(given,) if isinstance(given, str) else tuple(given) for given in classnames]
+    distinct = sorted({name for each in names for name in each})
+    row_of_name, features = _encode_names(model, distinct, templates, autocast, show_progress, shared)
+    candidates: dict[tuple[int, ...], int] = {}
     first_classes: list[int] = []
-    candidate_of_class = torch.zeros(len(classnames), dtype=torch.int64)
+    candidate_of_class = torch.zeros(len(names), dtype=torch.int64)
+    for index in sorted(range(len(names)), key=lambda index: (names[index], index)):
+        rows = tuple(sorted({row_of_name[name] for name in names[index]}))
+        if rows not in candidates:
+            candidates[rows] = len(candidates)
+            first_classes.append(index)
+        candidate_of_class[index] = candidates[rows]
+    most = max(map(len, candidates))
+    pooled = None if most == 1 else torch.tensor([rows + rows[:1] * (most - len(rows)) for rows in candidates])
+    return Classifier(features, candidate_of_class, torch.tensor(first_classes), pooled)
+
+
+def _encode_names(
+    model: Encoder,
+    names: Sequence[str],
+    templates: Sequence[str],
+    autocast: torch.dtype | None,
+    show_progress: bool,
+    shared: bool,
+) -> tuple[dict[str, int], Tensor]:
+    """Return the row of each name, which names with equal prompts share, and the features of the rows."""
+    row_of_name: dict[str, int] = {}
+    row_of_key: dict[tuple[Hashable, ...], int] = {}
     rows: list[Tensor] = []
     step = max(1, _PROMPTS_AT_ONCE // len(templates))
     with evaluation_mode(model, autocast) as device:
-        remaining = iter(order)
+        remaining = iter(names)
         if show_progress:
-            remaining = show_share(order, len(order) * len(templates), "prompts", lambda _: len(templates))
-        for _ in range(0, len(order), step):
+            remaining = show_share(names, len(names) * len(templates), "prompts", lambda _: len(templates))
+        for _ in range(0, len(names), step):
             prompts = distinct_texts(model, device, in_turn=shared)
-            fresh = 0
-            for index in islice(remaining, step):
-                items = text_items(model, [template.replace("{c}", classnames[index]) for template in templates])
+            fresh = False
+            for name in islice(remaining, step):
+                items = text_items(model, [template.replace("{c}", name) for template in templates])
                 key = tuple(key for key, _ in items)
-                if key not in candidates:
-                    candidates[key] = len(candidates)
-                    first_classes.append(index)
-                    fresh += 1
+                if key not in row_of_key:
+                    row_of_key[key] = len(row_of_key)
+                    fresh = True
                     for item in items:
                         prompts.add(*item)
-                candidate_of_class[index] = candidates[key]
+                row_of_name[name] = row_of_key[key]
             if fresh:
                 rows += [_mean_direction(each) for each in prompts.features().cpu().split(len(templates))]
-    return Classifier(torch.stack(rows).to(device), candidate_of_class, torch.tensor(first_classes))
+    return row_of_name, torch.stack(rows).to(device)
 
 
 def classify(classifier: Classifier, image_features: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -139,13 +170,13 @@ def score_classification(
     Returns:
         Fractions in ``[0, 1]``.
     """
-    shares = {f"acc{k}": int((ranks <= k).sum()) / len(ranks) for k in (1, 5) if k <= len(classifier.features)}
+    shares = {f"acc{k}": int((ranks <= k).sum()) / len(ranks) for k in (1, 5) if k <= classifier.num_candidates}
     return {**shares, "mean_per_class_recall": mean_per_class_recall(predictions, targets)}
 
 
 def class_similarities(classifier: Classifier, image_features: Tensor) -> Tensor:
     """Return exact similarities, float64 ``[images, classes]`` on the CPU, to score multi-label images."""
-    sims = multiply_rows(scale_rows(image_features), scale_rows(classifier.features)).cpu()
+    sims = _pool(classifier, multiply_rows(scale_rows(image_features), scale_rows(classifier.features)).cpu())
     return sims[:, classifier.candidate_of_class]
 
 
@@ -158,7 +189,18 @@ def _blocks_of_sims(classifier: Classifier, image_features: Tensor) -> Iterator[
     """Yield exact similarities of some images at a time, float64 ``[images, candidates]`` on the CPU."""
     candidates = scale_rows(classifier.features)
     for rows in image_features.split(max(1, _BLOCK_ELEMENTS // len(classifier.features))):
-        yield multiply_rows(scale_rows(rows), candidates).cpu()
+        yield _pool(classifier, multiply_rows(scale_rows(rows), candidates).cpu())
+
+
+def _pool(classifier: Classifier, sims: Tensor) -> Tensor:
+    """Return similarities ``[images, candidates]`` from those of the rows of features."""
+    if classifier.rows_of_candidate is None:
+        return sims
+    first, *others = classifier.rows_of_candidate.unbind(dim=1)
+    pooled = sims[:, first]
+    for rows in others:
+        pooled = torch.maximum(pooled, sims[:, rows])
+    return pooled
 
 
 def _mean_direction(features: Tensor) -> Tensor:

@@ -126,8 +126,27 @@ def evaluate_retrieval(model: Encoder, stream: Iterable[Any], autocast: torch.dt
 
 
 def rank_pairs(pairs: PairFeatures) -> RankedQueries:
-    """Return how well every caption found its image, and every image its captions."""
+    """Return how well every caption found its image, and every image its captions.
+
+    Raises:
+        UserError: the two kinds of features differ in their width.
+    """
+    require_one_width(pairs.image_features, pairs.text_features)
     return rank_queries(pairs.image_features, pairs.text_features, pairs.image_of_text)
+
+
+def require_one_width(image_features: Tensor, text_features: Tensor) -> None:
+    """Refuse a model whose towers differ in the width of their features.
+
+    Raises:
+        UserError: they differ.
+    """
+    widths = image_features.shape[1], text_features.shape[1]
+    if widths[0] != widths[1]:
+        raise UserError(
+            f"the model's image features have {widths[0]} numbers and its text features {widths[1]}, so they cannot be "
+            "compared: its towers need projections to one width"
+        )
 
 
 def score_retrieval(ranked: RankedQueries) -> dict[str, float]:

@@ -23,7 +23,12 @@ EARLIER_RUNS = {
 }
 
 
-def lock_towers(model: DualEncoder, unlocked: Mapping[str, int | None], fresh: Mapping[str, bool]) -> None:
+def lock_towers(
+    model: DualEncoder,
+    unlocked: Mapping[str, int | None],
+    fresh: Mapping[str, bool],
+    freeze_statistics: bool = False,
+) -> None:
     """Lock the towers, say how much is trained, and warn where a tower is locked that has learned nothing yet.
 
     Args:
@@ -31,11 +36,12 @@ def lock_towers(model: DualEncoder, unlocked: Mapping[str, int | None], fresh: M
         unlocked: by modality, how many of the last groups stay trained; None: the tower is not locked.
         fresh: by modality, whether the tower was built by its architecture alone (with a library's pretrained weights,
             or random ones), and not from weights of a whole model or of a file.
+        freeze_statistics: whether the image tower's batch norms keep their statistics.
 
     Raises:
-        UserError: so many groups that nothing would be locked, or nothing is left to train.
+        UserError: so many groups that nothing would be locked, nothing is left to train, or no batch norm to freeze.
     """
-    model.lock(image_unlocked=unlocked["image"], text_unlocked=unlocked["text"])
+    model.lock(image_unlocked=unlocked["image"], text_unlocked=unlocked["text"], freeze_statistics=freeze_statistics)
     architecture = model.architecture
     pretrained = {
         "image": bool(architecture.vision.get("timm_model_name") and architecture.vision.get("timm_model_pretrained")),
@@ -48,6 +54,12 @@ def lock_towers(model: DualEncoder, unlocked: Mapping[str, int | None], fresh: M
                 "keeps them; start from pretrained ones (model.pretrained), or leave the lock out",
                 stacklevel=2,
             )
+    if freeze_statistics and fresh["image"] and not pretrained["image"]:
+        warnings.warn(
+            "optim.image.freeze_statistics: the image tower starts from random weights, whose batch norms have no "
+            "statistics yet and never get any; start from pretrained ones, or leave it out",
+            stacklevel=2,
+        )
     counts = {
         modality: [sum(one.numel() for one in tower.parameters() if one.requires_grad or every) for every in (0, 1)]
         for modality, tower in (("image", model.visual), ("text", model.text))
@@ -81,7 +93,13 @@ def describe_trained(
     }
 
 
-def _describe_tower(lock: bool, unlocked_groups: int, layer_decay: float, learning_rate: float | None = None) -> str:
+def _describe_tower(
+    lock: bool,
+    unlocked_groups: int,
+    layer_decay: float,
+    learning_rate: float | None = None,
+    freeze_statistics: bool = False,  # changes no parameter that the optimizer knows
+) -> str:
     trained = "trained" if not lock else f"locked but for {unlocked_groups} groups" if unlocked_groups else "locked"
     if layer_decay != 1:
         return f"{trained}, with rates by layer"

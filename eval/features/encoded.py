@@ -31,13 +31,16 @@ _OF_PAIRS = ("image_features", "text_features", "image_ids", "text_ids", "image_
 
 
 def encode_prompts(
-    model: ScoredModel, classnames: Sequence[str], templates: Sequence[str], arguments: argparse.Namespace
+    model: ScoredModel,
+    classnames: Sequence[str | Sequence[str]],
+    templates: Sequence[str],
+    arguments: argparse.Namespace,
 ) -> Classifier:
     """Encode class prompts.
 
     Args:
         model: the model.
-        classnames: one name per class.
+        classnames: one name per class, or several.
         templates: prompts with ``{c}``.
         arguments: ``precision``, ``cache``.
     """
@@ -50,11 +53,11 @@ def encode_prompts(
         return build_classifier(model.encoder, classnames, templates, autocast, show_progress=True, shared=True)
 
     def restore(entry: Entry) -> Classifier:
-        tensors = entry.tensors
-        return Classifier(tensors["features"].to(device), tensors["candidate_of_class"], tensors["class_of_candidate"])
+        features = entry.tensors["features"].to(device)
+        return Classifier(**{**entry.tensors, "features": features})
 
     def keep(classifier: Classifier) -> Entry:
-        return Entry(dict(vars(classifier)))
+        return Entry({name: each for name, each in vars(classifier).items() if each is not None})
 
     texts = hash_values(list(classnames), list(templates))
     return _encode_or_load(model, arguments, "prompts", lambda: texts, encode, keep, restore)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,9 +19,19 @@ _NAMES = {
     "image_retrieval": "text → image",
     "text_retrieval": "image → text",
     "rsum": "RSUM",
+    "ece": "ECE",
+    "ece_fitted": "ECE, fitted temperature",
 }
 _DIRECTIONS = ("image_retrieval", "text_retrieval")
-_TASKS = {"zeroshot_classification": "Zero-shot classification", "zeroshot_retrieval": "Retrieval"}
+TASKS = {
+    "zeroshot_classification": "Zero-shot classification",
+    "zeroshot_retrieval": "Retrieval",
+    "image_caption_selection": "Composition",
+    "linear_probe": "Linear probe",
+    "knn": "Nearest neighbours",
+    "few_shot": "Few-shot classification",
+}
+EMA = "ema/"  # begins the names of the averaged weights' scores in a log
 _ROWS = 12
 
 
@@ -29,11 +41,13 @@ class ScoreTable:
 
     Attributes:
         title: the task.
+        task: its name in the results.
         columns: the metrics.
         rows: ``(data set, origin, cells)``; a cell is ready to print, "" where a metric is missing.
     """
 
     title: str
+    task: str
     columns: list[str]
     rows: list[tuple[str, str, list[str]]]
 
@@ -63,7 +77,7 @@ def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
     Metrics of retrieval have a direction; each direction is a row of its own, so that both share the columns.
     """
     tables = []
-    for task in sorted({str(each.get("task", "")) for each in results}, key=lambda name: (name not in _TASKS, name)):
+    for task in sorted({str(each.get("task", "")) for each in results}, key=lambda name: (name not in TASKS, name)):
         cells: list[tuple[str, str, dict[str, str]]] = []
         for each in (result for result in results if str(result.get("task", "")) == task):
             dataset, origin = dataset_label(each), _origin(each)
@@ -71,7 +85,7 @@ def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
                 cells.append((f"{dataset}, {direction}" if direction else dataset, origin, metrics))
         columns = list(dict.fromkeys(column for *_, metrics in cells for column in metrics))
         rows = [(name, origin, [metrics.get(column, "") for column in columns]) for name, origin, metrics in cells]
-        tables.append(ScoreTable(_TASKS.get(task, task or "Other"), columns, rows))
+        tables.append(ScoreTable(TASKS.get(task, task or "Other"), task, columns, rows))
     return tables
 
 
@@ -79,6 +93,31 @@ def dataset_label(result: dict[str, Any]) -> str:
     """Return a result's data set, and whether the averaged weights were scored."""
     name = str(result.get("dataset", result.get("file", "")))
     return f"{name} (EMA)" if (result.get("provenance") or {}).get("weights") == AVERAGED else name
+
+
+def tables_as_markdown(results: list[dict[str, Any]]) -> str:
+    """Return the tables of :func:`score_tables` as Markdown."""
+    parts = []
+    for table in score_tables(results):
+        lines = [["data set", *table.columns], ["---", *["---:"] * len(table.columns)]]
+        lines += [[name, *values] for name, _, values in table.rows]
+        shown = ["| " + " | ".join(each.replace("|", "\\|") for each in line) + " |" for line in lines]
+        parts.append("\n".join([f"## {table.title}", "", *shown]))
+    return "\n\n".join(parts) + "\n"
+
+
+def tables_as_csv(results: list[dict[str, Any]]) -> str:
+    """Return every score as CSV, unscaled: fractions, ranks from 1."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    names = "task dataset metric value low high file"
+    writer.writerow(names.split())
+    for each in results:
+        intervals = each.get("intervals") if isinstance(each.get("intervals"), dict) else {}
+        for name, value in each["metrics"].items():
+            ends = intervals.get(name) or ["", ""]
+            writer.writerow([each.get("task", ""), dataset_label(each), name, value, *ends, each.get("file", "")])
+    return stream.getvalue()
 
 
 def _by_direction(metrics: dict[str, Any], intervals: Any) -> dict[str, dict[str, str]]:
@@ -106,6 +145,11 @@ def format_metric(name: str, value: float) -> str:
     if "rank" in name:
         return f"{value:,.4g}"
     return f"{100 * value:.1f}" if name == "rsum" else f"{100 * value:.1f} %"
+
+
+def averaged_note(key: str) -> str:
+    """Return what tells the averaged weights' scores from the trained ones', by a key of the log."""
+    return " (EMA)" if key.startswith(EMA) else ""
 
 
 def class_errors(results: list[dict[str, Any]]) -> list[ClassErrors]:

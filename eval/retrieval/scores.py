@@ -61,6 +61,7 @@ def score_pairs(
         resampled=resampled,
         data=str(folder),
         counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
+        language=arguments.language,
         provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
         examples=collect_examples(pairs, ranked.image_ranks, arguments.examples),
         caption_examples=collect_caption_examples(pairs, ranked, arguments.examples),

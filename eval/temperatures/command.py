@@ -20,6 +20,7 @@ from .correlation import correlate
 from .history import describe_spreads, spread_by_checkpoint, spread_by_log, thin_out
 from .learned import LearnedTemperatures, require_temperatures
 from .neighbours import DUPLICATE, Neighbours, find_neighbours
+from .summary import write_summary
 from .tables import as_csv, as_json, text_rows, write_parquet
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ def run(args: argparse.Namespace) -> None:
         correlations = {"neighbours": {kind: each.as_json() for kind, each in neighbours.items()}}
         correlations["concept_counts"] = _show_concepts(data, images, texts)
         measures["correlations"] = {name: found for name, found in correlations.items() if found}
+    both = {"image": images, "text": texts}
+    print(f"\n{write_summary(folder, both, neighbours, measures, args.command_line)}")
     if target is not None:
         print(f"\n{target}: {_write(target, folder, data, images, texts, measures, neighbours)}")
 

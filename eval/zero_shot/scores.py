@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..encode import ScoredModel
 from ..results import build_result
+from .train_counts import TrainCounts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ def score_model(
     labelled: LabelledImages,
     templates: list[str],
     arguments: argparse.Namespace,
+    train_counts: TrainCounts | None = None,
 ) -> tuple[dict[str, Any], Resampled]:
     """Return a model's result on labelled images, ready to be written, and its scores on resamples of them.
 
@@ -39,14 +41,17 @@ def score_model(
         encoded: the images' features.
         labelled: the images.
         templates: prompts with ``{c}``.
-        arguments: ``precision``, ``name``, ``data``, ``split``, ``classnames``.
+        arguments: ``precision``, ``name``, ``data``, ``split``, ``classnames``, ``class_map``.
+        train_counts: training images by class, for scores of frequent and rare classes.
     """
     if encoded.targets.ndim == 2:
         metrics, resampled, chance, details = _score_sets(classifier, encoded, labelled.classnames)
     else:
         tau = math.exp(-float(model.encoder.logit_scale))
-        metrics, resampled, chance, details = _score_classes(classifier, encoded, labelled.classnames, tau)
-    num_candidates = len(classifier.features)
+        metrics, resampled, chance, details = _score_classes(
+            classifier, encoded, labelled.classnames, tau, train_counts
+        )
+    num_candidates = classifier.num_candidates
     result = build_result(
         task="zeroshot_classification",
         dataset=arguments.name or labelled.name,
@@ -60,6 +65,7 @@ def score_model(
             **({"num_distinct_classes": num_candidates} if num_candidates < len(labelled.classnames) else {}),
             "num_skipped": len(encoded.skipped),
         },
+        language=arguments.language,
         provenance={
             "split": arguments.split,
             "precision": arguments.precision,
@@ -70,6 +76,8 @@ def score_model(
             "class_of_folder": {
                 folder: labelled.classnames[index] for folder, index in labelled.class_of_folder.items()
             },
+            **({"class_map": str(arguments.class_map)} if arguments.class_map else {}),
+            **({"train_counts": train_counts.provenance()} if train_counts else {}),
             "chance": chance,
             "skipped": encoded.skipped,
         },
@@ -79,17 +87,22 @@ def score_model(
 
 
 def _score_classes(
-    classifier: Classifier, encoded: LabelledFeatures, classnames: list[str], tau: float
+    classifier: Classifier,
+    encoded: LabelledFeatures,
+    classnames: list[str],
+    tau: float,
+    train_counts: TrainCounts | None,
 ) -> tuple[dict[str, float], Resampled, dict[str, float], dict[str, Any]]:
     """Return metrics, the same on resamples, their chance levels and details for images of one class each."""
     from bimodal_cl.scoring.calibration import calibrate
     from bimodal_cl.scoring.classifier import classify, score_classification
+    from bimodal_cl.scoring.frequency_buckets import FrequencyBuckets
     from bimodal_cl.scoring.uncertainty import resample_classes
 
     ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
     targets = encoded.targets.numpy()
     metrics = score_classification(classifier, ranks, predictions, encoded.targets)
-    chance = {name: (5 if name == "acc5" else 1) / len(classifier.features) for name in metrics}
+    chance = {name: (5 if name == "acc5" else 1) / classifier.num_candidates for name in metrics}
     details: dict[str, Any] = {
         "per_class": recall_by_class(ranks, targets, classnames),
         "confusions": count_confusions(predictions, targets, classnames),
@@ -102,7 +115,14 @@ def _score_classes(
         metrics |= calibration.scores()
         details["calibration"] = calibration.details()
         more.append(calibration.resample)
-    resampled = resample_classes(ranks, predictions, targets, len(classifier.features), *more, names=classnames)
+    if train_counts is not None:
+        buckets = FrequencyBuckets.of_images(train_counts.buckets(), targets, ranks == 1)
+        metrics |= buckets.scores()
+        chance |= dict.fromkeys(buckets.scores(), chance["acc1"])
+        more.append(buckets.resample)
+        for index, each in zip(sorted(set(targets.tolist())), details["per_class"], strict=True):
+            each["train_count"] = train_counts.counts[index]
+    resampled = resample_classes(ranks, predictions, targets, classifier.num_candidates, *more, names=classnames)
     return metrics, resampled, chance, details
 
 

@@ -54,6 +54,9 @@ FLAGS = """
 --temp                     --loss.tau_init
 --lr_tau                   --optim.temperature_learning_rate
 --image_encoder            --model.vision.timm_model_name
+--image-mean               --model.image_mean
+--interpolation            --model.image_interpolation
+--timm-checkpoint          --model.vision.timm_checkpoint_path
 --loss.roh                 --loss.rho
 --resum                    --resume
 --model.vision.heads       --model.vision.head_width
@@ -68,6 +71,8 @@ FLAGS = """
 --ema                      --ema.decay
 --train.ema_decay          --ema.decay
 --optim.image.lr           --optim.image.learning_rate
+--freeze-bn-stats          --optim.image.freeze_statistics
+--optim.text.freeze_statistics  --optim.image.freeze_statistics
 """
 
 
@@ -103,7 +108,6 @@ def test_flags_name_the_flag_that_is_meant(given, meant, write, refusal):
         ("--lock-image", "did you mean '--optim.image.lock'?"),
         ("--lock-text-unlocked-layers", "did you mean '--optim.text.unlocked_groups'?"),
         ("--lock-image-freeze-bn-stats", "are always frozen, with their statistics"),
-        ("--image-mean", "the preprocessing comes with the model"),
         ("--use-bn-sync", "batch norms see the images of their own process"),
         ("--epochs-cooldown", "did you mean '--optim.cooldown_steps' (in steps)?"),
         ("--label-smoothing", "it is not supported"),
@@ -141,6 +145,16 @@ def test_flags_without_a_key_say_why(given, why, write, refusal):
         ({"data": {"train": None}}, "data.train: should be a folder, or a list of {folder, repeat | weight}, got None"),
         ({"data": {"train": "x", "crop_scale": [0.5]}}, "data.crop_scale: should be [smallest, largest], such as [0.9"),
         ({"data": {"train": "x", "crop_scale": 0.5}}, "data.crop_scale: should be [smallest, largest], such as [0.9"),
+        (
+            {"model": {"image_mean": [0.5]}},
+            "model.image_mean: should be three numbers, of red, green and blue, such as",
+        ),
+        (
+            {"model": {"image_std": 0.5}},
+            "model.image_std: should be three numbers, of red, green and blue, such as [0.",
+        ),
+        ({"model": {"image_std": [0.5, 0, 0.5]}}, "model.image_std.1: input should be greater than 0, got 0"),
+        ({"model": {"image_resize_mode": "crop"}}, "model.image_resize_mode: input should be 'shortest', 'longest' or"),
         ({"model": {"vision": {"layers": 0}}}, "model.vision.layers: there must be at least one block, got 0"),
         ({"model": {"vision": {"layers": [1, 0, 1, 1]}}}, "model.vision.layers: there must be at least one block"),
         (

@@ -23,6 +23,7 @@ output seed
 data.train data.val data.zero_shot data.num_workers data.crop_scale data.flip data.shuffle_window data.max_bad_fraction
 data.cache_dir data.cache_gb data.allow_pipe
 model.name model.pretrained model.image_size model.embed_dim
+model.image_mean model.image_std model.image_interpolation model.image_resize_mode
 model.vision.timm_model_name model.vision.timm_model_pretrained model.vision.timm_pool model.vision.timm_proj
 model.vision.timm_checkpoint_path model.vision.timm_checkpoint_by_order
 model.vision.timm_drop model.vision.timm_drop_path model.vision.layers model.vision.width model.vision.head_width
@@ -40,6 +41,7 @@ optim.learning_rate optim.min_learning_rate optim.schedule optim.warmup_steps op
 optim.beta2 optim.eps optim.max_grad_norm optim.temperature_learning_rate
 optim.name optim.momentum optim.heads_learning_rate optim.cooldown_steps optim.cooldown_power
 optim.image.lock optim.image.unlocked_groups optim.image.learning_rate optim.image.layer_decay
+optim.image.freeze_statistics
 optim.text.lock optim.text.unlocked_groups optim.text.learning_rate optim.text.layer_decay
 train.num_epochs train.num_steps train.global_batch_size train.accumulate_features train.precision train.compile
 train.grad_checkpointing train.patch_dropout train.tf32 train.device

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import open_clip
 import pytest
 
 from bimodal_cl.scoring.zero_shot import DEFAULT_TEMPLATES
-from eval.datasets import dataset_name, load_templates, prompt_names
+from eval.class_prompts import classname_lists, load_classnames, load_templates, prompt_names
+from eval.datasets import dataset_name
 from tests.refusals import refused
 
 
@@ -20,6 +22,22 @@ def test_every_prompt_file_that_comes_along_loads():
     assert all("{c}" in template for template in DEFAULT_TEMPLATES)
 
 
+def test_imagenets_prompts_and_names_are_open_clips():
+    eighty, seven = load_templates("imagenet"), load_templates("imagenet-simple")
+    assert (len(eighty), len(seven)) == (80, 7) and set(seven) <= set(eighty)
+    assert eighty == [template("{c}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+    assert load_classnames("imagenet").names == list(open_clip.IMAGENET_CLASSNAMES)
+
+
+def test_class_names_that_come_along():
+    assert classname_lists() == ["cifar10", "cifar100", "imagenet"]
+    for name, count in (("cifar10", 10), ("cifar100", 100)):
+        names = load_classnames(name).names
+        assert len(set(names)) == count and names == sorted(names)  # as both data sets number them
+    with refused("--classnames cifar: no such file; did you mean 'cifar10'"):
+        load_classnames("cifar")
+
+
 def test_reads_templates_from_a_file(tmp_path):
     file = tmp_path / "own.txt"
     file.write_text("# mine\n\nan icon of {c}\n{c}, drawn\n")
@@ -28,7 +46,11 @@ def test_reads_templates_from_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a photo\n", r"template 'a photo' has no \{c\}"), ("# nothing\n", "holds no template")],
+    [
+        ("a photo\n", r"template 'a photo' has no \{c\}"),
+        ("a {}\n", "no .* goes; write {c} for {}"),
+        ("# nothing\n", "holds no template"),
+    ],
 )
 def test_refuses_a_useless_template_file(content, message, tmp_path):
     file = tmp_path / "own.txt"

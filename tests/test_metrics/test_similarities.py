@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bimodal_cl.metrics import retrieval_ranks
-from bimodal_cl.metrics.similarities import exact_similarities, multiply_pairs, scale_rows
+from bimodal_cl.metrics.similarities import exact_similarities, pair_similarities
 from tests.test_metrics.test_retrieval_recall import tiles
 
 
@@ -42,8 +42,9 @@ def test_the_place_of_a_row_changes_no_bit(dim, kind):
     assert torch.equal(exact_similarities(queries[7:8], candidates[5:6]), sims[7:8, 5:6])
     assert torch.equal(sims[:, 77], sims[:, 5]) and torch.equal(sims[:, 100], sims[:, 5])
     assert torch.equal(exact_similarities(candidates, queries), sims.T)
-    pairs = multiply_pairs(scale_rows(queries), scale_rows(candidates[:33]))
-    assert torch.equal(pairs, sims[:, :33].diagonal())
+    rows, columns = torch.meshgrid(torch.arange(33), order, indexing="ij")
+    pairs = pair_similarities(queries, candidates, rows.flatten(), columns.flatten())
+    assert torch.equal(pairs.view(33, 101), sims[:, order])
 
 
 def test_rows_of_any_size():

@@ -71,6 +71,19 @@ def test_a_file_of_timms_names_is_loaded_without_its_classifier(stored, suffix, 
     assert "checkpoint" not in (tmp_path / "saved" / "model.json").read_text()
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_missing_statistics_of_the_pixels_are_noted(stored, given, tmp_path):
+    torch.save(stored, tmp_path / "weights.pth")
+    keys = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if given else {}
+    model = build_model(
+        embed_dim=16, vision={**VISION, "timm_checkpoint_path": str(tmp_path / "weights.pth")}, text=TEXT, **keys
+    )
+    expected = (
+        "timm's own weights of 'resnet10t' expect model.image_mean [0.485, 0.456, 0.406] and model.image_std [0.2"
+    )
+    assert any(expected in note for note in model.notes) != given
+
+
 def test_a_classifier_that_is_the_projection_is_not_taken_from_the_file(stored, tmp_path):
     torch.save({**stored, "fc.weight": torch.zeros(16, 512), "fc.bias": torch.zeros(16)}, tmp_path / "weights.pth")
     model = build(tmp_path / "weights.pth", timm_proj="")
@@ -91,7 +104,7 @@ def test_other_names_are_paired_in_order_if_asked(stored, classifier, counters, 
         build(path)
     model = build(path, timm_checkpoint_by_order=True)
     assert_loaded(model, stored)
-    (note,) = model.notes
+    note = model.notes[0]
     first, last = next(iter(stored)), [key for key in stored if "running_var" in key][-1]
     assert "paired in order, as shapes match: 'net.0.weight' to " in note
     assert f"'{first}'" in note and f"'{last}'" in note and ("left out" in note) == classifier

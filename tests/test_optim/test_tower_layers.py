@@ -102,6 +102,32 @@ def test_batch_norms_of_locked_layers_keep_their_statistics(families, family):
     assert set(moved.values()) == {True, False}
 
 
+@pytest.mark.parametrize("unlocked", [None, 2])
+@pytest.mark.parametrize("family", ["resnet", "timm_resnet"])
+def test_statistics_stay_while_batch_norms_are_trained(families, family, unlocked):
+    model = families(family)
+    model.lock(image_unlocked=unlocked, freeze_statistics=True)
+    norms = {name: module for name, module in model.visual.named_modules() if isinstance(module, _BatchNorm)}
+    before = {name: copy.deepcopy(norm) for name, norm in norms.items()}
+    model.eval()
+    model.train()  # as an evaluation between two steps does
+    assert model.visual.training
+    train_steps(model, "visual")
+    for name, norm in norms.items():
+        assert not norm.training and torch.equal(norm.running_mean, before[name].running_mean)
+        assert torch.equal(norm.num_batches_tracked, before[name].num_batches_tracked)
+    trained = [name for name, norm in norms.items() if not torch.equal(norm.weight, before[name].weight)]
+    assert trained and (unlocked is None or len(trained) < len(norms))
+
+
+def test_frozen_statistics_need_batch_norms_that_have_some(families):
+    with pytest.raises(UserError, match=r"freeze_statistics=true has no effect: the image tower has no batch norms"):
+        families("vit").lock(freeze_statistics=True)
+    unlocked = {"image": None, "text": None}
+    with pytest.warns(UserWarning, match="freeze_statistics: the image tower starts from random weights"):
+        lock_towers(families("timm_resnet"), unlocked, FRESH, freeze_statistics=True)
+
+
 @pytest.mark.parametrize(("family", "modality"), [("timm_vit", "image"), ("bert", "text")])
 def test_a_locked_trunk_has_neither_dropout_nor_a_graph(families, family, modality):
     """The ViT has stochastic depth, BERT has dropout."""

@@ -13,7 +13,9 @@ import yaml
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
+from eval import cli
 from tests.test_data.tiny_shards import write_manifest, write_tar
+from tests.test_report.made_results import make_runs
 
 COLORS = {"red": "#d33", "green": "#2a2", "blue": "#33d", "yellow": "#dc2", "purple": "#82b", "orange": "#e80"}
 SHAPES = ("circle", "square", "triangle", "diamond", "bar")
@@ -202,3 +204,26 @@ def run(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A copy of the finished run that a test may change, with its data found from the working directory."""
     monkeypatch.chdir(finished_run.parents[1])
     return shutil.copytree(finished_run, tmp_path / "demo", symlinks=True)
+
+
+@pytest.fixture(scope="session")
+def finished_runs(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Eight runs of four losses that no test may change; see ``made_runs``."""
+    return make_runs(finished_run, finished_run.parents[1] / "compared")
+
+
+@pytest.fixture
+def made_runs(finished_runs: list[Path], tmp_path: Path) -> list[Path]:
+    """Copies of the eight runs that a test may change."""
+    copies = tmp_path / "runs"
+    shutil.copytree(finished_runs[0].parent, copies, symlinks=True)
+    return [copies / run.name for run in finished_runs]
+
+
+@pytest.fixture(scope="session")
+def compared(finished_runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the page, the tables and the figures of the eight runs."""
+    folder = tmp_path_factory.mktemp("written")
+    words = ["--to", folder / "report.html", "--tables", folder / "tables", "--figures", folder / "figures"]
+    assert cli.main(["report", *map(str, [*finished_runs, *words])]) == 0
+    return folder

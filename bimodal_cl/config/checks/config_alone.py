@@ -96,10 +96,11 @@ def _idle_tower_keys(config: Config) -> str | None:
                 f"optim.{modality}.unlocked_groups={tower.unlocked_groups} has no effect without "
                 f"optim.{modality}.lock=true: the whole tower is trained"
             )
-        idle = [key for key in ("learning_rate", "layer_decay") if tower.is_set(key)]
+        idle = [key for key in ("learning_rate", "layer_decay", "freeze_statistics") if tower.is_set(key)]
         if idle and tower.lock and tower.unlocked_groups == 0:
+            value = str(getattr(tower, idle[0])).lower()
             return (
-                f"optim.{modality}.{idle[0]}={getattr(tower, idle[0])} has no effect: optim.{modality}.lock=true locks "
+                f"optim.{modality}.{idle[0]}={value} has no effect: optim.{modality}.lock=true locks "
                 f"the whole tower; leave it out, or train the last groups with optim.{modality}.unlocked_groups"
             )
     return None

@@ -25,7 +25,7 @@ _DRAWS = 3 + 2 * _ATTEMPTS  # flip, left, top, then area and aspect ratio of eac
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Crop a random part, resize it to a square (bicubic, antialiased), and perhaps flip it.
+    """Crop a random part, resize it to a square (antialiased), and perhaps flip it.
 
     The distribution of crops is that of Inception's augmentation (Szegedy et al., "Going deeper with convolutions",
     CVPR 2015, section 6) as torchvision's ``RandomResizedCrop`` draws it. The edges of large crops are then rounded to
@@ -36,6 +36,7 @@ class TrainTransform:
         scale: smallest and largest area of the crop, fractions of the image, ``0 < min <= max <= 1``.
         ratio: smallest and largest width / height of the crop, ``0 < min <= max``.
         flip: mirror half of the images. Off by default, as captions say "left" and "right".
+        interpolation: of resizing: ``bilinear``, or any other filter of a model's evaluation for bicubic.
 
     Raises:
         UserError: a value is out of range.
@@ -45,6 +46,7 @@ class TrainTransform:
     scale: tuple[float, float] = (0.5, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False
+    interpolation: str = "bicubic"
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -80,7 +82,7 @@ class TrainTransform:
         return self._finish(pixels, draws)
 
     def _finish(self, pixels: np.ndarray, draws: np.ndarray) -> Tensor:
-        resized = resize(pixels, self.image_size)
+        resized = resize(pixels, self.image_size, self.interpolation)
         if self.flip and draws[0] < 0.5:
             return to_tensor(resized.numpy().transpose(1, 2, 0)[:, ::-1])
         return resized
@@ -106,12 +108,13 @@ class TrainTransform:
         return left, top, left + crop_width, top + crop_height
 
 
-def resize(pixels: np.ndarray, side: int) -> Tensor:
-    """Resize pixels, uint8 ``[height, width, 3]``, to a square (bicubic, antialiased): uint8 ``[3, side, side]``.
+def resize(pixels: np.ndarray, side: int, interpolation: str = "bicubic") -> Tensor:
+    """Resize pixels, uint8 ``[height, width, 3]``, to a square (antialiased): uint8 ``[3, side, side]``.
 
     torch's kernel computes Pillow's pixels up to rounding, in a fifth of the time, and starts no threads for one image.
     The result is channels-last in memory, as decoders produce pixels and convolutions read them fastest.
     """
     # numpy copies the part of the image, since torch would start its threads to copy it.
     batch = torch.from_numpy(np.ascontiguousarray(pixels))[None].permute(0, 3, 1, 2)
-    return interpolate(batch, (side, side), mode="bicubic", antialias=True)[0]
+    mode = "bilinear" if interpolation == "bilinear" else "bicubic"  # torch antialiases no other
+    return interpolate(batch, (side, side), mode=mode, antialias=True)[0]

@@ -44,6 +44,19 @@ class ClassNames:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class NameList:
+    """Names of classes, by class index, and where they come from, for messages."""
+
+    names: list[str]
+    origin: str
+
+
+def read_name_list(path: Path) -> NameList:
+    """Read names as :func:`read_names` does; their origin is the file's name."""
+    return NameList(read_names(path), path.name)
+
+
 def read_names(path: Path) -> list[str]:
     """Read the names of class 0, 1, ..., one per line.
 
@@ -207,9 +220,9 @@ def _labels_by_name(
     root: Path, folders: Sequence[str], names: Sequence[str], origin: str
 ) -> tuple[dict[str, int], list[str]]:
     """Match folders and names by name, or else by their order."""
-    counts = Counter(_plain(name) for name in names)
-    place = {_plain(name): index for index, name in enumerate(names) if counts[_plain(name)] == 1}
-    found = {folder: place[_plain(folder)] for folder in folders if _plain(folder) in place}
+    counts = Counter(plain_name(name) for name in names)
+    place = {plain_name(name): index for index, name in enumerate(names) if counts[plain_name(name)] == 1}
+    found = {folder: place[plain_name(folder)] for folder in folders if plain_name(folder) in place}
     if len(found) == len(folders) == len(set(found.values())):
         return found, [f"folders are matched with the names in {origin}"]
     if len(folders) != len(names):
@@ -250,12 +263,18 @@ def _own_names(labels: Sequence[str], what: str) -> tuple[list[str], list[str]]:
 
 def _imagenet_names(folders: Sequence[str]) -> list[str] | None:
     """Return open_clip's names of ImageNet's classes by WordNet id; None if an id is not one of ImageNet's 1,000."""
-    from open_clip import IMAGENET_CLASSNAMES
-    from timm.data import ImageNetInfo
-
-    name_of = dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
+    name_of = imagenet_names()
     return [name_of[folder] for folder in folders] if all(folder in name_of for folder in folders) else None
 
 
-def _plain(name: str) -> str:
+def imagenet_names() -> dict[str, str]:
+    """Return open_clip's names of ImageNet's 1,000 classes by WordNet id, in the order of the classes."""
+    from open_clip import IMAGENET_CLASSNAMES
+    from timm.data import ImageNetInfo
+
+    return dict(zip(ImageNetInfo("imagenet-1k").label_names(), IMAGENET_CLASSNAMES, strict=True))
+
+
+def plain_name(name: str) -> str:
+    """Return a name in the form in which names are compared: any case and Unicode form, ``_`` and ``-`` as spaces."""
     return " ".join(re.sub(r"[_-]", " ", unicodedata.normalize("NFKC", name)).casefold().split())

@@ -51,8 +51,10 @@ class LabelledImages:
         classnames: for prompts, by class index.
         templates: prompts with ``{c}`` in place of the class name; ``None`` if the data set has none.
         labels: the class index of every image, or a uint8 array ``[classes]``.
+        source: what stores the encoded images.
         class_of_folder: the class index of every class folder; empty without class folders.
         notes: lines, some of them warnings, that tell the user how the classes were found.
+        names_of_class: for prompts, the names of every class; one each, unless a class map gives several.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class LabelledImages:
         source: ImageSource,
         class_of_folder: dict[str, int] | None = None,
         notes: Sequence[str] = (),
+        names_of_class: list[list[str]] | None = None,
     ) -> None:
         self.name = name
         self.classnames = classnames
@@ -71,7 +74,8 @@ class LabelledImages:
         self.labels = labels
         self.class_of_folder = class_of_folder or {}
         self.notes = list(notes)
-        self._source = source
+        self.source = source
+        self.names_of_class = names_of_class or [[name] for name in classnames]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,9 +90,9 @@ class LabelledImages:
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} is outside [0, {len(self)})")
         try:
-            return decode_image(self._source.read(index)), self.labels[index]
+            return decode_image(self.source.read(index)), self.labels[index]
         except (BadImage, OSError) as error:
-            raise UserError(f"{self._source.describe(index)}: cannot be used: {error}") from None
+            raise UserError(f"{self.source.describe(index)}: cannot be used: {error}") from None
 
     def digest(self) -> str:
         """Return a SHA-256 of the encoded images in their order; names and labels do not count.
@@ -98,7 +102,7 @@ class LabelledImages:
         """
         found = hashlib.sha256()
         for index in range(len(self)):
-            content = self._source.read(index)
+            content = self.source.read(index)
             found.update(len(content).to_bytes(8, "big"))
             found.update(content)
         return found.hexdigest()

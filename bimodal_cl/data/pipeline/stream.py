@@ -160,6 +160,7 @@ def open_stream(
     scale: tuple[float, float] = (0.5, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = False,
+    interpolation: str = "bicubic",
     max_bad_fraction: float = 0.01,
     max_pixels: int = MAX_PIXELS,
     pin_memory: bool = False,
@@ -185,7 +186,7 @@ def open_stream(
         num_workers: processes that read and decode, over all the epochs; 0: this process does.
         train: training or evaluation.
         num_epochs, shuffle_window: passes; rows that are permuted together; >= 1 (training).
-        scale, ratio, flip: of :class:`~bimodal_cl.data.images.transforms.TrainTransform` (training).
+        scale, ratio, flip, interpolation: of :class:`~bimodal_cl.data.images.transforms.TrainTransform` (training).
         max_bad_fraction: in [0, 1]; see :meth:`~bimodal_cl.data.shards.faults.FaultCounts.require_few`.
         max_pixels: an image with more pixels is a fault, >= 1.
         pin_memory: put images and tokens in page-locked memory if CUDA is available.
@@ -214,7 +215,7 @@ def open_stream(
         schedule = TrainSchedule(
             mixture, seed, epoch, num_epochs, start_step, batch_size, rank, world_size, shuffle_window
         )
-        prepare = Augment(TrainTransform(image_size, scale, ratio, flip), seed, max_pixels)
+        prepare = Augment(TrainTransform(image_size, scale, ratio, flip, interpolation), seed, max_pixels)
     else:
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
         prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)

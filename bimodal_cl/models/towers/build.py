@@ -83,6 +83,24 @@ def resize_timm_tower(tower: Any, image_size: int) -> None:
         tower.set_input_size(image_size)
 
 
+def timm_preprocess(tower: Any) -> dict[str, Any]:
+    """Return the preprocessing that the weights of a timm tower were trained with, as far as timm states it.
+
+    The share of the image that timm's evaluation crops is left out: a model of pairs sees the whole image.
+
+    Returns:
+        Values for :meth:`bimodal_cl.models.architecture.Architecture.with_preprocess`.
+    """
+    stated = tower.trunk.pretrained_cfg or {}
+    modes = {"center": "shortest", "border": "longest", "squash": "squash"}  # timm's names, and open_clip's
+    return {
+        "mean": stated.get("mean"),
+        "std": stated.get("std"),
+        "interpolation": stated.get("interpolation"),
+        "resize_mode": modes.get(str(stated.get("crop_mode"))),
+    }
+
+
 def with_text_config(architecture: Architecture) -> Architecture:
     """Return the architecture with the configuration of its Hugging Face text tower filled in, if it has one."""
     name = architecture.text.get("hf_model_name")

@@ -3,11 +3,15 @@
 A locked parameter is not trained. A module whose parameters are all locked also runs as in evaluation: its batch norms
 use their running statistics and do not move them, and its dropout, stochastic depth and patch dropout are off. As no
 locked layer comes after a trained one, autograd records no graph for the locked part and keeps none of its activations.
+
+Batch norms of a tower that is trained may keep their statistics as well: those of a small batch are noisy, and the
+pretrained layers after them have learned from better ones.
 """
 
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.towers.layers import TowerLayers
@@ -42,6 +46,20 @@ def lock_tower(tower: nn.Module, layers: TowerLayers, unlocked_groups: int, wher
     whole: list[nn.Module] = []
     _collect_locked(tower, ids, whole)
     return whole
+
+
+def find_batch_norms(tower: nn.Module) -> list[nn.Module]:
+    """Return the batch norms of a tower.
+
+    Raises:
+        UserError: it has none.
+    """
+    norms: list[nn.Module] = [module for module in tower.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        raise UserError(
+            "optim.image.freeze_statistics=true has no effect: the image tower has no batch norms; leave it out"
+        )
+    return norms
 
 
 def _collect_locked(module: nn.Module, locked: set[int], found: list[nn.Module]) -> None:

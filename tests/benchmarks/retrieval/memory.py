@@ -66,7 +66,7 @@ def score_random_features(num_images: int, captions: int, dim: int, threads: int
     torch.set_num_threads(threads)
     pairs = random_pairs(num_images, captions, dim)
     before, start = peak_of_process(), time.perf_counter()
-    arguments = argparse.Namespace(name="random", precision="float32", examples=12)
+    arguments = argparse.Namespace(name="random", precision="float32", language="en", examples=12)
     model: Any = ScoredModel(encoder=None, name="random", pretrained="none")  # type: ignore[arg-type]
     score_pairs(model, pairs, _NoFaults(), Path(), arguments)  # type: ignore[arg-type]
     notes_on_repeats(pairs)

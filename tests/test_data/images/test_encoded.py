@@ -260,11 +260,12 @@ def test_scaled_sizes_are_rounded_up(size: tuple[int, int], divisor: int) -> Non
         assert pixels.shape == (-(-size[1] // divisor), -(-size[0] // divisor), 3)
 
 
-def test_resizing_gives_the_pixels_of_pillow() -> None:
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_resizing_gives_the_pixels_of_pillow(interpolation) -> None:
     picture = draw_picture(300, 200)
     for side in (20, 64, 199, 256):
-        theirs = np.array(picture.resize((side, side), Image.Resampling.BICUBIC), dtype=int)
-        ours = resize(np.array(picture), side).numpy().transpose(1, 2, 0)
+        theirs = np.array(picture.resize((side, side), Image.Resampling[interpolation.upper()]), dtype=int)
+        ours = resize(np.array(picture), side, interpolation).numpy().transpose(1, 2, 0)
         assert ours.flags.c_contiguous  # channels of a pixel together
         assert np.abs(ours - theirs).mean() < 0.1 and np.quantile(np.abs(ours - theirs), 0.999) <= 2
 

@@ -8,7 +8,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
 
 from bimodal_cl.data import open_labelled
-from bimodal_cl.data.labelled.columns import ColumnOptions
+from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 from tests.refusals import refused
 from tests.test_data.tiny_shards import encode_image
 

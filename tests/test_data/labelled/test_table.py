@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bimodal_cl.data import open_labelled
-from bimodal_cl.data.labelled.columns import ColumnOptions
+from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 from tests.refusals import refused
 from tests.test_data.tiny_shards import encode_image
 

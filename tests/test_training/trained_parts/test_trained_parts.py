@@ -91,6 +91,25 @@ def test_a_locked_trunk_is_saved_as_it_was(run_training, pretrained, accumulate)
     assert losses[-1] < losses[0]
 
 
+def test_frozen_statistics_stay_in_a_run_whose_resume_equals_no_interruption(run_training, pretrained):
+    run = partial(
+        run_training,
+        model=pretrained,
+        optim={"image": {"freeze_statistics": True}},
+        loss={"name": "clip"},
+        checkpoint=KEEP_ALL,
+        data={"val": None},
+    )
+    whole = run("whole")
+    before, after = load_file(f"{pretrained['pretrained']}/model.safetensors"), weights(whole)
+    statistics = [key for key in before if "running_" in key or "num_batches" in key]
+    assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
+    assert not any(torch.equal(before[key], after[key]) for key in before if key.endswith("bn1.weight"))
+    part = copy_run(whole, "part")
+    run("part", "--resume", "step_00000003")
+    assert_equal_runs(whole, part)
+
+
 def test_a_run_with_a_locked_tower_is_the_same_in_micro_batches_and_on_two_processes(
     run_training, write_config, tmp_path, pretrained
 ):

@@ -6,8 +6,9 @@ import csv
 import io
 from pathlib import Path
 
-from bimodal_cl.data.labelled.class_names import name_warnings, read_names
-from bimodal_cl.data.labelled.columns import (
+from bimodal_cl.data.labelled.class_names import NameList, name_warnings
+from bimodal_cl.data.labelled.images import ImageFiles, LabelledImages
+from bimodal_cl.data.labelled.layouts.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
     ColumnOptions,
@@ -15,8 +16,7 @@ from bimodal_cl.data.labelled.columns import (
     index_labels,
     split_labels,
 )
-from bimodal_cl.data.labelled.files_beside import CLASSNAMES, find_beside, read_templates
-from bimodal_cl.data.labelled.images import ImageFiles, LabelledImages
+from bimodal_cl.data.labelled.layouts.files_beside import read_names_beside, read_templates
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import NotText, read_text
 
@@ -25,7 +25,7 @@ SPLIT_COLUMN = "split"
 _SEPARATORS = ",\t;|"
 
 
-def open_table(path: Path, name: str, split: str, options: ColumnOptions, given: Path | None) -> LabelledImages:
+def open_table(path: Path, name: str, split: str, options: ColumnOptions, given: NameList | None) -> LabelledImages:
     """Open the images that a table lists; its first row names the columns.
 
     Where there is a column ``split``, its rows of the wanted split are taken.
@@ -35,7 +35,7 @@ def open_table(path: Path, name: str, split: str, options: ColumnOptions, given:
         name: of the data set.
         split: name of the part.
         options: the columns, and the folder of relative paths.
-        given: a file of class names; None: ``classnames.txt`` beside the table, else the labels themselves.
+        given: class names; None: those of ``classnames.txt`` beside the table, else the labels themselves.
 
     Raises:
         UserError: the table cannot be read or lacks a column, a row has no image file, or a label is no class.
@@ -53,8 +53,8 @@ def open_table(path: Path, name: str, split: str, options: ColumnOptions, given:
         cells[label].strip() if options.separator is None else split_labels(cells[label], options.separator)
         for _, cells in rows
     ]
-    file = given or find_beside([path.parent], CLASSNAMES)
-    names = None if file is None else read_names(file)
+    listed = given or read_names_beside([path.parent])
+    names = None if listed is None else listed.names
     classnames, labels, notes = index_labels(values, names, lambda row: f"{path}, line {rows[row][0]}")
     if names is not None:
         notes = name_warnings(names)

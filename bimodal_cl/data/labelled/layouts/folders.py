@@ -6,16 +6,16 @@ from collections import Counter
 from pathlib import Path
 
 from bimodal_cl.data.labelled.class_folders import find_class_folders
-from bimodal_cl.data.labelled.class_names import name_classes, read_names
-from bimodal_cl.data.labelled.files_beside import CLASSNAMES, find_beside, read_templates, warn_of_left_out
+from bimodal_cl.data.labelled.class_names import NameList, name_classes
 from bimodal_cl.data.labelled.images import ImageFiles, LabelledImages
+from bimodal_cl.data.labelled.layouts.files_beside import read_names_beside, read_templates, warn_of_left_out
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.image_files import count_endings, describe_endings, ending_of, list_images
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 from bimodal_cl.files.tar_files import count_other_shards
 
 
-def open_folders(root: Path, parents: list[Path], name: str, split: str, given: Path | None) -> LabelledImages:
+def open_folders(root: Path, parents: list[Path], name: str, split: str, given: NameList | None) -> LabelledImages:
     """Open the images below the class folders of a folder.
 
     Args:
@@ -23,15 +23,14 @@ def open_folders(root: Path, parents: list[Path], name: str, split: str, given: 
         parents: folders that may hold names and prompts.
         name: of the data set.
         split: for messages.
-        given: a file of names in place of ``classnames.txt``.
+        given: names in place of those of ``classnames.txt``.
 
     Raises:
         UserError: there is no image, or the folders do not match the names.
     """
     folders, remarks = find_class_folders(root)
-    file = given or find_beside(parents, CLASSNAMES)
-    names = None if file is None else read_names(file)
-    classes = name_classes(root, folders, names, file.name if file is not None else "")
+    listed = given or read_names_beside(parents) or NameList([], "")
+    classes = name_classes(root, folders, listed.names or None, listed.origin)
     paths: list[Path] = []
     labels: list[int] = []
     empty = []

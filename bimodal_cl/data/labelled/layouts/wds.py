@@ -8,9 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 from bimodal_cl.data.labelled.class_labels import LABEL_EXTENSIONS, Label, parse_label
-from bimodal_cl.data.labelled.class_names import name_warnings, read_names
-from bimodal_cl.data.labelled.files_beside import CLASSNAMES, find_beside, read_templates, warn_of_left_out
+from bimodal_cl.data.labelled.class_names import NameList, name_warnings
 from bimodal_cl.data.labelled.images import LabelledImages
+from bimodal_cl.data.labelled.layouts.files_beside import (
+    CLASSNAMES,
+    read_names_beside,
+    read_templates,
+    warn_of_left_out,
+)
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.data.tar.samples import open_samples
 from bimodal_cl.errors import UserError
@@ -46,22 +51,22 @@ def is_wds(part: Path) -> bool:
     return (part / NUM_SHARDS).exists() or (part.is_dir() and any(map(is_tar, part.iterdir())))
 
 
-def open_wds(path: Path, part: Path, name: str, given: Path | None) -> LabelledImages:
+def open_wds(path: Path, part: Path, name: str, given: NameList | None) -> LabelledImages:
     """Open the images in the tars of a split.
 
     Args:
         path: folder of the data set.
         part: folder of the split.
         name: of the data set.
-        given: a file of names in place of those of ``classnames.txt``.
+        given: names in place of those of ``classnames.txt``, by which labels may be written.
 
     Raises:
         UserError: a file is missing, unreadable or contradicts the others.
     """
-    file = find_beside([path, part], CLASSNAMES) or given
-    if file is None:
+    own = read_names_beside([path, part]) or given
+    if own is None:
         raise UserError(f"{path}: no {CLASSNAMES}, which the tars of {part} need")
-    classnames = read_names(file)
+    classnames = own.names
     labels: list[Label] = []
     places: list[tuple[Path, str, int, int]] = []
     left_out: Counter[str] = Counter()
@@ -84,18 +89,14 @@ def open_wds(path: Path, part: Path, name: str, given: Path | None) -> LabelledI
     if not labels:
         raise UserError(f"{part}: its tars hold no images{f', only {describe_endings(left_out)}' if left_out else ''}")
     warn_of_left_out(part, left_out)
-    shown = _replace_names(file, classnames, given)
+    shown = given or own
+    if len(shown.names) != len(classnames):
+        raise UserError(
+            f"{shown.origin}: {len(shown.names)} names for the {len(classnames)} classes of {path}'s {own.origin}"
+        )
     return LabelledImages(
-        name, shown, read_templates([path, part]), labels, TarMembers(places), notes=name_warnings(shown)
+        name, shown.names, read_templates([path, part]), labels, TarMembers(places), notes=name_warnings(shown.names)
     )
-
-
-def _replace_names(file: Path, classnames: list[str], given: Path | None) -> list[str]:
-    """Return the names of a given file in place of those in ``classnames.txt``, by which labels may be written."""
-    names = classnames if given is None else read_names(given)
-    if len(names) != len(classnames):
-        raise UserError(f"{given}: {len(names)} names for the {len(classnames)} classes of {file}")
-    return names
 
 
 def list_numbered_shards(part: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from bimodal_cl.data.labelled.class_names import read_lines
+from bimodal_cl.data.labelled.class_names import NameList, read_lines, read_name_list
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import HIDDEN, describe_endings
 
@@ -19,6 +19,16 @@ TEMPLATES = "zeroshot_classification_templates.txt"
 def find_beside(folders: list[Path], name: str) -> Path | None:
     """Return the first file of a name in some folders, or None."""
     return next((folder / name for folder in folders if (folder / name).exists()), None)
+
+
+def read_names_beside(folders: list[Path]) -> NameList | None:
+    """Read the class names of the first folder that has any; None if none has.
+
+    Raises:
+        UserError: the file cannot be read, or a line of it is no name.
+    """
+    file = find_beside(folders, CLASSNAMES)
+    return None if file is None else read_name_list(file)
 
 
 def read_templates(folders: list[Path]) -> list[str] | None:

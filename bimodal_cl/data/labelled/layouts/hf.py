@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bimodal_cl.data.labelled.class_names import name_labels, name_warnings, read_names
-from bimodal_cl.data.labelled.columns import (
+from bimodal_cl.data.labelled.class_names import NameList, name_labels, name_warnings
+from bimodal_cl.data.labelled.images import LabelledImages
+from bimodal_cl.data.labelled.layouts.columns import (
     IMAGE_NAMES,
     LABEL_NAMES,
     ColumnOptions,
@@ -14,8 +15,7 @@ from bimodal_cl.data.labelled.columns import (
     index_labels,
     split_labels,
 )
-from bimodal_cl.data.labelled.files_beside import CLASSNAMES, find_beside, read_templates
-from bimodal_cl.data.labelled.images import LabelledImages
+from bimodal_cl.data.labelled.layouts.files_beside import read_names_beside, read_templates
 from bimodal_cl.errors import UserError, did_you_mean, one_line
 
 HUB = "hf:"
@@ -54,10 +54,10 @@ def is_hf(path: Path, split: str) -> bool:
     return any((path / name).is_file() for name in _SAVED) or bool(_parquet_files(path, split))
 
 
-def open_hf(given: str, name: str, split: str, options: ColumnOptions, names_file: Path | None) -> LabelledImages:
+def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: NameList | None) -> LabelledImages:
     """Open one split of a data set.
 
-    Class names are those of ``names_file``, of ``classnames.txt`` in the folder, or of the column's type
+    Class names are those of ``listed``, of ``classnames.txt`` in the folder, or of the column's type
     ``ClassLabel``, else the labels themselves. A column of lists is multi-label.
 
     Args:
@@ -65,15 +65,16 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, names_fil
         name: of the data set in results.
         split: name of the part.
         options: the columns.
-        names_file: names by class index, one per line.
+        listed: names by class index.
 
     Raises:
         UserError: the data set cannot be loaded, or has no such split or column, or a label is no class.
     """
     rows = _load(given, split)
     image, label = _choose_columns(given, rows.features, options)
-    file = names_file or (None if given.startswith(HUB) else _file_beside(Path(given), CLASSNAMES))
-    names = None if file is None else read_names(file)
+    beside = [] if given.startswith(HUB) else [Path(given).parent if Path(given).is_file() else Path(given)]
+    listed = listed or read_names_beside(beside)
+    names = None if listed is None else listed.names
     notes = [] if names is None else name_warnings(names)
     kind = rows.features[label]
     kind = getattr(kind, "feature", kind)  # of a list, its elements
@@ -81,9 +82,8 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, names_fil
     if names is None and hasattr(kind, "names"):
         names, notes = name_labels(kind.names)
     classnames, indices, found = index_labels(labels, names, lambda row: f"{given}, row {row}, column '{label}'")
-    templates = None if given.startswith(HUB) else read_templates(_folders_beside(Path(given)))
     source = DatasetRows(_encoded(given, rows, image), image, given)
-    return LabelledImages(name, classnames, templates, indices, source, notes=[*notes, *found])
+    return LabelledImages(name, classnames, read_templates(beside), indices, source, notes=[*notes, *found])
 
 
 def _load(given: str, split: str) -> Any:
@@ -147,11 +147,3 @@ def _encoded(given: str, rows: Any, column: str) -> Any:
         return rows.select_columns([column]).cast_column(column, Image(decode=False))
     except (TypeError, ValueError, NotImplementedError, KeyError) as error:
         raise UserError(f"--image-column {column}: holds no images in {given}: {one_line(error)}") from None
-
-
-def _folders_beside(path: Path) -> list[Path]:
-    return [path.parent if path.is_file() else path]
-
-
-def _file_beside(path: Path, name: str) -> Path | None:
-    return find_beside(_folders_beside(path), name)

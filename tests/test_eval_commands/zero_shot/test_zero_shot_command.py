@@ -121,7 +121,7 @@ def test_an_unreadable_image_is_counted_and_named(run_folder, class_folders, tmp
 
 
 def test_config_files_of_the_project_are_valid(capsys):
-    configs = sorted((Path(__file__).parents[2] / "configs" / "eval").glob("*.yaml"))
+    configs = sorted((Path(__file__).parents[3] / "configs" / "eval").glob("*.yaml"))
     assert configs
     for config in configs:
         command = "retrieval" if "bimodal-eval retrieval" in config.read_text() else "zero-shot"

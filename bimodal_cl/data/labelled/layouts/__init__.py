@@ -1,0 +1,1 @@
+"""Read labelled images from each way of storing them."""

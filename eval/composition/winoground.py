@@ -1,0 +1,147 @@
+"""Read Winoground's format: two images and two captions a row, in ``examples.jsonl``, parquet or a saved data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.files.text_files import NotText, read_text
+
+from .examples import Example, ImageFile, StoredImage, find_image, image_folder, require_texts
+
+CAPTIONS, IMAGES = ("caption_0", "caption_1"), ("image_0", "image_1")
+_LINES = "examples.jsonl"
+_SAVED = ("dataset_dict.json", "state.json")  # of save_to_disk: all splits, one split
+_SUBSET = "winoground"
+
+
+@dataclass(frozen=True)
+class RowImage:
+    """An image in a row of a data set, whose column is of type ``Image(decode=False)``."""
+
+    rows: Any
+    row: int
+    column: str
+
+    @property
+    def name(self) -> str:
+        """Return the stored file name, else the place."""
+        path = self.rows[self.row][self.column]["path"]
+        return Path(path).name if path else f"row {self.row}, {self.column}"
+
+    def read(self) -> bytes:
+        """Return the stored bytes."""
+        return self.rows[self.row][self.column]["bytes"]
+
+
+def find_rows(folder: Path, split: str) -> Path | list[Path] | None:
+    """Return what holds the rows: the file of lines, the folder of a saved data set, parquet files, or None."""
+    lines = [each / _LINES for each in (folder, folder / "data") if (each / _LINES).is_file()]
+    if lines:
+        return lines[0]
+    if any((folder / name).is_file() for name in _SAVED):
+        return folder
+    for each in (folder, folder / "data", folder / split):
+        files = sorted(each.glob("*.parquet"))
+        of_split = [path for path in files if path.stem == split or path.stem.startswith(f"{split}-")]
+        if files:
+            return of_split or files
+    return None
+
+
+def read_winoground(folder: Path, split: str, images: Path | None) -> list[Example]:
+    """Read all rows of a folder.
+
+    Args:
+        folder: of ``examples.jsonl`` (or ``data/`` with it), of parquet files, or of a saved data set.
+        split: of a saved data set.
+        images: the folder of images that rows name; None: ``images/`` or ``data/images/`` in ``folder``, else itself.
+
+    Raises:
+        UserError: a row is not in the format, a caption is empty, or an image is missing; the message names the row.
+    """
+    found = find_rows(folder, split)
+    assert found is not None
+    pictures = image_folder(images, folder / "images", folder / "data" / "images", folder)
+    if isinstance(found, Path) and found.name == _LINES:
+        examples = [_from_line(entry, where, pictures) for where, entry in _read_lines(found)]
+    else:
+        examples = _from_rows(_load_rows(found, split), folder, pictures)
+    if not examples:
+        raise UserError(f"{folder}: holds no example")
+    return examples
+
+
+def _from_line(entry: Any, where: str, pictures: Path) -> Example:
+    captions = require_texts(entry, CAPTIONS, where)
+    images = [find_image(pictures, name, where) for name in require_texts(entry, IMAGES, where)]
+    return Example(where, str(entry.get("id", where.rpartition(" ")[2])), _SUBSET, tuple(images), tuple(captions))
+
+
+def _read_lines(path: Path) -> Iterable[tuple[str, Any]]:
+    try:
+        lines = read_text(path).split("\n")
+    except (OSError, NotText) as error:
+        raise UserError(f"{path}: not readable as text: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}, line {number}"
+        if line.strip():
+            try:
+                yield where, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{where}: not JSON: {error}") from None
+
+
+def _load_rows(found: Path | list[Path], split: str) -> Any:
+    from datasets import Dataset, disable_progress_bars, load_dataset, load_from_disk
+    from datasets.utils.logging import set_verbosity_error
+
+    disable_progress_bars()
+    set_verbosity_error()
+    name = found if isinstance(found, Path) else found[0].parent
+    try:
+        if isinstance(found, list):
+            return load_dataset("parquet", data_files=[str(path) for path in found], split="train")
+        loaded = load_from_disk(str(found))
+    except Exception as error:  # of the readers: it concerns the files that the user named
+        raise UserError(f"{name}: {one_line(error)}") from None
+    if isinstance(loaded, Dataset):
+        return loaded
+    if split not in loaded:
+        raise UserError(f"--split {split}: not in {name}{did_you_mean(split, loaded)}")
+    return loaded[split]
+
+
+def _from_rows(rows: Any, folder: Path, pictures: Path) -> list[Example]:
+    from datasets import Image
+
+    for column in (*CAPTIONS, *IMAGES):
+        if column not in rows.column_names:
+            raise UserError(f"{folder}: no column '{column}'{did_you_mean(column, rows.column_names)}")
+    try:
+        for column in IMAGES:
+            rows = rows.cast_column(column, Image(decode=False))
+    except Exception as error:  # of the readers: the column holds something else
+        raise UserError(f"{folder}: column '{column}' holds no images: {one_line(error)}") from None
+    texts = rows.select_columns([name for name in rows.column_names if name not in IMAGES])
+    examples = []
+    for number, entry in enumerate(texts):
+        where = f"{folder}, row {number}"
+        captions = require_texts(entry, CAPTIONS, where)
+        images = tuple(_row_image(rows, number, column, pictures, where) for column in IMAGES)
+        examples.append(Example(where, str(entry.get("id", number)), _SUBSET, images, tuple(captions)))
+    return examples
+
+
+def _row_image(rows: Any, number: int, column: str, pictures: Path, where: str) -> StoredImage:
+    stored = rows[number][column]
+    if stored is None or (stored["bytes"] is None and not stored["path"]):
+        raise UserError(f"{where}: '{column}' is empty")
+    if stored["bytes"] is not None:
+        return RowImage(rows, number, column)
+    path = Path(stored["path"])
+    return ImageFile(path) if path.is_file() else find_image(pictures, path.name, where)

@@ -1,0 +1,118 @@
+"""``bimodal-eval composition`` end to end, against choices that this file computes from the encoder's features."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval.cli import main
+from tests.test_eval_commands.conftest import run_command
+
+compose = partial(run_command, "composition")
+
+
+def similarity(model, path, text):
+    with torch.no_grad():
+        image = model.encode_image(model.preprocess(Image.open(path).convert("RGB"))[None])
+        return float(image.double()[0] @ model.encode_text([text]).double()[0])
+
+
+def test_sugar_crepe_scores_each_subset_and_their_mean(run_folder, sugar_crepe, tiny_model, tmp_path, capsys):
+    result = compose(run_folder, sugar_crepe, tmp_path / "out", "--examples", 3)
+    assert (tmp_path / "out" / "image_caption_selection_sugar.json").is_file()
+    margins, shares = {}, []
+    for subset in ("add_att", "swap_obj"):
+        entries = json.loads((sugar_crepe / f"{subset}.json").read_text())
+        for key, entry in entries.items():
+            right, wrong = (
+                similarity(tiny_model, sugar_crepe / "images" / entry["filename"], entry[name])
+                for name in ("caption", "negative_caption")
+            )
+            margins[subset, key] = right - wrong
+        shares.append(np.mean([margins[subset, key] > 0 for key in entries]))
+        assert result["metrics"][f"acc_{subset}"] == pytest.approx(shares[-1])
+    assert result["metrics"]["acc"] == pytest.approx(np.mean(shares))
+    assert list(result["metrics"]) == list(result["intervals"]) == ["acc", "acc_add_att", "acc_swap_obj"]
+    assert result["provenance"]["counts"] == {"num_examples": 10, "num_images": 10, "num_texts": 20, "num_skipped": 0}
+    assert result["provenance"]["subsets"] == {"add_att": 6, "swap_obj": 4}
+    misses = {place for place, margin in margins.items() if margin <= 0}
+    assert len(result["examples"]) == min(3, len(misses)) > 0
+    for example in result["examples"]:
+        assert (example["subset"], example["key"]) in misses
+        right, wrong = example["similarities"][0]
+        assert right - wrong == pytest.approx(margins[example["subset"], example["key"]], abs=1e-6)
+    shown = capsys.readouterr().out
+    assert "10 examples in 2 subsets" in shown and "swap_obj" in shown and "50.0 %" in shown
+
+
+def test_winoground_scores_text_image_and_group(run_folder, winoground, winoground_rows, tiny_model, tmp_path, capsys):
+    result = compose(run_folder, winoground, tmp_path / "out", "--examples", 100)
+    text, image = [], []
+    for row in winoground_rows:
+        sims = [
+            [similarity(tiny_model, winoground / "data" / "images" / f"{row[at]}.png", row[said]) for said in CAPTIONS]
+            for at in ("image_0", "image_1")
+        ]
+        text.append(sims[0][0] > sims[0][1] and sims[1][1] > sims[1][0])
+        image.append(sims[0][0] > sims[1][0] and sims[1][1] > sims[0][1])
+    group = np.array(text) & np.array(image)
+    assert result["metrics"] == {"text_acc": np.mean(text), "image_acc": np.mean(image), "acc": np.mean(group)}
+    assert result["provenance"]["chance"] == {"text_acc": 0.25, "image_acc": 0.25, "acc": pytest.approx(1 / 6)}
+    assert {int(example["key"]) for example in result["examples"]} == set(np.flatnonzero(~group).tolist())
+    assert "group" in capsys.readouterr().out
+
+
+CAPTIONS = ("caption_0", "caption_1")
+
+
+@pytest.mark.parametrize("layout", ["saved", "parquet", "paths"])
+def test_tables_score_as_the_lines(layout, run_folder, winoground, winoground_rows, tmp_path):
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageType
+
+    expected = compose(run_folder, winoground, tmp_path / "lines")["metrics"]
+    pictures = winoground / "data" / "images"
+    names = ("image_0", "image_1")
+    folder = tmp_path / "table"
+    kinds = {name: Value("string") if layout == "paths" else ImageType() for name in names}
+    features = Features({"id": Value("int64"), **dict.fromkeys(CAPTIONS, Value("string")), **kinds})
+    rows = [
+        {**row, **{name: row[name] if layout == "paths" else str(pictures / f"{row[name]}.png") for name in names}}
+        for row in winoground_rows
+    ]
+    table = Dataset.from_list(rows, features=features)
+    if layout == "saved":
+        table.save_to_disk(str(folder))
+    else:
+        folder.mkdir()
+        table.to_parquet(str(folder / "test-00000-of-00001.parquet"))
+    flags = ("--images", pictures) if layout == "paths" else ()
+    assert compose(run_folder, folder, tmp_path / "out", *flags)["metrics"] == expected
+
+
+def test_two_models_are_compared_and_a_tie_is_a_miss(run_folder, sugar_crepe, tmp_path, capsys):
+    entries = json.loads((sugar_crepe / "add_att.json").read_text())
+    for entry in entries.values():
+        entry["negative_caption"] = entry["caption"]
+    (sugar_crepe / "add_att.json").write_text(json.dumps(entries))
+    older = run_folder / "checkpoints" / "step_00000004"
+    flags = ["--data", str(sugar_crepe), "--to", str(tmp_path / "out"), "--language", "de"]
+    assert main(["composition", str(run_folder), str(older), *flags]) == 0
+    results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/*~de.json")]
+    assert [result["metrics"]["acc_add_att"] for result in results] == [0.0, 0.0]
+    assert results[0]["compared"][0]["scores"]["acc"]["difference"] == 0.0
+    assert results[0]["language"] == "de"
+    assert "not distinguishable" in capsys.readouterr().out
+
+
+def test_an_unreadable_image_leaves_its_example_out_and_is_named(run_folder, winoground, tmp_path, capsys):
+    (winoground / "data" / "images" / "ex_3_img_1.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    result = compose(run_folder, winoground, tmp_path / "out")
+    assert result["provenance"]["counts"] == {"num_examples": 14, "num_images": 28, "num_texts": 28, "num_skipped": 1}
+    assert "line 4: image 'ex_3_img_1.png' cannot be used" in result["provenance"]["skipped"][0]
+    assert "1 examples are left out, the first for" in capsys.readouterr().out
