@@ -18,6 +18,11 @@ from bimodal_cl.errors import UserError
 # name: (module with add_arguments and run, one line of help); a module is imported when its command is called
 _MODULES = {
     "zero-shot": ("zero_shot.command", "classify labelled images by the nearest class prompt"),
+    "linear-probe": (
+        "linear_probe.command",
+        "train a linear classifier on frozen features, on all images or a few shots",
+    ),
+    "knn": ("linear_probe.knn", "classify labelled images by their nearest training images"),
     "retrieval": ("retrieval.command", "find images by caption and captions by image, R@1, R@5, R@10 and median rank"),
     "composition": ("composition.command", "choose between captions that differ in their order or in one word"),
     "temperatures": ("temperatures.command", "show the temperatures a run learned for its images and texts"),
@@ -36,6 +41,9 @@ COMMANDS = CommandGroup(
 @with_exit_status
 def main(argv: Sequence[str]) -> int:
     """Run ``bimodal-eval`` and return its exit status: 0 success, 2 a mistake of the user, 1 any other failure."""
+    # OpenMP reads it when torch is imported. A thread that waits for another one would else spin, on a core that the
+    # other thread, or a process that decodes images, needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with one_voice():
         found = COMMANDS.parse("bimodal-eval", argv)
         if found is None:

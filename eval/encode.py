@@ -44,7 +44,7 @@ class ScoredModel:
         step: optimizer steps; None where they are not recorded.
         run: the folder of the run that the model belongs to.
         weights: of a checkpoint, ``model`` or, for the averaged weights, ``ema``; None for any other model.
-        features: filled by ``eval.features``: which kept features were used, and which were kept, by kind of data.
+        features: filled by ``eval.features``: which features came from the store, and which were kept there.
     """
 
     encoder: DualEncoder
@@ -55,7 +55,7 @@ class ScoredModel:
     step: int | None = None
     run: Path | None = None
     weights: str | None = None
-    features: dict[str, Any] = field(default_factory=dict)
+    features: list[dict[str, Any]] = field(default_factory=list)
 
     def provenance(self) -> dict[str, Any]:
         """Return what the results record about the weights."""

@@ -69,12 +69,11 @@ class Example:
 class ExampleImages:
     """All images of some examples, each with its number as its label, as ``encode_labelled`` reads them."""
 
-    templates: list[str] | None = None
-
     def __init__(self, examples: list[Example]) -> None:
         self._images = [(each.where, image) for each in examples for image in each.images]
         self.classnames: list[str] = []
-        self.labels: Sequence[int] = range(len(self._images))
+        self.templates: list[str] | None = None
+        self.labels: Sequence[int] = list(range(len(self._images)))
 
     def __len__(self) -> int:
         return len(self._images)

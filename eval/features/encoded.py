@@ -184,7 +184,8 @@ def _encode_or_load(
     key = gather_objects(key)[0]
     entry = store.load(key)
     found = None if entry is None else restore(entry)
-    record = model.features[what] = {"key": key, "data_sha256": data, "from_cache": True}
+    record = {"of": what, "key": key, "data_sha256": data, "from_cache": True}
+    model.features.append(record)
     if all(gather_objects(found is not None)):
         assert found is not None
         note(f"features of {what}: taken from {store.path(key)}")

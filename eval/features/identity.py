@@ -24,7 +24,7 @@ from ..results import versions
 if TYPE_CHECKING:
     import torch
 
-    from bimodal_cl.data import Manifest
+    from bimodal_cl.data import LabelledImages, Manifest
 
 _FORMAT = 1  # of the entries
 _DESCRIPTIONS = (".json", ".txt", ".model", ".yaml")  # endings of a model's files that are no weights
@@ -64,6 +64,16 @@ def hash_shards(data: Manifest) -> str | None:
     paths = [Path(data.location(number)) for number in range(len(data.shards))]
     read = [data.captions, data.damaged, [(shard.num_images, shard.num_texts) for shard in data.shards]]
     return hash_values(read, hash_files(*paths))
+
+
+def hash_labelled(labelled: LabelledImages) -> str:
+    """Return a SHA-256 of labelled images, with their labels and class names.
+
+    Raises:
+        OSError: an image cannot be read.
+    """
+    labels = [label if isinstance(label, int) else label.tolist() for label in labelled.labels]
+    return hash_values(labelled.digest(), labels, list(labelled.names_of_class))
 
 
 def hash_values(*values: Any) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bimodal_cl.scoring.zero_shot import LabelledFeatures
 
 _MAX_CONFUSIONS = 200
-_MAX_MATRIX = 100  # classes
+MAX_MATRIX = 100  # classes
 
 
 def score_model(
@@ -107,7 +107,7 @@ def _score_classes(
         "per_class": recall_by_class(ranks, targets, classnames),
         "confusions": count_confusions(predictions, targets, classnames),
     }
-    if len(classnames) <= _MAX_MATRIX:
+    if len(classnames) <= MAX_MATRIX:
         details["confusion_matrix"] = confusion_matrix(predictions, targets, classnames)
     more: list[Statistic] = []
     calibration = calibrate(classifier, encoded.image_features, encoded.targets, ranks, tau)

@@ -38,6 +38,8 @@ class ClassMap:
             raise UserError(f"--class-map {self.origin}: the images may show several classes")
         places = labelled.class_of_folder or {name: index for index, name in enumerate(labelled.classnames)}
         place_of = {plain_name(key): place for place, key in enumerate(self.names)}
+        if len(place_of) < len(self.names):
+            raise UserError(f"--class-map {self.origin}: two of its classes differ only in case, '_' or '-'")
         found = {key: place_of[plain_name(key)] for key in places if plain_name(key) in place_of}
         if not found:
             raise UserError(

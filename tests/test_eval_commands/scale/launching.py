@@ -23,5 +23,5 @@ def start(command: list[str], *arguments: object, **keywords) -> subprocess.Pope
 def launch(*arguments: object) -> tuple[int, str, str]:
     """Launch a script with two processes, and return exit status, output and messages once they have ended."""
     process = start(TWO, *arguments)
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=560)
     return process.returncode, output, errors
