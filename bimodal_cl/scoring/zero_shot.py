@@ -186,7 +186,7 @@ def _pack(items: list[Any]) -> tuple[list[Any], list[Tensor]]:
 
 def _unpack(others: list[Any], images: list[Tensor]) -> Iterator[Any]:
     """Yield the items of :func:`_pack`."""
-    rows = iter(images[0] if images else [])
+    rows: Iterator[Tensor] = iter(images[0] if images else [])
     for item in others:
         yield item if isinstance(item, str) else (*item[:-1], next(rows), item[-1])
 
