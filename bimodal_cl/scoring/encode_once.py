@@ -133,6 +133,8 @@ class DistinctInputs:
         if self._world_size > 1:
             own = self._put_in_order(gather_uneven_rows(own))
         assert own is not None
+        if len(self._rows) == len(own):  # all are distinct and in order; a copy would double the memory
+            return own
         return own[torch.tensor(self._rows, device=own.device)]
 
     def gather_shares(self) -> Tensor:
@@ -162,7 +164,9 @@ class DistinctInputs:
         """Return the features of the distinct inputs that this rank has encoded; None if there are none."""
         if self._waiting:
             self._flush()
-        return torch.cat(self._features) if self._features else None
+        if len(self._features) > 1:
+            self._features = [torch.cat(self._features)]  # the parts are freed
+        return self._features[0] if self._features else None
 
     def _put_in_order(self, parts: list[Tensor]) -> Tensor:
         """Return the rows of all batches, given each rank's; all batches are full but the last."""
