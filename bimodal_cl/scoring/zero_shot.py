@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -92,9 +92,11 @@ def encode_labelled(
     skipped: list[str] = []
     with evaluation_mode(model, autocast) as device:
         images = distinct_images(model, device)
-        batches = show_share(loader, last - first, "images", len, shared) if show_progress else loader
-        for items in batches:
-            for item in _unpack(*items):
+        batches: Iterable[Any] = loader
+        if show_progress:
+            batches = show_share(loader, last - first, "images", lambda packed: len(packed[0]), shared)
+        for others, pixels_of_batch in batches:
+            for item in _unpack(others, pixels_of_batch):
                 if isinstance(item, str):
                     skipped.append(item)
                     continue

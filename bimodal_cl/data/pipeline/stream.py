@@ -47,7 +47,7 @@ class Stream:
         num_workers: processes that read and decode.
         max_bad_fraction: see :meth:`~bimodal_cl.data.shards.faults.FaultCounts.require_few`.
         pin_memory: put images and tokens in page-locked memory if CUDA is available.
-        num_images: of an evaluation's single pass; None in training.
+        evaluation: whether this is a single pass, whose faults are judged by the size of the whole data.
 
     Attributes:
         mixture, build_pipeline, num_workers: as given.
@@ -67,7 +67,7 @@ class Stream:
         num_workers: int,
         max_bad_fraction: float,
         pin_memory: bool,
-        num_images: int | None = None,
+        evaluation: bool = False,
     ) -> None:
         self.mixture = mixture
         self.steps = schedule.steps
@@ -78,7 +78,8 @@ class Stream:
         self.samples_by_set: Counter[str] = Counter()
         self._length = schedule.stop - schedule.start
         self.num_workers = num_workers
-        self._max_bad_fraction, self._num_images = max_bad_fraction, num_images
+        self._max_bad_fraction = max_bad_fraction
+        self._num_images = mixture.num_images if evaluation else None
         self._pin_memory = pin_memory
         self._counts = FaultCounts()
 
@@ -222,8 +223,7 @@ def open_stream(
     _require_ranges(start_step=(start_step, 0, schedule.steps))
     open_reader = partial(RowReader, mixture, storage or Storage())
     build_pipeline = partial(_build_pipeline, schedule, open_reader, prepare, seed, tokenize, train)
-    num_images = None if train else mixture.num_images
-    return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory, num_images)
+    return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory, not train)
 
 
 def _build_pipeline(
