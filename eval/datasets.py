@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bimodal_cl.cli.parser import Parser
+from bimodal_cl.data.labelled.layouts.hf import HUB, PARQUET
+from bimodal_cl.data.labelled.layouts.table import TABLES
 from bimodal_cl.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from bimodal_cl.data.labelled.layouts.columns import ColumnOptions
 
 SPLITS = ("train", "val", "valid", "validation", "test")
-_FILES = (".csv", ".tsv", ".parquet")
+_FILES = (*TABLES, PARQUET)
 
 
 def require_folder(path: Path, flag: str = "--data") -> None:
@@ -72,7 +74,7 @@ def require_labelled(given: str, split: str) -> None:
         UserError: there is no such folder or file, or the folder has other splits but not this one.
     """
     path = Path(given)
-    if given.startswith("hf:") or path.is_file():
+    if given.startswith(HUB) or path.is_file():
         return
     if path.suffix.lower() in _FILES and path.parent.is_dir() and not path.exists():
         near = [each.name for each in path.parent.iterdir() if each.suffix.lower() in _FILES]

@@ -113,7 +113,8 @@ def tables_as_csv(results: list[dict[str, Any]]) -> str:
     names = "task dataset metric value low high file"
     writer.writerow(names.split())
     for each in results:
-        intervals = each.get("intervals") if isinstance(each.get("intervals"), dict) else {}
+        found = each.get("intervals")
+        intervals = found if isinstance(found, dict) else {}
         for name, value in each["metrics"].items():
             ends = intervals.get(name) or ["", ""]
             writer.writerow([each.get("task", ""), dataset_label(each), name, value, *ends, each.get("file", "")])

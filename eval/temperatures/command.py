@@ -19,7 +19,7 @@ from .concepts import visited_concepts
 from .correlation import correlate
 from .history import describe_spreads, spread_by_checkpoint, spread_by_log, thin_out
 from .learned import LearnedTemperatures, require_temperatures
-from .neighbours import DUPLICATE, Neighbours, find_neighbours
+from .neighbours import CROWDED, DUPLICATE, Neighbours, find_neighbours
 from .summary import write_summary
 from .tables import as_csv, as_json, text_rows, write_parquet
 
@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"\nCaptions with the {title} temperatures")
         for text_id, tau in rows:
             print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
+    _show_images(data, images, args.top)
     measures = _show_history(folder)
     neighbours: dict[str, Neighbours] = {}
     if data is not None:
@@ -108,6 +109,26 @@ def run(args: argparse.Namespace) -> None:
     print(f"\n{write_summary(folder, both, neighbours, measures, args.command_line)}")
     if target is not None:
         print(f"\n{target}: {_write(target, folder, data, images, texts, measures, neighbours)}")
+
+
+def _show_images(data: Mixture | None, images: LearnedTemperatures, top: int) -> None:
+    """Print where the images with the extreme temperatures are, and their first captions."""
+    if data is None:
+        return
+    from bimodal_cl.data.shards.reader import RowReader
+
+    reader = RowReader(data)
+    try:
+        for title, rows in (("largest", images.largest(top)), ("smallest", images.smallest(top))):
+            if rows:
+                print(f"\nImages with the {title} temperatures")
+            for image_id, tau in rows:
+                shard, key = reader.describe(image_id)
+                _, captions = reader.read_captions(image_id)
+                place = f"{Path(shard).name}/{key}"
+                print(f"  {tau:<9.4g} image {image_id:<8d} {place}  {captions[0] if captions else ''}".rstrip())
+    finally:
+        reader.close()
 
 
 def _show_history(folder: TrainedRun) -> dict[str, Any]:
@@ -142,6 +163,11 @@ def _show_neighbours(
         near = f"cosine from {each.threshold:.3f} (the highest 1 % of pairs)"
         twins = f"{(each.duplicates > 0).sum():,} with one above {DUPLICATE}"
         print(f"  {kind + 's':8}{each.correlation}   {len(each.ids):,} sampled; neighbours: {near}; {twins}")
+        if each.threshold > CROWDED:
+            print(
+                f"  warning: most {kind}s lie close together in this model's features, so a cosine above {DUPLICATE} "
+                "does not show a duplicate; the counts of near duplicates mean little"
+            )
     return found
 
 

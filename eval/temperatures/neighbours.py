@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 QUANTILE = 0.99
 DUPLICATE = 0.98
+CROWDED = 0.9  # a threshold above which cosines near 1 are common among different items
 _MOST_FOR_QUANTILE = 2000  # items whose pairs the quantile is taken of
 _ROUNDING = 1e-6  # of a cosine in float32, so that equal features are neighbours at a threshold of 1
 _IMAGES_AT_ONCE = 64

@@ -1,9 +1,10 @@
 """Classify labelled images by the nearest class prompt, without training on them.
 
-The prompts are --templates, else the data set's own, else five common wordings of captions. The data are a folder of
-class folders, with or without a split's folder above them, or CLIP_benchmark's wds_ layout. Class folders that are
-numbers are class numbers. Classes whose prompts are the same count as one. Images with several classes (labels in
-.npy) are scored by mean average precision.
+The data are class folders (with or without a split's folder above them), CLIP_benchmark's wds_ layout, a CSV or TSV
+table, or a Hugging Face data set. The prompts are --templates, else the data set's own, else five common wordings of
+captions. Class folders that are numbers are class numbers. Classes whose prompts are the same count as one. Images
+with several classes are scored by mean average precision. Otherwise the scores are top-1, top-5, the mean per class,
+the calibration error (ECE), and with --train-counts top-1 of the head, the medium and the tail.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from ..datasets import (
     require_labelled,
 )
 from ..encode import ScoredModel, add_model_arguments
+from ..features.encoded import encode_images, encode_prompts
+from ..features.identity import hash_labelled, hash_values
 from ..results import Scored, percent, percent_in_interval
-from ..score_models import Summary, score_models
+from ..score_models import Score, Summary, score_models
 from .scores import score_model
 from .train_counts import read_train_counts
 
@@ -128,12 +131,21 @@ def run(arguments: argparse.Namespace) -> None:
     for line in labelled.notes:
         print(line)
 
-    def score(model: ScoredModel) -> tuple[dict[str, Any], Resampled]:
-        result, resampled = score_model(model, labelled, templates, arguments, counts)
-        result["provenance"]["prompts"]["source"] = source
-        return result, resampled
+    def encode(model: ScoredModel) -> Score:
+        classifier = encode_prompts(model, labelled.names_of_class, templates, arguments)
+        encoded = encode_images(model, labelled, arguments)
 
-    score_models(arguments, score, lambda scored: _summarize(scored, source, len(templates)))
+        def score() -> tuple[dict[str, Any], Resampled]:
+            result, resampled = score_model(model, classifier, encoded, labelled, templates, arguments, counts)
+            result["provenance"]["prompts"]["source"] = source
+            return result, resampled
+
+        return score
+
+    def hash_data() -> str:
+        return hash_values(hash_labelled(labelled), templates)
+
+    score_models(arguments, encode, lambda scored: _summarize(scored, source, len(templates)), hash_data)
 
 
 def _open(arguments: argparse.Namespace, names: NameList | None) -> LabelledImages:

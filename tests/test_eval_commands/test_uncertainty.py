@@ -135,7 +135,9 @@ def test_kept_outcomes_give_the_same_intervals_again(command, run_folder, shards
     assert result["provenance"]["command"] == shlex.join(["bimodal-eval", *typed])
     kept = read_outcomes(path, result)
     again = resample_outcomes(kept)
-    assert again.intervals() == result["intervals"] and again.data == kept.data
+    intervals = again.intervals()  # calibration needs more than the outcomes hold
+    assert intervals == {name: ends for name, ends in result["intervals"].items() if not name.startswith("ece")}
+    assert intervals and again.data == kept.data
     assert read_outcomes(path, {**result, "metrics": {"acc1": 0.5}}) is None  # of another result
     outcomes_path(path).write_bytes(b"PK\3\4 cut short")
     assert read_outcomes(path, result) is None

@@ -79,7 +79,7 @@ def write_zero_shot(folder: Path, skill: float, seed: int) -> Path:
     right = rng.random(len(targets)) < skill
     predictions = np.where(right, targets, rng.integers(0, len(CLASSES), len(targets)))
     ranks = np.where(predictions == targets, 1, rng.integers(2, len(CLASSES) + 1, len(targets)))
-    resampled = resample_classes(ranks, predictions, targets, len(CLASSES), CLASSES)
+    resampled = resample_classes(ranks, predictions, targets, len(CLASSES), names=CLASSES)
     hits = predictions == targets
     metrics = {"acc1": float(hits.mean()), "acc5": float((ranks <= 5).mean()), "ece": 0.08}
     metrics["mean_per_class_recall"] = metrics["acc1"]

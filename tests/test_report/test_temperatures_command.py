@@ -28,6 +28,12 @@ def test_quantiles_and_ends_are_those_of_the_visited_ids(run, capsys):
     largest = printed.split("largest temperatures")[1].splitlines()[1].split()
     assert float(largest[0]) == pytest.approx(tau.max(), rel=1e-3)
     assert int(largest[2]) == int(tables["text_anchors.tau"].argmax())
+    visited = np.isfinite(tables["image_anchors.log_u"])
+    smallest = printed.split("Images with the smallest temperatures")[1].splitlines()[1].split()
+    expected = np.where(visited, tables["image_anchors.tau"], np.inf)
+    assert float(smallest[0]) == pytest.approx(expected.min(), rel=1e-3)
+    assert int(smallest[2]) == int(expected.argmin())
+    assert ".tar/" in smallest[3]
 
 
 def test_a_key_of_another_version_changes_nothing(run, capsys):

@@ -112,7 +112,7 @@ def _dots(table: ComparedScores, sources: Sources) -> Placed | None:
         return None
     scores = []
     for metric in shown:
-        dots = []
+        dots: list[Dot | None] = []
         for row in table.rows:
             cell = row.cells.get(metric)
             if cell is None:
@@ -182,7 +182,7 @@ def _outlines(groups: Sequence[Group], sources: Sources) -> list[Placed]:
 
 def _temperatures(groups: Sequence[Group], sources: Sources, side: int) -> list[tuple[str, str, dict[str, Any]]]:
     """Return label, run and section of the first seed of the rows that learned temperatures."""
-    found = []
+    found: list[tuple[str, str, dict[str, Any]]] = []
     for each in groups:
         run = each.members[0].run
         if run is None or each.averaged or len(found) >= _MOST_GALLERIES:

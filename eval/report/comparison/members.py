@@ -27,8 +27,9 @@ class ResultFile:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The task and the data set."""
-        return str(self.content.get("task", "")), str(self.content.get("dataset", self.path.stem))
+        """The task and the data set, with its language where that is not English."""
+        dataset, language = str(self.content.get("dataset", self.path.stem)), self.content.get("language", "en")
+        return str(self.content.get("task", "")), dataset if language == "en" else f"{dataset} ({language})"
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def _difference(
     first, second = pair
     means = [math.fsum(values[number]) / len(values[number]) for number in pair]
     one, other = _mean_samples(files[first], metric), _mean_samples(files[second], metric)
+    variance: float | None
     if one is not None and other is not None:
         variance = float((one - other).var(ddof=1))
     else:

@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where both score")
     parser.add_argument("--batch-size", type=positive_integer, default=64, help="images of a batch of either loader")
     parser.add_argument("--num-workers", type=natural_number, default=1, help="loader processes of each command")
+    parser.add_argument(
+        "--num-images", metavar="N", type=positive_integer, help="largest size of a data set (default: all)"
+    )
     parser.add_argument("--rounds", type=positive_integer, default=3, help="how often each command is run")
 
 
@@ -56,16 +59,15 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.data is None:
         print("--data DIR is not given: nothing to measure")
         return
-    limit = None
     if arguments.quick:
-        limit, arguments.rounds, arguments.num_workers, arguments.num_steps = _QUICK_IMAGES, 1, 0, 2
+        arguments.num_images, arguments.rounds, arguments.num_workers, arguments.num_steps = _QUICK_IMAGES, 1, 0, 2
     with contextlib.ExitStack() as stack:
         work = (arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()
         if arguments.clip_benchmark_python:
             print(describe_versions(arguments.clip_benchmark_python))
         shards = max(1, arguments.num_workers)
         sizes = {
-            data_set: write_data_set(data_set, arguments.data, _folder(data_set, work), shards, limit)
+            data_set: write_data_set(data_set, arguments.data, _folder(data_set, work), shards, arguments.num_images)
             for data_set in DATA_SETS
         }
         model = arguments.model or make_model(arguments.data.resolve(), work, arguments.num_steps)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from bimodal_cl.errors import UserError
-from eval.datasets import load_templates
+from eval.class_prompts import load_templates
 
 SPLIT = "test"
 

@@ -140,7 +140,7 @@ def test_folders_that_are_missing_or_empty_move_no_label(tmp_path):
         data = open_labelled(tmp_path, **flags)
         assert data.classnames == TEN and data.labels == [0, 10]
         assert data.class_of_folder == {"0": 0, "2": 2, "10": 10}
-        assert "1 of 3 class folders hold no image: 2" in data.notes
+        assert "warning: 1 of 3 class folders hold no image: 2; they stay candidates" in data.notes
 
 
 @pytest.mark.parametrize(

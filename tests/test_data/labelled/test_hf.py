@@ -50,6 +50,11 @@ def test_a_parquet_file_and_a_folder_of_them(tmp_path):
     rows.to_parquet(tmp_path / "hub" / "data" / "test-00000-of-00001.parquet")
     make([1], ClassLabel(names=CLASSES), column="fine").to_parquet(tmp_path / "hub" / "data" / "train-00000.parquet")
     assert [open_labelled(tmp_path / "hub", split=split).labels for split in ("test", "train")] == [[0, 1], [1]]
+    with refused("--split val: not in .*hub; valid: test, train"):
+        open_labelled(tmp_path / "hub", split="val")
+    (tmp_path / "hub" / "val").mkdir()
+    rows.to_parquet(tmp_path / "hub" / "val" / "0.parquet")
+    assert open_labelled(tmp_path / "hub", split="val").labels == [0, 1]
 
 
 def test_lists_are_labels_of_several_classes(tmp_path):

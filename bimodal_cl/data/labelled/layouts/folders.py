@@ -55,7 +55,9 @@ def open_folders(root: Path, parents: list[Path], name: str, split: str, given: 
     notes = [*remarks, *classes.notes]
     if empty:
         shown = ", ".join(empty[:10]) + (", ..." if len(empty) > 10 else "")
-        notes.append(f"{len(empty)} of {len(folders)} class folders hold no image: {shown}")
+        notes.append(
+            f"warning: {len(empty)} of {len(folders)} class folders hold no image: {shown}; they stay candidates"
+        )
     return LabelledImages(
         name, classes.names, read_templates(parents), labels, ImageFiles(paths), classes.label_of_folder, notes
     )

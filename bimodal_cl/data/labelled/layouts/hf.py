@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def is_hf(path: Path, split: str) -> bool:
     """Return whether a file or folder holds a data set that :func:`open_hf` reads."""
     if path.is_file():
         return path.suffix.lower() == PARQUET
-    return any((path / name).is_file() for name in _SAVED) or bool(_parquet_files(path, split))
+    return any((path / name).is_file() for name in _SAVED) or bool(_parquet_splits(path, split))
 
 
 def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: NameList | None) -> LabelledImages:
@@ -102,7 +103,10 @@ def _load(given: str, split: str) -> Any:
         elif any((path / saved).is_file() for saved in _SAVED):
             loaded = load_from_disk(str(path))
         else:
-            loaded = load_dataset("parquet", data_files={split: [str(file) for file in _parquet_files(path, split)]})
+            files = _parquet_splits(path, split)
+            if split in files:
+                return load_dataset("parquet", data_files=files[split], split="train")
+            loaded = files  # what there is, for the message
     except Exception as error:  # of the readers or the network: it concerns the data set that the user named
         raise UserError(f"--data {given}: {one_line(error)}") from None
     if isinstance(loaded, Dataset):
@@ -112,11 +116,14 @@ def _load(given: str, split: str) -> Any:
     return loaded[split]
 
 
-def _parquet_files(folder: Path, split: str) -> list[Path]:
-    """List the parquet files of a split, as the hub lays them out; those without a name of any split are of all."""
-    listed = sorted(path for part in (folder, folder / "data") for path in part.glob("*.parquet"))
-    of_split = [path for path in listed if path.stem == split or path.stem.startswith(f"{split}-")]
-    return of_split or sorted((folder / split).glob("*.parquet"))
+def _parquet_splits(folder: Path, split: str) -> dict[str, list[str]]:
+    """Return the parquet files of every split, as the hub lays them out, or of one in a folder of its own."""
+    files: dict[str, list[str]] = {}
+    for path in sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")]):
+        files.setdefault(re.sub(r"(-[0-9]+)?(-of-[0-9]+)?$", "", path.stem), []).append(str(path))
+    if split not in files and (inside := sorted((folder / split).glob("*.parquet"))):
+        files[split] = [str(path) for path in inside]
+    return files
 
 
 def _choose_columns(given: str, features: Any, options: ColumnOptions) -> tuple[str, str]:

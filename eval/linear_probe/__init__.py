@@ -1,0 +1,1 @@
+"""Score frozen features by what labelled images teach: linear probe, few shots and nearest neighbours."""
