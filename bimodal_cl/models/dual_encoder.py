@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face
 from bimodal_cl.models.towers.layers import TowerLayers, number_layers
-from bimodal_cl.models.towers.lock import find_batch_norms, lock_tower
+from bimodal_cl.models.towers.lock import lock_tower, require_batch_norms
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE
 from bimodal_cl.models.weights.state_dict import load_weights, save_weights
 from bimodal_cl.preprocess import EvalTransform, normalize
@@ -140,7 +140,7 @@ class DualEncoder(nn.Module):
             UserError: so many that nothing would be locked, or no batch norm whose statistics could be kept.
         """
         if freeze_statistics:
-            self._kept_in_eval += find_batch_norms(self.visual)
+            self._kept_in_eval += require_batch_norms(self.visual)
         layers = self.layers
         for modality, tower, unlocked in (("image", self.visual, image_unlocked), ("text", self.text, text_unlocked)):
             if unlocked is not None:

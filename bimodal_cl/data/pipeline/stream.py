@@ -184,8 +184,7 @@ def open_stream(
         seed, epoch: of the run; number of the first pass; >= 0.
         start_step: batches to skip at the beginning, in [0, steps]; none of their data is read.
         rank, world_size: this process among the ranks.
-        num_workers: processes that read and decode, over all the epochs; 0: this process does.
-        train: training or evaluation.
+        num_workers, train: processes that read and decode, 0: this process does; training or evaluation.
         num_epochs, shuffle_window: passes; rows that are permuted together; >= 1 (training).
         scale, ratio, flip, interpolation: of :class:`~bimodal_cl.data.images.transforms.TrainTransform` (training).
         max_bad_fraction: in [0, 1]; see :meth:`~bimodal_cl.data.shards.faults.FaultCounts.require_few`.
@@ -213,9 +212,8 @@ def open_stream(
     schedule: Schedule
     prepare: stages.Prepare
     if train:
-        schedule = TrainSchedule(
-            mixture, seed, epoch, num_epochs, start_step, batch_size, rank, world_size, shuffle_window
-        )
+        steps = (num_epochs, start_step, batch_size)
+        schedule = TrainSchedule(mixture, seed, epoch, *steps, rank, world_size, shuffle_window)
         prepare = Augment(TrainTransform(image_size, scale, ratio, flip, interpolation), seed, max_pixels)
     else:
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)

@@ -48,7 +48,7 @@ def lock_tower(tower: nn.Module, layers: TowerLayers, unlocked_groups: int, wher
     return whole
 
 
-def find_batch_norms(tower: nn.Module) -> list[nn.Module]:
+def require_batch_norms(tower: nn.Module) -> list[nn.Module]:
     """Return the batch norms of a tower.
 
     Raises:
