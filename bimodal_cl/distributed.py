@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from bimodal_cl.errors import RunStopped
+
+T = TypeVar("T")
 
 ALL_GATHER = "all_gather_single" if hasattr(dist, "all_gather_single") else "all_gather_into_tensor"  # before 2.14
 
@@ -45,6 +47,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def share_of_rank(count: int) -> tuple[int, int]:
+    """Return this rank's share of ``count`` items in order, ``[first, last)``: shares differ by at most one."""
+    return count * rank() // world_size(), count * (rank() + 1) // world_size()
+
+
 def gather_rows(local: Tensor) -> Tensor:
     """Concatenate every rank's rows in rank order: ``[batch, ...] -> [batch * world_size, ...]``.
 
@@ -57,6 +64,36 @@ def gather_rows(local: Tensor) -> Tensor:
     gathered = local.new_empty((world_size() * local.shape[0], *local.shape[1:]))
     getattr(dist, ALL_GATHER)(gathered, local)
     return gathered
+
+
+def gather_objects(local: T) -> list[T]:
+    """Return every rank's object, in rank order; they are pickled, so tensors had better come another way.
+
+    The process group must be one for the CPU (gloo).
+    """
+    if world_size() == 1:
+        return [local]
+    everyone: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyone, local)
+    return everyone
+
+
+def gather_uneven_rows(local: Tensor | None) -> list[Tensor]:
+    """Return every rank's rows ``[rows, dim]`` on the CPU, in rank order; a rank without any (None) has zero rows.
+
+    Gradient: none. The process group must be one for the CPU (gloo).
+    """
+    if world_size() == 1:
+        return [] if local is None else [local.cpu()]
+    shapes = gather_objects(None if local is None else tuple(local.shape))
+    known = [shape for shape in shapes if shape is not None]
+    if not known:
+        return []
+    padded = torch.zeros(max(rows for rows, _ in known), known[0][1])
+    if local is not None:
+        padded[: len(local)] = local.cpu()
+    everyone = gather_rows(padded).view(world_size(), *padded.shape)
+    return [rows[: shape[0] if shape else 0] for rows, shape in zip(everyone, shapes, strict=True)]
 
 
 def exchange_rows(rows: Tensor, sent: Sequence[int], received: Sequence[int]) -> Tensor:

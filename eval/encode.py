@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.cli.arguments import natural_number, path_text, positive_integer
 from bimodal_cl.cli.parser import Parser
+from bimodal_cl.cli.processes import count_processes, local_rank
 from bimodal_cl.cli.synonyms import find_value
 from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.files.checksums import hash_files
@@ -42,6 +44,7 @@ class ScoredModel:
         step: optimizer steps; None where they are not recorded.
         run: the folder of the run that the model belongs to.
         weights: of a checkpoint, ``model`` or, for the averaged weights, ``ema``; None for any other model.
+        features: filled by ``eval.features``: which features came from the store, and which were kept there.
     """
 
     encoder: DualEncoder
@@ -52,6 +55,7 @@ class ScoredModel:
     step: int | None = None
     run: Path | None = None
     weights: str | None = None
+    features: list[dict[str, Any]] = field(default_factory=list)
 
     def provenance(self) -> dict[str, Any]:
         """Return what the results record about the weights."""
@@ -86,7 +90,11 @@ def add_model_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--batch-size", type=positive_integer, default=64, help="images decoded at once; no score depends on it"
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto: cuda where there is one")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, cuda, cuda:1, ...; auto: cuda where there is one; several processes: one GPU each",
+    )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -100,6 +108,18 @@ def add_model_arguments(parser: Parser) -> None:
         type=natural_number,
         default=0,
         help="processes that decode images; 0: decode in the main process",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=_cache_folder,
+        help="keep features in this folder, and take those that an earlier command kept there; auto: "
+        "$XDG_CACHE_HOME/bimodal_cl/features (default: none, keep nothing)",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="score every checkpoint of the run MODEL, also those that it is yet to write, until it is finished",
     )
     parser.add_argument("--name", default=None, help="the data set's name in the results (default: its folder's)")
     parser.add_argument(
@@ -126,21 +146,29 @@ def add_weights_argument(parser: Parser) -> None:
     )
 
 
+def _cache_folder(text: str) -> str | None:
+    """Return the folder of the features; None for ``none``, which overrides a file of arguments."""
+    return None if text == "none" else path_text(text)
+
+
 def _precision(text: str) -> str:
     """Return a precision by its name; ``fp32``, as open_clip writes it, is ``float32``."""
     return "float32" if text == "fp32" else text
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device that ``--device`` names.
+    """Return the device that ``--device`` names; of several processes, ``cuda`` and ``auto`` give each its own GPU.
 
     Raises:
-        UserError: torch knows no such device, or this machine does not have it.
+        UserError: torch knows no such device, or this machine does not have it, or not one for each process.
     """
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        on_cpu = os.environ.get("ACCELERATE_USE_CPU") == "true" or not torch.cuda.is_available()
+        name = "cpu" if on_cpu else "cuda"
+    if name == "cuda" and count_processes() > 1:
+        name = f"cuda:{_own_gpu()}"
     try:
         device = torch.device(name)
     except RuntimeError:  # its message lists all kinds of processors that torch was ever built for
@@ -151,6 +179,23 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"--device {name}: this machine has none: {one_line(error)}") from None
     return device
+
+
+def _own_gpu() -> int:
+    """Return the number of this process's GPU.
+
+    Raises:
+        UserError: there are fewer GPUs than processes on this machine.
+    """
+    import torch
+
+    number, there = local_rank(), torch.cuda.device_count()
+    if number >= there:
+        raise UserError(
+            f"--device: process {number + 1} of this machine has no GPU of its own, there are {there}; start {there}, "
+            "or let all use one with --device cuda:0"
+        )
+    return number
 
 
 def autocast_type(precision: str) -> torch.dtype | None:

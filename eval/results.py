@@ -92,7 +92,8 @@ def build_result(
 def write_result(folder: Path, result: dict[str, Any]) -> Path:
     """Write ``folder/<task>_<dataset>.json``, whole or not at all; a missing folder is created.
 
-    The name of a result of averaged weights ends in ``~ema``, which no data set's name does.
+    The name of a result of ``--watch`` ends in ``~step_00001000``, that of averaged weights in ``~ema``, which no data
+    set's name does.
 
     Raises:
         UserError: the folder cannot be made or written to.
@@ -104,10 +105,15 @@ def write_result(folder: Path, result: dict[str, Any]) -> Path:
 
 
 def result_path(folder: Path, result: dict[str, Any]) -> Path:
-    """Return the file of a result; languages other than English, and averaged weights, have their mark in its name."""
+    """Return the file of a result.
+
+    Its name has marks of the language, other than English, of the step, with ``--watch``, and of averaged weights.
+    """
+    provenance = result["provenance"]
     language = "" if result["language"] == ENGLISH else f"~{slug(result['language'])}"
-    average = f"~{AVERAGED}" if result["provenance"].get("weights") == AVERAGED else ""
-    return folder / f"{result['task']}_{slug(result['dataset'])}{language}{average}.json"
+    step = f"~step_{provenance['step']:08d}" if "watched" in provenance else ""
+    average = f"~{AVERAGED}" if provenance.get("weights") == AVERAGED else ""
+    return folder / f"{result['task']}_{slug(result['dataset'])}{language}{step}{average}.json"
 
 
 def make_folder(folder: Path) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from bimodal_cl.cli.processes import is_main_process
+from bimodal_cl.cli.progress import note
+from bimodal_cl.errors import UserError
 
 from .encode import ScoredModel, open_model, resolve_device, result_folder
 from .outcomes import write_outcomes
@@ -16,12 +21,19 @@ from .results import (
     format_comparisons,
     format_table,
     make_folder,
+    percent_in_interval,
     result_path,
     write_result,
 )
+from .watch import hash_task, is_scored, new_checkpoints, require_run
 
 if TYPE_CHECKING:
+    import torch
+
     from bimodal_cl.scoring.uncertainty import Resampled
+
+# Scores features that are encoded already.
+Score: TypeAlias = "Callable[[], tuple[dict[str, Any], Resampled]]"
 
 
 @dataclass(frozen=True)
@@ -45,35 +57,107 @@ class Summary:
 
 def score_models(
     arguments: argparse.Namespace,
-    score: Callable[[ScoredModel], tuple[dict[str, Any], Resampled]],
+    encode: Callable[[ScoredModel], Score],
     summarize: Callable[[list[Scored]], Summary],
+    hash_data: Callable[[], str | None] | None = None,
 ) -> list[Scored]:
-    """Score every model of a command, write a result for each, and print a table.
+    """Score every model of a command, or every checkpoint of a run; write a result for each, and print a table.
+
+    Several processes encode together. The main one alone scores and writes, and returns something.
 
     Args:
-        arguments: ``models``, ``device``, ``weights``, ``to``, from ``add_model_arguments``.
-        score: returns a model's result, ready to be written, and its scores on resamples of the data.
+        arguments: ``models``, ``device``, ``weights``, ``to``, ``watch``, from ``add_model_arguments``.
+        encode: encodes the data with a model, and returns how to score its features: a function that returns the
+            model's result, ready to be written, and its scores on resamples of the data. Every process calls
+            ``encode``; the main process alone calls what it returns.
         summarize: returns what the terminal shows of all the models.
+        hash_data: identifies the data by their content, so that ``--watch`` scores a checkpoint again on other data.
 
     Raises:
         UserError: a model cannot be loaded or scored, or a result cannot be written.
     """
     device = resolve_device(arguments.device)
+    if arguments.watch:
+        return _score_run(arguments, device, encode, summarize, hash_data)
     scored: list[Scored] = []
-    written = []
     for given in arguments.models:
         model = open_model(given, device, arguments.weights)
         folder = result_folder(model, given, arguments.to, arguments.models)
-        make_folder(folder)
-        result, resampled = score(model)
-        result["provenance"]["command"] = arguments.command_line
-        write_outcomes(result_path(folder, result), result, resampled.outcomes)
-        written.append(write_result(folder, result))
-        scored.append(Scored(model.label(given), folder, result, resampled))
+        scored += _score_model(arguments, model, model.label(given), folder, encode)
+    if not is_main_process():
+        return []
     compare_results(scored)
     _show(summarize(scored), scored)
-    print(*written, sep="\n")
+    print(*(result_path(one.folder, one.result) for one in scored), sep="\n")
     return scored
+
+
+def _score_model(
+    arguments: argparse.Namespace,
+    model: ScoredModel,
+    label: str,
+    folder: Path,
+    encode: Callable[[ScoredModel], Score],
+    **provenance: str,
+) -> list[Scored]:
+    """Score a model and write its result; the list is empty on all processes but the main one."""
+    if is_main_process():
+        make_folder(folder)
+    score = encode(model)
+    if not is_main_process():
+        return []
+    result, resampled = score()
+    result["provenance"] |= {"command": arguments.command_line, **provenance}
+    if model.features:
+        result["provenance"]["features"] = model.features
+    write_outcomes(result_path(folder, result), result, resampled.outcomes)
+    write_result(folder, result)
+    return [Scored(label, folder, result, resampled)]
+
+
+def _score_run(
+    arguments: argparse.Namespace,
+    device: torch.device,
+    encode: Callable[[ScoredModel], Score],
+    summarize: Callable[[list[Scored]], Summary],
+    hash_data: Callable[[], str | None] | None,
+) -> list[Scored]:
+    """Score each checkpoint of a run when it appears, unless it is scored already, and print a row for it."""
+    from bimodal_cl.distributed import gather_objects
+
+    run = require_run(arguments.models)
+    folder = run.results if arguments.to is None else Path(arguments.to)
+    task = gather_objects(hash_task(arguments, hash_data) if is_main_process() else "")[0]
+    note(f"watching {run.path} until it is finished; Ctrl-C ends this before")
+    scored: list[Scored] = []
+    for checkpoint in new_checkpoints(run, arguments.weights):
+        model: ScoredModel | None = None
+        try:
+            model = open_model(str(checkpoint), device, arguments.weights)
+        except (UserError, OSError):
+            if checkpoint.is_dir():
+                raise
+        there = all(gather_objects(model is not None))  # another process may have come too late
+        if model is None or not there:
+            note(f"{checkpoint.name}: removed by the training before it was scored (checkpoint.keep_last)")
+            continue
+        step = int(checkpoint.name.removeprefix("step_"))
+        if gather_objects(is_scored(folder, step, task, model.sha256))[0]:
+            note(f"{checkpoint.name}: scored before")
+            continue
+        model = replace(model, run=run.path, step=step)
+        scored += _score_model(arguments, model, f"step {step:,}", folder, encode, watched=task)
+        if is_main_process():
+            print(_one_row(scored[-1], summarize(scored[-1:])), flush=True)
+    if is_main_process():
+        print(f"{run.path} is finished; {len(scored)} of its checkpoints were scored now; results in {folder}")
+    return scored
+
+
+def _one_row(scored: Scored, summary: Summary) -> str:
+    """Return the main scores of a model in a line."""
+    found = {shown: percent_in_interval(scored.result, name) for name, shown in summary.compared.items()}
+    return "  ".join([scored.label, *(f"{shown} {value}" for shown, value in found.items() if value)])
 
 
 def _show(summary: Summary, scored: list[Scored]) -> None:

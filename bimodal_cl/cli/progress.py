@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,7 +12,9 @@ T = TypeVar("T")
 LINE_INTERVAL = 10.0  # seconds between two plain lines
 
 
-def progress(iterable: Iterable[T], total: int | None, unit: str, description: str) -> Iterator[T]:
+def progress(
+    iterable: Iterable[T], total: int | None, unit: str, description: str, size: Callable[[T], int] | None = None
+) -> Iterator[T]:
     """Yield the items of an iterable and show how many are done, with rate and remaining time.
 
     Args:
@@ -20,13 +22,17 @@ def progress(iterable: Iterable[T], total: int | None, unit: str, description: s
         total: number of items; None where it is unknown.
         unit: plural name of an item, such as "images".
         description: name of the work, at the front of the bar or line.
+        size: how many units an item is, such as the images of a batch; None: one. ``total`` counts units.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm  # its import takes a tenth of a second, which `--help` does not need
 
-        yield from tqdm(iterable, total=total, unit=f" {unit}", desc=description, dynamic_ncols=True, smoothing=0.1)
+        with tqdm(total=total, unit=f" {unit}", desc=description, dynamic_ncols=True, smoothing=0.1) as bar:
+            for item in iterable:
+                yield item
+                bar.update(1 if size is None else size(item))
     else:
-        yield from _plain_lines(iterable, total, unit, description)
+        yield from _plain_lines(iterable, total, unit, description, size)
 
 
 def note(message: str) -> None:
@@ -55,18 +61,20 @@ def format_duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _plain_lines(iterable: Iterable[T], total: int | None, unit: str, description: str) -> Iterator[T]:
+def _plain_lines(
+    iterable: Iterable[T], total: int | None, unit: str, description: str, size: Callable[[T], int] | None
+) -> Iterator[T]:
     start = shown = time.monotonic()
     count = 0
     for item in iterable:
         yield item
-        count += 1
+        count += 1 if size is None else size(item)
         now = time.monotonic()
         if now - shown >= LINE_INTERVAL:
             shown = now
             rate = count / (now - start)
             done = f"{count:,}" if total is None else f"{count:,} of {total:,}"
-            left = "" if total is None else f", {format_duration((total - count) / rate)} left"
+            left = "" if total is None or not count else f", {format_duration((total - count) / rate)} left"
             note(f"{description}: {done} {unit}, {_rate(rate)}{left}")
     elapsed = time.monotonic() - start
     note(f"{description}: {count:,} {unit} in {format_duration(elapsed)} ({_rate(count / max(elapsed, 1e-9))})")

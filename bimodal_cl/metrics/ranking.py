@@ -44,9 +44,8 @@ def rank_queries(
     Check", section 3.2). Here every wrong candidate that ties with a right one stands before it. A caption has one
     right image, so its average precision at R is 1 at rank 1 and else 0.
 
-    Beyond the features, the memory is that of a tile of similarities and of a few numbers for each image and caption:
-    25,000 images and 125,000 captions take less than 0.2 GB. Both directions are counted in the same tile, so each
-    similarity is computed once.
+    Beside the features, the memory is that of a tile of similarities and of a few numbers for each image and caption.
+    Both directions are counted in the same tile, so each similarity is computed once.
 
     Args:
         image_features: ``[images, dim]``, of unit norm for cosine similarity, as dot products are compared.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.metrics import class_ranks, mean_per_class_recall
 from bimodal_cl.metrics.similarities import multiply_rows, scale_rows
 from bimodal_cl.scoring.encode_once import Encoder, distinct_texts, evaluation_mode, text_items
+from bimodal_cl.scoring.share_progress import show_share
 
 # The largest number of prompts whose features are in memory at once, and of similarities.
 _PROMPTS_AT_ONCE = 4096
@@ -53,6 +55,8 @@ def build_classifier(
     classnames: Sequence[str | Sequence[str]],
     templates: Sequence[str],
     autocast: torch.dtype | None = None,
+    show_progress: bool = False,
+    shared: bool = False,
 ) -> Classifier:
     """Encode class prompts: a class's feature is the mean of its prompts' features, normalised again.
 
@@ -63,6 +67,8 @@ def build_classifier(
         classnames: one name per class, or several, of which the one most similar to an image counts for it.
         templates: prompts with ``{c}`` in place of the name.
         autocast: as :func:`bimodal_cl.scoring.encode_once.evaluation_mode`.
+        show_progress: whether to show progress on stderr.
+        shared: whether all ranks call this, to encode a part of the prompts each; every rank gets all features.
 
     Raises:
         UserError: there is no class or no template, or a template has no ``{c}``.
@@ -73,7 +79,8 @@ def build_classifier(
         if "{c}" not in template:
             raise UserError(f"template '{template}' has no {{c}} where the class name goes")
     names = [(given,) if isinstance(given, str) else tuple(given) for given in classnames]
-    row_of_name, features = _encode_names(model, sorted({name for each in names for name in each}), templates, autocast)
+    distinct = sorted({name for each in names for name in each})
+    row_of_name, features = _encode_names(model, distinct, templates, autocast, show_progress, shared)
     candidates: dict[tuple[int, ...], int] = {}
     first_classes: list[int] = []
     candidate_of_class = torch.zeros(len(names), dtype=torch.int64)
@@ -89,7 +96,12 @@ def build_classifier(
 
 
 def _encode_names(
-    model: Encoder, names: Sequence[str], templates: Sequence[str], autocast: torch.dtype | None
+    model: Encoder,
+    names: Sequence[str],
+    templates: Sequence[str],
+    autocast: torch.dtype | None,
+    show_progress: bool,
+    shared: bool,
 ) -> tuple[dict[str, int], Tensor]:
     """Return the row of each name, which names with equal prompts share, and the features of the rows."""
     row_of_name: dict[str, int] = {}
@@ -97,10 +109,13 @@ def _encode_names(
     rows: list[Tensor] = []
     step = max(1, _PROMPTS_AT_ONCE // len(templates))
     with evaluation_mode(model, autocast) as device:
-        for start in range(0, len(names), step):
-            prompts = distinct_texts(model, device)
+        remaining = iter(names)
+        if show_progress:
+            remaining = show_share(names, len(names) * len(templates), "prompts", lambda _: len(templates))
+        for _ in range(0, len(names), step):
+            prompts = distinct_texts(model, device, in_turn=shared)
             fresh = False
-            for name in names[start : start + step]:
+            for name in islice(remaining, step):
                 items = text_items(model, [template.replace("{c}", name) for template in templates])
                 key = tuple(key for key, _ in items)
                 if key not in row_of_key:

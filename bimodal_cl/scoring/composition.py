@@ -55,19 +55,22 @@ class Choices:
         return {"text_acc": text, "image_acc": image, "acc": text & image}
 
 
-def encode_texts(model: Encoder, texts: Sequence[str], autocast: torch.dtype | None = None) -> Tensor:
+def encode_texts(
+    model: Encoder, texts: Sequence[str], autocast: torch.dtype | None = None, shared: bool = False
+) -> Tensor:
     """Encode texts, each distinct one once.
 
     Args:
         model: a dual encoder.
         texts: at least one.
         autocast: as ``bimodal_cl.scoring.encode_once.evaluation_mode``.
+        shared: whether all ranks call this, to encode a part each; every rank gets all features.
 
     Returns:
         float32 ``[texts, dim]``, unit norm, on the model's device.
     """
     with evaluation_mode(model, autocast) as device:
-        encoded = distinct_texts(model, device)
+        encoded = distinct_texts(model, device, in_turn=shared)
         for start in range(0, len(texts), _TEXTS_TOKENIZED_AT_ONCE):
             for item in text_items(model, texts[start : start + _TEXTS_TOKENIZED_AT_ONCE]):
                 encoded.add(*item)

@@ -15,6 +15,10 @@ which small batches would underuse), whatever the caller's batch size; the last 
 - Convolution kernels also depend on the memory layout of pixels and weights. Both are channels last here, as in
   training, so a checkpoint keeps the features that it had when it was written.
 
+Several ranks may encode one data set together. Each takes a share, so what holds for the order of the data holds for
+the number of ranks, too. Inputs that several ranks have in common are encoded by each, and the first one's features
+count, so equal inputs have equal features by construction here as well.
+
 Another processor, library version or precision may change the last bits.
 """
 
@@ -28,6 +32,8 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+from bimodal_cl.distributed import gather_objects, gather_uneven_rows, rank, world_size
 
 IMAGES_AT_ONCE = 32
 TEXTS_AT_ONCE = 64
@@ -83,17 +89,30 @@ def evaluation_mode(model: Encoder, autocast: torch.dtype | None = None) -> Iter
 class DistinctInputs:
     """Encode the inputs of one tower, each distinct one once; see the module's docstring.
 
+    Several ranks encode together in one of two ways. Either each adds a share of the inputs, in rank order, and calls
+    :meth:`gather_shares`. Or all add the same inputs with ``in_turn``, encode every ``world_size``-th batch each, and
+    call :meth:`features`; then the batches are those of one process.
+
     Args:
         encode: maps a list of ``batch_size`` inputs to features ``[batch_size, dim]``.
         batch_size: the number of inputs in every call of ``encode``.
         keep_on: the device on which the features are kept.
+        in_turn: whether the ranks take turns with the batches of the same inputs.
     """
 
-    def __init__(self, encode: Callable[[list[Any]], Tensor], batch_size: int, keep_on: torch.device) -> None:
+    def __init__(
+        self,
+        encode: Callable[[list[Any]], Tensor],
+        batch_size: int,
+        keep_on: torch.device,
+        in_turn: bool = False,
+    ) -> None:
         self._encode, self._batch_size, self._keep_on = encode, batch_size, keep_on
+        self._rank, self._world_size = (rank(), world_size()) if in_turn else (0, 1)
         self._row_of_key: dict[Hashable, int] = {}
         self._rows: list[int] = []
         self._waiting: list[Any] = []
+        self._num_batches = 0
         self._features: list[Tensor] = []
 
     def __len__(self) -> int:
@@ -110,15 +129,46 @@ class DistinctInputs:
 
     def features(self) -> Tensor:
         """Return float32 ``[inputs, dim]``, one row per call of :meth:`add`; there must have been at least one."""
-        if self._waiting:
-            self._flush()
-        return torch.cat(self._features)[torch.tensor(self._rows, device=self._keep_on)]
+        own = self._encoded()
+        if self._world_size > 1:
+            own = self._put_in_order(gather_uneven_rows(own))
+        assert own is not None
+        return own[torch.tensor(self._rows, device=own.device)]
+
+    def gather_shares(self) -> Tensor:
+        """Return float32 ``[inputs of all ranks, dim]``, in rank order; at least one rank must have added an input.
+
+        An input that several ranks have added has the features that the first of them computed.
+        """
+        parts = gather_objects((list(self._row_of_key), self._rows))
+        table = torch.cat(gather_uneven_rows(self._encoded())).to(self._keep_on)
+        first_row: dict[Hashable, int] = {}
+        before, rows = 0, []
+        for keys, rows_of_rank in parts:
+            here = [first_row.setdefault(key, before + number) for number, key in enumerate(keys)]
+            rows += [here[row] for row in rows_of_rank]
+            before += len(keys)
+        return table[torch.tensor(rows, device=self._keep_on)]
 
     def _flush(self) -> None:
         used = len(self._waiting)
-        filled = self._waiting + [self._waiting[-1]] * (self._batch_size - used)
-        self._features.append(self._encode(filled).float()[:used].to(self._keep_on))
+        if self._num_batches % self._world_size == self._rank:
+            filled = self._waiting + [self._waiting[-1]] * (self._batch_size - used)
+            self._features.append(self._encode(filled).float()[:used].to(self._keep_on))
+        self._num_batches += 1
         self._waiting = []
+
+    def _encoded(self) -> Tensor | None:
+        """Return the features of the distinct inputs that this rank has encoded; None if there are none."""
+        if self._waiting:
+            self._flush()
+        return torch.cat(self._features) if self._features else None
+
+    def _put_in_order(self, parts: list[Tensor]) -> Tensor:
+        """Return the rows of all batches, given each rank's; all batches are full but the last."""
+        batches = [part.split(self._batch_size) for part in parts]
+        turns = (divmod(number, len(parts)) for number in range(self._num_batches))
+        return torch.cat([batches[of_rank][turn] for turn, of_rank in turns]).to(self._keep_on)
 
 
 def distinct_images(model: Encoder, device: torch.device, keep_on: torch.device | None = None) -> DistinctInputs:
@@ -131,13 +181,15 @@ def distinct_images(model: Encoder, device: torch.device, keep_on: torch.device 
     return DistinctInputs(encode, _at_once(IMAGES_AT_ONCE, device), keep_on or device)
 
 
-def distinct_texts(model: Encoder, device: torch.device, keep_on: torch.device | None = None) -> DistinctInputs:
-    """Return an encoder of the items of :func:`text_items`."""
+def distinct_texts(
+    model: Encoder, device: torch.device, keep_on: torch.device | None = None, in_turn: bool = False
+) -> DistinctInputs:
+    """Return an encoder of the items of :func:`text_items`; ``in_turn``: see :class:`DistinctInputs`."""
 
     def encode(items: list[Any]) -> Tensor:
         return model.encode_text(torch.stack(items) if isinstance(items[0], Tensor) else items)
 
-    return DistinctInputs(encode, _at_once(TEXTS_AT_ONCE, device), keep_on or device)
+    return DistinctInputs(encode, _at_once(TEXTS_AT_ONCE, device), keep_on or device, in_turn)
 
 
 def pixel_key(pixels: Tensor) -> bytes:

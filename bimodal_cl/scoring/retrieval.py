@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bimodal_cl.distributed import gather_objects
 from bimodal_cl.errors import UserError
 from bimodal_cl.metrics import (
     RankedQueries,
@@ -30,6 +31,9 @@ from bimodal_cl.scoring.encode_once import (
 )
 
 RETRIEVAL_KS = (1, 5, 10)
+
+# Ids of images, ids of texts, the row of each text's image, and the texts.
+_Pairs: TypeAlias = tuple[list[int], list[int], list[int], list[str]]
 
 
 @dataclass(frozen=True)
@@ -54,16 +58,21 @@ class PairFeatures:
 
 
 def encode_pairs(
-    model: Encoder, stream: Iterable[Any], device: torch.device | None = None, autocast: torch.dtype | None = None
+    model: Encoder,
+    stream: Iterable[Any],
+    device: torch.device | None = None,
+    autocast: torch.dtype | None = None,
+    shared: bool = False,
 ) -> PairFeatures:
     """Encode every image of a stream once and **all** its captions.
 
     Args:
         model: a dual encoder.
-        stream: batches from ``open_stream(..., train=False)`` in one process. Repeated images are skipped, so that no
-            pair is scored twice.
+        stream: batches from ``open_stream(..., train=False)``. Repeated images are skipped, so that no pair is scored
+            twice.
         device: the device on which the features are kept; None: the model's device.
         autocast: as :func:`evaluation_mode`.
+        shared: whether all ranks call this, each with the stream of its share; every rank gets all features.
 
     Raises:
         UserError: the stream held no image, or no caption.
@@ -89,13 +98,15 @@ def encode_pairs(
             captions.extend(texts)
             for item in text_items(model, texts):
                 encoded_texts.add(*item)
+        if shared:
+            image_ids, text_ids, owners, captions = _join(gather_objects((image_ids, text_ids, owners, captions)))
         if not image_ids:
             raise UserError("there is no image to encode: the stream is empty")
         if not captions:
             raise UserError(f"none of the {len(image_ids)} images has a caption")
         return PairFeatures(
-            image_features=images.features(),
-            text_features=encoded_texts.features(),
+            image_features=images.gather_shares() if shared else images.features(),
+            text_features=encoded_texts.gather_shares() if shared else encoded_texts.features(),
             image_ids=torch.tensor(image_ids),
             text_ids=torch.tensor(text_ids),
             image_of_text=torch.tensor(owners),
@@ -157,6 +168,20 @@ def retrieval_scores() -> list[str]:
     """Return the names of the scores of :func:`evaluate_retrieval`, without a model."""
     first = np.ones(1, dtype=np.int64)
     return list(score_retrieval(RankedQueries(first, first, np.ones(1))))
+
+
+def _join(parts: list[_Pairs]) -> _Pairs:
+    """Put the pairs of all ranks together; rows of images are counted over all of them."""
+    image_ids: list[int] = []
+    text_ids: list[int] = []
+    owners: list[int] = []
+    captions: list[str] = []
+    for part in parts:
+        owners += [len(image_ids) + owner for owner in part[2]]
+        image_ids += part[0]
+        text_ids += part[1]
+        captions += part[3]
+    return image_ids, text_ids, owners, captions
 
 
 def _first_time(image_id: int, seen: set[int]) -> bool:

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bimodal_cl.cli.progress import progress
+from bimodal_cl.distributed import gather_objects, share_of_rank
 from bimodal_cl.errors import UserError
 from bimodal_cl.metrics import mean_average_precision
 from bimodal_cl.scoring.classifier import build_classifier, class_similarities, classify, score_classification
 from bimodal_cl.scoring.encode_once import Encoder, distinct_images, evaluation_mode, pixel_key
+from bimodal_cl.scoring.share_progress import show_share
 
 # The default prompts, where neither the caller nor the data set has any.
 DEFAULT_TEMPLATES = (
@@ -47,11 +48,13 @@ class LabelledFeatures:
         targets: int64, the class of each image ``[images]``; or, for multi-label images, 1 for every class that an
             image shows and 0 for the others ``[images, classes]``.
         skipped: a message for each image that could not be read.
+        kept: int64 ``[images]``, the number of each in the data.
     """
 
     image_features: Tensor
     targets: Tensor
     skipped: list[str]
+    kept: Tensor
 
 
 def encode_labelled(
@@ -61,6 +64,7 @@ def encode_labelled(
     num_workers: int = 0,
     autocast: torch.dtype | None = None,
     show_progress: bool = False,
+    shared: bool = False,
 ) -> LabelledFeatures:
     """Encode every labelled image; images that cannot be read are skipped and listed in ``skipped``.
 
@@ -71,32 +75,66 @@ def encode_labelled(
         num_workers: processes that decode; 0: the main process.
         autocast: as :func:`evaluation_mode`.
         show_progress: whether to show progress on stderr.
+        shared: whether all ranks call this, to encode a share each; every rank gets all features.
 
     Raises:
         UserError: no image could be read.
     """
+    first, last = share_of_rank(len(labelled)) if shared else (0, len(labelled))
     loader = torch.utils.data.DataLoader(
-        _Preprocessed(labelled, model.preprocess),
+        torch.utils.data.Subset(_Preprocessed(labelled, model.preprocess), range(first, last)),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=_pack,
     )
     targets: list[Any] = []
+    kept: list[int] = []
     skipped: list[str] = []
     with evaluation_mode(model, autocast) as device:
         images = distinct_images(model, device)
-        batches = progress(loader, len(loader), "batches", "encode images") if show_progress else loader
+        batches = show_share(loader, last - first, "images", len, shared) if show_progress else loader
         for items in batches:
             for item in _unpack(*items):
                 if isinstance(item, str):
                     skipped.append(item)
                     continue
-                key, pixels, target = item
+                number, key, pixels, target = item
                 images.add(key, pixels)
                 targets.append(target)
+                kept.append(number)
+        if shared:
+            parts = gather_objects((targets, kept, skipped))
+            targets = [target for of_rank, _, _ in parts for target in of_rank]
+            kept = [number for _, of_rank, _ in parts for number in of_rank]
+            skipped = [message for _, _, of_rank in parts for message in of_rank]
         if not targets:
             raise UserError(f"none of {len(labelled)} images could be read" + (f": {skipped[0]}" if skipped else ""))
-        return LabelledFeatures(images.features(), torch.from_numpy(np.array(targets, dtype=np.int64)), skipped)
+        features = images.gather_shares() if shared else images.features()
+    return LabelledFeatures(features, _as_tensor(targets), skipped, torch.tensor(kept))
+
+
+def label_features(model: Encoder, labelled: Labelled, image_features: Tensor, kept: Tensor) -> LabelledFeatures | None:
+    """Return the features of images that were encoded before, with their labels now.
+
+    Args:
+        model: the dual encoder, whose preprocessing says again why images are skipped.
+        labelled: the images.
+        image_features: float32 ``[images, dim]``.
+        kept: int64 ``[images]``, the number of each in the data.
+
+    Returns:
+        What :func:`encode_labelled` returned then; None where an image that was skipped can be read now.
+    """
+    again = _Preprocessed(labelled, model.preprocess)
+    left_out = sorted(set(range(len(labelled))) - set(kept.tolist()))
+    skipped = [each for each in map(again.__getitem__, left_out) if isinstance(each, str)]
+    if len(skipped) < len(left_out):
+        return None
+    return LabelledFeatures(image_features, _as_tensor([labelled.labels[at] for at in kept.tolist()]), skipped, kept)
+
+
+def _as_tensor(targets: list[Any]) -> Tensor:
+    return torch.from_numpy(np.array(targets, dtype=np.int64))
 
 
 def evaluate_zero_shot(
@@ -154,7 +192,7 @@ def _unpack(others: list[Any], images: list[Tensor]) -> Iterator[Any]:
 
 
 class _Preprocessed(torch.utils.data.Dataset):
-    """Yield key, pixels and class of each image, or a message where an image cannot be read."""
+    """Yield number, key, pixels and class of each image, or a message where an image cannot be read."""
 
     def __init__(self, labelled: Labelled, preprocess: Any) -> None:
         self.labelled = labelled
@@ -163,10 +201,10 @@ class _Preprocessed(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.labelled)
 
-    def __getitem__(self, index: int) -> tuple[bytes, Tensor, Any] | str:
+    def __getitem__(self, index: int) -> tuple[int, bytes, Tensor, Any] | str:
         try:
             image, target = self.labelled[index]
             pixels = self.preprocess(image)
-            return pixel_key(pixels), pixels, target
+            return index, pixel_key(pixels), pixels, target
         except (UserError, OSError, SyntaxError, Image.DecompressionBombError) as error:
             return f"image {index}: {error}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.cli.arguments import natural_number
 from bimodal_cl.cli.parser import Parser
@@ -17,14 +16,11 @@ from bimodal_cl.errors import UserError
 from ..datasets import require_folder
 from ..encode import ScoredModel, add_model_arguments
 from ..results import Scored, percent, percent_in_interval
-from ..score_models import Summary, score_models
+from ..score_models import Score, Summary, score_models
 from .examples import Example
-from .scores import score_model
+from .scores import encode_examples, score_model
 from .sugar_crepe import list_subsets, read_sugar_crepe
 from .winoground import find_rows, read_winoground
-
-if TYPE_CHECKING:
-    from bimodal_cl.scoring.uncertainty import Resampled
 
 _SHOWN = {"text_acc": "text", "image_acc": "image"}
 
@@ -47,10 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
     require_folder(arguments.data)
     examples = open_examples(arguments.data, arguments.split, arguments.images)
 
-    def score(model: ScoredModel) -> tuple[dict[str, Any], Resampled]:
-        return score_model(model, examples, arguments)
+    def encode(model: ScoredModel) -> Score:
+        encoded = encode_examples(model, examples, arguments)
+        return lambda: score_model(model, encoded, len(examples), arguments)
 
-    score_models(arguments, score, _summarize)
+    score_models(arguments, encode, _summarize)
 
 
 def open_examples(folder: Path, split: str, images: Path | None) -> list[Example]:
@@ -75,8 +72,8 @@ def _summarize(scored: list[Scored]) -> Summary:
     counts, chance, subsets = provenance["counts"], provenance["chance"], provenance["subsets"]
     before = [f"{counts['num_examples']:,} examples" + (f" in {len(subsets)} subsets" if len(subsets) > 1 else "")]
     if counts["num_skipped"]:
-        skipped = provenance["skipped"]
-        before.append(f"{counts['num_skipped']:,} examples are left out, the first for {skipped[0]}")
+        total = counts["num_examples"] + counts["num_skipped"]
+        before.append(f"left out: {counts['num_skipped']:,} of {total:,}, the first for {provenance['skipped'][0]}")
     overall = "group" if "text_acc" in chance else "mean" if len(subsets) > 1 else "accuracy"
     columns = {name: _SHOWN.get(name, overall if name == "acc" else name.removeprefix("acc_")) for name in chance}
     rows = [[one.label, *(percent_in_interval(one.result, name) for name in columns)] for one in scored]

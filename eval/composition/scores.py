@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,49 +17,93 @@ from ..results import build_result
 from .examples import Example, ExampleImages
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bimodal_cl.scoring.composition import Choices
     from bimodal_cl.scoring.uncertainty import Resampled
 
 
-def score_model(
-    model: ScoredModel, examples: list[Example], arguments: argparse.Namespace
-) -> tuple[dict[str, Any], Resampled]:
-    """Return a model's result on examples, ready to be written, and its scores on resamples of them.
+@dataclass(frozen=True)
+class EncodedExamples:
+    """The features of examples that can be used.
+
+    Attributes:
+        used: those whose images can all be read.
+        image_features: float32 ``[all images, dim]``, unit norm.
+        image_rows: int64 ``[examples, images]``, rows of ``image_features``.
+        text_features: float32 ``[all captions, dim]``, unit norm, in the order of the examples.
+        skipped: a message for each image that cannot be read.
+    """
+
+    used: list[Example]
+    image_features: Tensor
+    image_rows: np.ndarray
+    text_features: Tensor
+    skipped: list[str]
+
+    @property
+    def captions(self) -> list[str]:
+        """All captions, in the order of the examples."""
+        return [caption for example in self.used for caption in example.captions]
+
+
+def encode_examples(model: ScoredModel, examples: list[Example], arguments: argparse.Namespace) -> EncodedExamples:
+    """Encode the images and captions of examples; all processes share the work.
 
     Args:
         model: what is scored.
         examples: all with equally many images and captions; those with an image that cannot be read are left out.
-        arguments: ``batch_size``, ``num_workers``, ``precision``, ``name``, ``data``, ``split``, ``examples``,
-            ``language``.
+        arguments: ``batch_size``, ``num_workers``, ``precision``.
 
     Raises:
-        UserError: no example is left, or the model's towers differ in width.
+        UserError: no example is left.
     """
-    from bimodal_cl.scoring.composition import (
-        chance_of_composition,
-        choose,
-        encode_texts,
-        resample_composition,
-        score_composition,
-    )
+    from bimodal_cl.scoring.composition import encode_texts
     from bimodal_cl.scoring.zero_shot import encode_labelled
 
     autocast = autocast_type(arguments.precision)
-    encoded = encode_labelled(
+    images = encode_labelled(
         model.encoder,
         ExampleImages(examples),
         arguments.batch_size,
         arguments.num_workers,
         autocast,
         show_progress=True,
+        shared=True,
     )
-    used, image_rows = _place_images(examples, encoded.targets.tolist())
+    used, image_rows = _place_images(examples, images.targets.tolist())
     if not used:
-        raise UserError(f"no example of {len(examples)} is left: {encoded.skipped[0]}")
+        raise UserError(f"no example of {len(examples)} is left: {images.skipped[0]}")
     captions = [caption for example in used for caption in example.captions]
+    texts = encode_texts(model.encoder, captions, autocast, shared=True)
+    return EncodedExamples(used, images.image_features, image_rows, texts, images.skipped)
+
+
+def score_model(
+    model: ScoredModel, encoded: EncodedExamples, num_examples: int, arguments: argparse.Namespace
+) -> tuple[dict[str, Any], Resampled]:
+    """Return a model's result on examples, ready to be written, and its scores on resamples of them.
+
+    Args:
+        model: what is scored.
+        encoded: the examples' features.
+        num_examples: how many there are, with those that cannot be used.
+        arguments: ``precision``, ``name``, ``data``, ``split``, ``examples``, ``language``.
+
+    Raises:
+        UserError: the model's towers differ in width.
+    """
+    from bimodal_cl.scoring.composition import (
+        chance_of_composition,
+        choose,
+        resample_composition,
+        score_composition,
+    )
+
+    used, image_rows, captions = encoded.used, encoded.image_rows, encoded.captions
     text_rows = np.arange(len(captions)).reshape(len(used), -1)
-    texts = encode_texts(model.encoder, captions, autocast)
-    choices = choose(encoded.image_features, texts, image_rows, text_rows, [example.subset for example in used])
+    subsets = [example.subset for example in used]
+    choices = choose(encoded.image_features, encoded.text_features, image_rows, text_rows, subsets)
     resampled = resample_composition(choices, captions)
     result = build_result(
         task="image_caption_selection",
@@ -71,7 +116,7 @@ def score_model(
             "num_examples": len(used),
             "num_images": image_rows.size,
             "num_texts": len(captions),
-            "num_skipped": len(examples) - len(used),
+            "num_skipped": num_examples - len(used),
         },
         provenance={
             "split": arguments.split,

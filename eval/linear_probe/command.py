@@ -18,10 +18,11 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 
 from ..encode import ScoredModel, add_model_arguments
-from ..score_models import score_models
+from ..results import Scored
+from ..score_models import Score, Summary, score_models
 from .few_shot import require_shots, score_few_shots, summarize_shots
 from .scores import PREFIX, build_probe_result, score_classes, score_label_sets, summarize
-from .splits import Encoded, Split, add_split_arguments, encode_split, find_validation, open_splits
+from .splits import Encoded, Split, add_split_arguments, encode_split, find_validation, hash_splits, open_splits
 
 if TYPE_CHECKING:
     from bimodal_cl.scoring.uncertainty import Resampled
@@ -75,13 +76,15 @@ def run(arguments: argparse.Namespace) -> None:
         require_shots(splits["train"], targets, arguments)
     score = _score_shots if arguments.shots else _score_all
 
-    def score_model(model: ScoredModel) -> tuple[dict[str, Any], Resampled]:
-        return score(model, splits, _encode(model, splits, arguments), arguments)
+    def encode(model: ScoredModel) -> Score:
+        encoded = _encode(model, splits, arguments)
+        return lambda: score(model, splits, encoded, arguments)
 
-    if arguments.shots:
-        score_models(arguments, score_model, lambda scored: summarize_shots(scored, _describe(splits, arguments)))
-    else:
-        score_models(arguments, score_model, lambda scored: summarize(scored, PREFIX, _describe(splits, arguments)))
+    def show(scored: list[Scored]) -> Summary:
+        how = _describe(splits, arguments)
+        return summarize_shots(scored, how) if arguments.shots else summarize(scored, PREFIX, how)
+
+    score_models(arguments, encode, show, lambda: hash_splits(*splits.values()))
 
 
 def _encode(model: ScoredModel, splits: Mapping[str, Split], arguments: argparse.Namespace) -> dict[str, Encoded]:

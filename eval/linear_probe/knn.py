@@ -8,6 +8,7 @@ split.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.cli.arguments import positive_integer
@@ -15,9 +16,9 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 
 from ..encode import ScoredModel, add_model_arguments
-from ..score_models import score_models
+from ..score_models import Score, score_models
 from .scores import build_probe_result, score_classes, score_label_sets, summarize
-from .splits import add_split_arguments, encode_split, open_splits
+from .splits import Encoded, Split, add_split_arguments, encode_split, hash_splits, open_splits
 
 if TYPE_CHECKING:
     from bimodal_cl.scoring.uncertainty import Resampled
@@ -42,29 +43,32 @@ def run(arguments: argparse.Namespace) -> None:
     train, test = open_splits(arguments)
     _require_images(arguments.k, len(train.labelled), train.name)
 
-    def score(model: ScoredModel) -> tuple[dict[str, Any], Resampled]:
-        import torch
-
-        from bimodal_cl.scoring.probes.neighbours import neighbour_votes
-
+    def encode(model: ScoredModel) -> Score:
         encoded = {"train": encode_split(model, train, arguments), "test": encode_split(model, test, arguments)}
-        known, asked = encoded["train"].part, encoded["test"].part
-        _require_images(arguments.k, len(known.targets), train.name)
-        classnames = train.labelled.classnames
-        votes = neighbour_votes(
-            known.features, known.targets, asked.features, len(classnames), arguments.k, arguments.tau
-        )
-        if train.several:
-            scores = score_label_sets(votes, asked, classnames)
-        else:
-            scores = score_classes(votes, torch.arange(len(classnames)), asked, classnames)
-        settings = {"k": arguments.k, "tau": arguments.tau}
-        splits = {"train": train, "test": test}
-        result = build_probe_result("knn", model, scores, splits, encoded, arguments, settings)
-        return result, scores.resampled
+        return lambda: _score(model, {"train": train, "test": test}, encoded, arguments)
 
     how = f"by {arguments.k} neighbours among {len(train.labelled):,} images of {train.name}"
-    score_models(arguments, score, lambda scored: summarize(scored, "", how))
+    score_models(arguments, encode, lambda scored: summarize(scored, "", how), lambda: hash_splits(train, test))
+
+
+def _score(
+    model: ScoredModel, splits: Mapping[str, Split], encoded: Mapping[str, Encoded], arguments: argparse.Namespace
+) -> tuple[dict[str, Any], Resampled]:
+    import torch
+
+    from bimodal_cl.scoring.probes.neighbours import neighbour_votes
+
+    train, known, asked = splits["train"], encoded["train"].part, encoded["test"].part
+    _require_images(arguments.k, len(known.targets), train.name)
+    classnames = train.labelled.classnames
+    votes = neighbour_votes(known.features, known.targets, asked.features, len(classnames), arguments.k, arguments.tau)
+    if train.several:
+        scores = score_label_sets(votes, asked, classnames)
+    else:
+        scores = score_classes(votes, torch.arange(len(classnames)), asked, classnames)
+    settings = {"k": arguments.k, "tau": arguments.tau}
+    result = build_probe_result("knn", model, scores, splits, encoded, arguments, settings)
+    return result, scores.resampled
 
 
 def _require_images(k: int, num_images: int, split: str) -> None:

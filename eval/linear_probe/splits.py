@@ -15,7 +15,9 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError, did_you_mean
 
 from ..datasets import add_column_arguments, column_options, require_classes, require_labelled
-from ..encode import ScoredModel, autocast_type
+from ..encode import ScoredModel
+from ..features.encoded import encode_images
+from ..features.identity import hash_labelled, hash_values
 
 if TYPE_CHECKING:
     from bimodal_cl.data import LabelledImages
@@ -148,24 +150,25 @@ def match_classes(train: LabelledImages, other: LabelledImages, flag: str, split
 
 
 def encode_split(model: ScoredModel, split: Split, arguments: argparse.Namespace) -> Encoded:
-    """Encode the images of a split."""
+    """Encode the images of a split; all processes share the work."""
     import torch
 
     from bimodal_cl.scoring.probes.linear_probe import LabelledPart
-    from bimodal_cl.scoring.zero_shot import encode_labelled
 
-    encoded = encode_labelled(
-        model.encoder,
-        split.labelled,
-        arguments.batch_size,
-        arguments.num_workers,
-        autocast_type(arguments.precision),
-        show_progress=True,
-    )
+    encoded = encode_images(model, split.labelled, arguments)
     targets = encoded.targets
     if targets.ndim == 1:
         targets = torch.from_numpy(split.class_of_label)[targets]
     return Encoded(LabelledPart(encoded.image_features, targets), encoded.skipped)
+
+
+def hash_splits(*splits: Split) -> str:
+    """Return a hash of the images, labels and class names of splits.
+
+    Raises:
+        OSError: an image cannot be read.
+    """
+    return hash_values(*(hash_labelled(each.labelled) for each in splits))
 
 
 def _require_splits(arguments: argparse.Namespace) -> None:

@@ -6,22 +6,24 @@ An image may have several captions: it is found by any of them, and each caption
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bimodal_cl.cli.arguments import natural_number
 from bimodal_cl.cli.parser import Parser
 
 from ..datasets import require_folder
 from ..encode import ScoredModel, add_model_arguments
+from ..features.encoded import encode_shards
+from ..features.identity import hash_shards
 from ..pair_shards import open_pairs
 from ..results import Scored, half_width, percent, percent_in_interval
-from ..score_models import Summary, score_models
-from .scores import chance_level, encode_shards, notes_on_repeats, score_pairs
+from ..score_models import Score, Summary, score_models
+from .scores import chance_level, notes_on_repeats, score_pairs
 
 if TYPE_CHECKING:
     from bimodal_cl.scoring.retrieval import PairFeatures
-    from bimodal_cl.scoring.uncertainty import Resampled
 
 _COLUMNS = ("", "direction", "R@1", "R@5", "R@10", "mAP@R", "median rank", "mean rank", "RSUM")
 _SHARES = ("recall@1", "recall@5", "recall@10", "mAP@R")
@@ -58,12 +60,12 @@ def run(arguments: argparse.Namespace) -> None:
     data = open_pairs(arguments.data, arguments.split)  # refuses data that do not fit before a model is loaded
     last: list[PairFeatures] = []
 
-    def score(model: ScoredModel) -> tuple[dict[str, Any], Resampled]:
+    def encode(model: ScoredModel) -> Score:
         pairs, faults = encode_shards(model, data, arguments)
         last[:] = [pairs]
-        return score_pairs(model, pairs, faults, data.folder, arguments)
+        return lambda: score_pairs(model, pairs, faults, data.folder, arguments)
 
-    score_models(arguments, score, lambda scored: _summarize(scored, last[0]))
+    score_models(arguments, encode, lambda scored: _summarize(scored, last[0]), partial(hash_shards, data))
 
 
 def _summarize(scored: list[Scored], pairs: PairFeatures) -> Summary:

@@ -1,4 +1,4 @@
-"""Encode the pairs of a folder of shards with one model, and score retrieval in both directions among them."""
+"""Score retrieval in both directions among the encoded pairs of one model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..datasets import dataset_name
-from ..encode import ScoredModel, autocast_type
+from ..encode import ScoredModel
 from ..results import build_result
 from .examples import collect_caption_examples, collect_examples
 
 if TYPE_CHECKING:
-    from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.faults import FaultCounts
     from bimodal_cl.scoring.retrieval import PairFeatures
     from bimodal_cl.scoring.uncertainty import Resampled
@@ -35,33 +34,6 @@ def notes_on_repeats(pairs: PairFeatures) -> list[str]:
                 f"right one counts against it{_AS_ONE if what == 'images' else ''}"
             )
     return lines
-
-
-def encode_shards(
-    model: ScoredModel, data: Manifest, arguments: argparse.Namespace
-) -> tuple[PairFeatures, FaultCounts]:
-    """Encode every image and caption of the shards, and count the faulty samples.
-
-    Args:
-        model: encodes them.
-        data: the shards.
-        arguments: ``batch_size``, ``num_workers``, ``precision``.
-    """
-    from bimodal_cl.cli.progress import progress
-    from bimodal_cl.data import open_stream
-    from bimodal_cl.scoring.retrieval import encode_pairs
-
-    stream = open_stream(
-        data,
-        batch_size=arguments.batch_size,
-        image_size=model.encoder.image_size,
-        num_workers=arguments.num_workers,
-        train=False,
-        eval_transform=model.encoder.transform,
-    )
-    batches = progress(stream, stream.steps, "batches", "encode pairs")
-    pairs = encode_pairs(model.encoder, batches, autocast=autocast_type(arguments.precision))
-    return pairs, stream.report()
 
 
 def score_pairs(

@@ -29,8 +29,10 @@ from ..datasets import (
     require_labelled,
 )
 from ..encode import ScoredModel, add_model_arguments
+from ..features.encoded import encode_images, encode_prompts
+from ..features.identity import hash_labelled, hash_values
 from ..results import Scored, percent, percent_in_interval
-from ..score_models import Summary, score_models
+from ..score_models import Score, Summary, score_models
 from .scores import score_model
 from .train_counts import read_train_counts
 
@@ -129,12 +131,21 @@ def run(arguments: argparse.Namespace) -> None:
     for line in labelled.notes:
         print(line)
 
-    def score(model: ScoredModel) -> tuple[dict[str, Any], Resampled]:
-        result, resampled = score_model(model, labelled, templates, arguments, counts)
-        result["provenance"]["prompts"]["source"] = source
-        return result, resampled
+    def encode(model: ScoredModel) -> Score:
+        classifier = encode_prompts(model, labelled.names_of_class, templates, arguments)
+        encoded = encode_images(model, labelled, arguments)
 
-    score_models(arguments, score, lambda scored: _summarize(scored, source, len(templates)))
+        def score() -> tuple[dict[str, Any], Resampled]:
+            result, resampled = score_model(model, classifier, encoded, labelled, templates, arguments, counts)
+            result["provenance"]["prompts"]["source"] = source
+            return result, resampled
+
+        return score
+
+    def hash_data() -> str:
+        return hash_values(hash_labelled(labelled), templates)
+
+    score_models(arguments, encode, lambda scored: _summarize(scored, source, len(templates)), hash_data)
 
 
 def _open(arguments: argparse.Namespace, names: NameList | None) -> LabelledImages:

@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ..encode import ScoredModel, autocast_type
+from ..encode import ScoredModel
 from ..results import build_result
 from .train_counts import TrainCounts
 
@@ -26,6 +26,8 @@ MAX_MATRIX = 100  # classes
 
 def score_model(
     model: ScoredModel,
+    classifier: Classifier,
+    encoded: LabelledFeatures,
     labelled: LabelledImages,
     templates: list[str],
     arguments: argparse.Namespace,
@@ -35,20 +37,13 @@ def score_model(
 
     Args:
         model: the model.
+        classifier: of the class prompts.
+        encoded: the images' features.
         labelled: the images.
         templates: prompts with ``{c}``.
-        arguments: ``batch_size``, ``num_workers``, ``precision``, ``name``, ``data``, ``split``, ``classnames``,
-            ``class_map``.
+        arguments: ``precision``, ``name``, ``data``, ``split``, ``classnames``, ``class_map``.
         train_counts: training images by class, for scores of frequent and rare classes.
     """
-    from bimodal_cl.scoring.classifier import build_classifier
-    from bimodal_cl.scoring.zero_shot import encode_labelled
-
-    autocast = autocast_type(arguments.precision)
-    classifier = build_classifier(model.encoder, labelled.names_of_class, templates, autocast=autocast)
-    encoded = encode_labelled(
-        model.encoder, labelled, arguments.batch_size, arguments.num_workers, autocast, show_progress=True
-    )
     if encoded.targets.ndim == 2:
         metrics, resampled, chance, details = _score_sets(classifier, encoded, labelled.classnames)
     else:

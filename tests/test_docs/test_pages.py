@@ -48,7 +48,9 @@ MENTIONED = sorted({command for page in PAGES for command in mentioned_commands(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_are_understood(command, capsys):
     program, *words = shlex.split(command, comments=True)
-    if program == "accelerate":
+    if program == "accelerate" and "--no_python" in words:
+        program, *words = words[words.index("--no_python") + 1 :]
+    elif program == "accelerate":
         program, words = "bimodal-train", words[words.index("bimodal_cl.train") + 1 :]
     words = [QUICKSTART if re.fullmatch(r"(FILE|RUN)(\.yaml)?", word) else word for word in words]
     assert PROGRAMS[program]([*words, "--print-config"]) == 0, capsys.readouterr().err

@@ -7,11 +7,19 @@ import json
 
 import pytest
 import torch
+from transformers import CLIPImageProcessor, SiglipImageProcessor
 
 from eval.cli import main
 from eval.encode import open_model, result_folder
 from tests.refusals import read_mistake
 from tests.test_eval_commands.conftest import retrieve
+from tests.test_models.huggingface.folders import (
+    SQUARE,
+    write_clip,
+    write_clip_tokenizer,
+    write_siglip,
+    write_unigram,
+)
 from tests.test_models.source_models import assert_same_features, export_folder, open_clip_model, openai_archive
 
 
@@ -60,3 +68,26 @@ def test_retrieval_of_an_archive_and_of_nothing(source, shards, tmp_path, capsys
     archive.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     error = read_mistake(capsys, main, "retrieval", archive, "--data", shards)
     assert error.endswith("ViT-tiny.pt: is a Git LFS pointer, not the weights: fetch them with 'git lfs pull'")
+
+
+def test_models_of_other_sizes_and_libraries_score_in_one_call(source, run_folder, class_folders, tmp_path, capsys):
+    export = export_folder(source, tmp_path / "export")
+    clip, siglip = tmp_path / "clip", tmp_path / "siglip"
+    write_clip(clip)
+    write_clip_tokenizer(clip)
+    write_siglip(siglip, vocab_size=100, image_size=48)
+    write_unigram(siglip)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=SQUARE).save_pretrained(clip)
+    SiglipImageProcessor(size={"height": 48, "width": 48}).save_pretrained(siglip)
+    names = [str(run_folder), f"local-dir:{export}", str(clip), f"local-dir:{siglip}"]
+    widths, sides = {}, {}
+    for name in names:
+        encoder = open_model(name, torch.device("cpu")).encoder
+        widths[name], sides[name] = encoder.encode_text(["a dog"]).shape[1], encoder.image_size
+    assert list(widths.values()) == [16, 24, 24, 48] and list(sides.values()) == [16, 32, 32, 48]
+    assert main(["zero-shot", *names, "--data", str(class_folders), "--to", str(tmp_path / "out")]) == 0
+    results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/*.json")]
+    assert len(results) == 4 and all(len(result["compared"]) == 3 for result in results)
+    assert {result["provenance"]["counts"]["num_images"] for result in results} == {12}
+    shown = capsys.readouterr().out
+    assert all(f"\n{name}" in shown for name in names)

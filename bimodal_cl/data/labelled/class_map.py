@@ -36,23 +36,28 @@ class ClassMap:
         labels = [label for label in labelled.labels if isinstance(label, int)]
         if len(labels) < len(labelled):
             raise UserError(f"--class-map {self.origin}: the images may show several classes")
-        places = labelled.class_of_folder or {name: index for index, name in enumerate(labelled.classnames)}
+        keys = list(labelled.class_of_folder.items()) or [(name, at) for at, name in enumerate(labelled.classnames)]
         place_of = {plain_name(key): place for place, key in enumerate(self.names)}
         if len(place_of) < len(self.names):
             raise UserError(f"--class-map {self.origin}: two of its classes differ only in case, '_' or '-'")
-        found = {key: place_of[plain_name(key)] for key in places if plain_name(key) in place_of}
+        found = {key: place_of[plain_name(key)] for key, _ in keys if plain_name(key) in place_of}
         if not found:
+            first = keys[0][0]
             raise UserError(
-                f"--class-map {self.origin}: has none of the {len(places)} classes of {labelled.name}, such as "
-                f"'{next(iter(places))}'{did_you_mean(next(iter(places)), self.names)}"
+                f"--class-map {self.origin}: has none of the {len(keys)} classes of {labelled.name}, such as "
+                f"'{first}'{did_you_mean(first, self.names)}"
             )
-        new_label = {places[key]: place for key, place in found.items()}
+        new_label = {label: found[key] for key, label in keys if key in found}
         rows = [row for row, label in enumerate(labels) if label in new_label]
         if not rows:
             raise UserError(f"--class-map {self.origin}: no image of {labelled.name} is of a class that it has")
         titles = [names[0] if len(names) == 1 else key.replace("_", " ") for key, names in self.names.items()]
-        notes = [f"{len(titles):,} classes by {self.origin}", *self._remarks(labelled, places, found, len(rows))]
-        notes += pairing_lines({key: ", ".join(self.names[list(self.names)[place]]) for key, place in found.items()})
+        notes = [
+            f"{len(titles):,} classes by {self.origin}",
+            *self._remarks([key for key, _ in keys], found, len(labels) - len(rows)),
+        ]
+        listed = list(self.names.values())
+        notes += pairing_lines({key: ", ".join(listed[place]) for key, place in found.items()})
         return LabelledImages(
             labelled.name,
             titles,
@@ -61,18 +66,16 @@ class ClassMap:
             ChosenImages(labelled.source, rows),
             {key: place for key, place in found.items() if key in labelled.class_of_folder},
             [*notes, *repeated_names(titles)],
-            list(self.names.values()),
+            listed,
         )
 
-    def _remarks(
-        self, labelled: LabelledImages, places: dict[str, int], found: dict[str, int], num_images: int
-    ) -> list[str]:
+    def _remarks(self, keys: list[str], found: dict[str, int], num_left_out: int) -> list[str]:
         remarks = []
-        if left_out := [key for key in places if key not in found]:
+        if left_out := [key for key in keys if key not in found]:
             shown = ", ".join(left_out[:_SHOWN]) + (", ..." if len(left_out) > _SHOWN else "")
             remarks.append(
-                f"{len(left_out):,} of {len(places):,} classes of the data are not in {self.origin} and are left out, "
-                f"with {len(labelled) - num_images:,} images: {shown}"
+                f"{len(left_out):,} of {len(keys):,} classes of the data are not in {self.origin} and are left out, "
+                f"with {num_left_out:,} images: {shown}"
             )
         if without := len(self.names) - len(set(found.values())):
             remarks.append(f"warning: {without:,} classes of {self.origin} are not in the data; they stay candidates")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -92,3 +93,16 @@ class LabelledImages:
             return decode_image(self.source.read(index)), self.labels[index]
         except (BadImage, OSError) as error:
             raise UserError(f"{self.source.describe(index)}: cannot be used: {error}") from None
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the encoded images in their order; names and labels do not count.
+
+        Raises:
+            OSError: an image cannot be read; one that cannot be decoded can.
+        """
+        found = hashlib.sha256()
+        for index in range(len(self)):
+            content = self.source.read(index)
+            found.update(len(content).to_bytes(8, "big"))
+            found.update(content)
+        return found.hexdigest()

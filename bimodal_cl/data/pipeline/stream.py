@@ -28,6 +28,7 @@ from bimodal_cl.data.shards.faults import FaultCounts
 from bimodal_cl.data.shards.mixture import Folders, Mixture, open_mixture
 from bimodal_cl.data.shards.reader import Row, RowReader
 from bimodal_cl.data.storage.storage import Storage
+from bimodal_cl.distributed import gather_objects
 from bimodal_cl.errors import RunStopped, UserError
 from bimodal_cl.preprocess import EvalTransform
 
@@ -46,6 +47,7 @@ class Stream:
         num_workers: processes that read and decode.
         max_bad_fraction: see :meth:`~bimodal_cl.data.shards.faults.FaultCounts.require_few`.
         pin_memory: put images and tokens in page-locked memory if CUDA is available.
+        num_images: of an evaluation's single pass; None in training.
 
     Attributes:
         mixture, build_pipeline, num_workers: as given.
@@ -65,6 +67,7 @@ class Stream:
         num_workers: int,
         max_bad_fraction: float,
         pin_memory: bool,
+        num_images: int | None = None,
     ) -> None:
         self.mixture = mixture
         self.steps = schedule.steps
@@ -75,7 +78,7 @@ class Stream:
         self.samples_by_set: Counter[str] = Counter()
         self._length = schedule.stop - schedule.start
         self.num_workers = num_workers
-        self._max_bad_fraction = max_bad_fraction
+        self._max_bad_fraction, self._num_images = max_bad_fraction, num_images
         self._pin_memory = pin_memory
         self._counts = FaultCounts()
 
@@ -85,6 +88,19 @@ class Stream:
     def report(self) -> FaultCounts:
         """Return the faults of the current or last iteration so far, on this rank."""
         return deepcopy(self._counts)
+
+    def report_of_all_ranks(self) -> FaultCounts:
+        """Return the faults of an evaluation on all ranks, in the order of ids; every rank calls it at the end.
+
+        Raises:
+            UserError: too many samples are faulty.
+        """
+        counts, *others = gather_objects(self.report())
+        for later in others:
+            counts.merge(later)
+        if counts.examples:
+            counts.require_few(self._max_bad_fraction, self.mixture, counts.examples[-1], self._num_images)
+        return counts
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yield the batches from ``start_step`` on.
@@ -106,7 +122,7 @@ class Stream:
                     raise (UserError if delivery.is_mistake else RunStopped)(delivery.error)
                 counts.add(delivery.samples, delivery.faults, delivery.used)
                 if delivery.faults:
-                    counts.require_few(self._max_bad_fraction, self.mixture, delivery.faults[-1])
+                    counts.require_few(self._max_bad_fraction, self.mixture, delivery.faults[-1], self._num_images)
                 if delivery.batch is not None:
                     self.samples_by_set += self.mixture.count(delivery.batch.image_ids.numpy())
                     yield delivery.batch
@@ -206,7 +222,8 @@ def open_stream(
     _require_ranges(start_step=(start_step, 0, schedule.steps))
     open_reader = partial(RowReader, mixture, storage or Storage())
     build_pipeline = partial(_build_pipeline, schedule, open_reader, prepare, seed, tokenize, train)
-    return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory)
+    num_images = None if train else mixture.num_images
+    return Stream(mixture, schedule, build_pipeline, num_workers, max_bad_fraction, pin_memory, num_images)
 
 
 def _build_pipeline(

@@ -109,8 +109,19 @@ class FaultCounts:
                 more = "; further ones are counted only" if len(self.examples) == MAX_EXAMPLES else ""
                 logger.warning("%s%s", fault, more)
 
-    def require_few(self, max_bad_fraction: float, folder: object, last: Fault | None) -> None:
-        """Stop if significantly more than a fraction of the samples so far are faulty.
+    def merge(self, later: FaultCounts) -> None:
+        """Count what another process has counted of samples that come after these; its examples become warnings."""
+        self.samples += later.samples
+        self.by_kind.update(later.by_kind)
+        self.used.update(later.used)
+        for fault in later.examples[: MAX_EXAMPLES - len(self.examples)]:
+            self.examples.append(fault)
+            logger.warning("%s", fault)
+
+    def require_few(
+        self, max_bad_fraction: float, folder: object, last: Fault | None, num_images: int | None = None
+    ) -> None:
+        """Stop if significantly more than a fraction of the samples so far, or of all samples, are faulty.
 
         The limit is ``f n + 4 sqrt(f n)``: four standard deviations above the fraction ``f = max_bad_fraction`` of the
         ``n`` samples so far (at least 100). So one bad sample among the first twenty does not stop a run, and only the
@@ -120,11 +131,13 @@ class FaultCounts:
             max_bad_fraction: in [0, 1].
             folder: of the data, for the message.
             last: the latest fault, for the message.
+            num_images: samples of a pass over the whole data, of which these are a part: then ``n`` is their number, so
+                that neither the order nor the number of processes decides. None: only what has been seen counts.
 
         Raises:
             UserError: there are more faults than that.
         """
-        expected = max_bad_fraction * max(self.samples, 100)
+        expected = max_bad_fraction * max(self.samples if num_images is None else num_images, 100)
         if self.total <= expected + 4 * math.sqrt(expected):
             return
         raise UserError(

@@ -115,4 +115,4 @@ def test_an_unreadable_image_leaves_its_example_out_and_is_named(run_folder, win
     result = compose(run_folder, winoground, tmp_path / "out")
     assert result["provenance"]["counts"] == {"num_examples": 14, "num_images": 28, "num_texts": 28, "num_skipped": 1}
     assert "line 4: image 'ex_3_img_1.png' cannot be used" in result["provenance"]["skipped"][0]
-    assert "1 examples are left out, the first for" in capsys.readouterr().out
+    assert "left out: 1 of 15, the first for " in capsys.readouterr().out
