@@ -6,7 +6,7 @@
     checkpoints/step_00001000/    one checkpoint: see bimodal_cl.checkpoint
     checkpoints/latest, best      links to checkpoints
     results/*.json                scores by bimodal-eval
-    temperatures.json             by bimodal-eval temperatures
+    temperature_summary.json      by bimodal-eval temperatures
     report.html                   by bimodal-eval report
 
 Training writes it, evaluation and models read it. Nothing here imports torch.
@@ -75,7 +75,7 @@ class RunFolder:
     @property
     def temperatures(self) -> Path:
         """What ``bimodal-eval temperatures`` measured of the learned temperatures."""
-        return self.path / "temperatures.json"
+        return self.path / "temperature_summary.json"
 
     def checkpoint(self, step: int) -> Path:
         """Return the folder of the checkpoint after ``step`` optimizer steps."""

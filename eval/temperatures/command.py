@@ -105,8 +105,9 @@ def run(args: argparse.Namespace) -> None:
         correlations = {"neighbours": {kind: each.as_json() for kind, each in neighbours.items()}}
         correlations["concept_counts"] = _show_concepts(data, images, texts)
         measures["correlations"] = {name: found for name, found in correlations.items() if found}
-    both = {"image": images, "text": texts}
-    print(f"\n{write_summary(folder, both, neighbours, measures, args.command_line)}")
+    if neighbours:  # the report measures everything else itself
+        both = {"image": images, "text": texts}
+        print(f"\n{write_summary(folder, both, neighbours, measures, args.command_line)}")
     if target is not None:
         print(f"\n{target}: {_write(target, folder, data, images, texts, measures, neighbours)}")
 

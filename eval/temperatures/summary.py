@@ -1,4 +1,4 @@
-"""Keep what a run's temperatures show beside the run, in ``temperatures.json``, for its report."""
+"""Keep what a run's temperatures show beside the run, in ``temperature_summary.json``, for its report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_summary(
     measures: Mapping[str, Any],
     command: str,
 ) -> str:
-    """Write ``RUN/temperatures.json`` and return its path, or why there is none.
+    """Write ``RUN/temperature_summary.json`` and return its path, or why there is none.
 
     Args:
         run: the run.

@@ -69,6 +69,15 @@ def test_other_data_are_named_and_not_compared(made_runs):
     assert "isogclr and clip were scored on different data" in line
 
 
+def test_rows_of_other_lengths_of_training_are_named(made_runs):
+    path = made_runs[0] / "results/zeroshot_retrieval_made.json"
+    result = json.loads(path.read_text())
+    result["provenance"]["step"] = 1000
+    path.write_text(json.dumps(result))
+    (line,) = find_warnings(*compare(made_runs[0], made_runs[6]))
+    assert "different numbers of steps (clip 1,000, isogclr 2,000)" in line
+
+
 def test_equal_weights_missing_scores_and_repeated_seeds_are_named(made_runs):
     config = made_runs[1] / "config.yaml"
     config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "seed": 0}))

@@ -99,6 +99,25 @@ def test_correlations_with_concept_counts_have_intervals(run):
     assert re.search(r"bootstrap interval: images \+0\.\d\d \[\+0\.\d\d, \+\d\.\d\d\], texts \+", render(run))
 
 
+def test_near_neighbours_are_shown_once_they_were_counted_at_the_same_step(run):
+    advice, title = "counts them for this page", "<h3>Temperature by near neighbours</h3>"
+    page = render(run)
+    assert advice in page and title not in page
+    points = {"num_neighbours": [0, 3, 1, 7], "tau": [0.01, 0.03, 0.02, 0.05]}
+    measured = {"spearman": 0.61, "low": 0.42, "high": 0.75, "num_points": 4}
+    summary = {
+        "step": 2000,
+        "neighbours": {"image": points, "text": points},
+        "correlations": {"neighbours": {"image": measured, "text": measured}},
+    }
+    (run / "temperature_summary.json").write_text(json.dumps(summary))
+    page = render(run)
+    assert title in page and advice not in page and "images +0.61 [+0.42, +0.75]" in page
+    assert "temperature_summary.json</code>" in page
+    (run / "temperature_summary.json").write_text(json.dumps({**summary, "step": 1000}))
+    assert title not in render(run)
+
+
 def test_missing_parts_are_left_out_or_named_in_a_line(run, monkeypatch, tmp_path):
     shutil.rmtree(run / "results")
     monkeypatch.chdir(tmp_path)  # the relative data folder is not found from here

@@ -50,6 +50,10 @@ def _of_table(groups: Sequence[Group], table: ComparedScores, files: Sequence[tu
             )
         if len(row.files) < len(row.group.members):
             lines.append(f"{row.group.label}: only {len(row.files)} of {len(row.group.members)} seeds were scored.")
+    trained = {row.group.label: row.files[0].provenance.get("step") for row in table.rows}
+    if len({step for step in trained.values() if step is not None}) > 1:
+        shown = ", ".join(f"{label} {step:,}" for label, step in trained.items() if isinstance(step, int))
+        lines.append(f"the rows were trained for different numbers of steps ({shown}).")
     owners: dict[str, list[str]] = {}
     for label, file in files:
         if sha := file.provenance.get("checkpoint_sha256"):
