@@ -18,7 +18,7 @@ from bimodal_cl.models import build_model, load_model
 from data_prep import cli as prep
 from eval import cli as evaluation
 from eval.encode import open_model
-from eval.retrieval.scores import encode_shards
+from eval.features.encoded import encode_shards
 from tests.test_training.conftest import SMALL
 from tests.test_training.run_files import read_log
 
@@ -70,7 +70,7 @@ def test_training_evaluation_and_preprocess_give_the_same_pixels(preprocess, sav
     assert pixels.dtype == torch.uint8
     assert torch.equal(model.encode_image(pixels), model.encode_image(expected))
 
-    arguments = argparse.Namespace(batch_size=24, num_workers=0, precision="float32")
+    arguments = argparse.Namespace(batch_size=24, num_workers=0, precision="float32", cache=None)
     pairs, _ = encode_shards(open_model(str(folder), torch.device("cpu")), Manifest.load(wide), arguments)
     with torch.no_grad():
         assert torch.equal(pairs.image_features, model.encode_image(expected))
