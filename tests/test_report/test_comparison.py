@@ -37,6 +37,17 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(made_runs):
     assert cell.estimate.low < min(cell.values) and max(cell.values) < cell.estimate.high
 
 
+def test_an_option_that_an_older_version_did_not_know_and_is_off_makes_no_other_row(made_runs):
+    path = made_runs[1] / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["model"]["vision"]["new_option"] = False
+    path.write_text(yaml.safe_dump(config))
+    assert [each.label for each in load_groups([str(run) for run in made_runs[:2]])] == ["clip"]
+    config["model"]["vision"]["new_option"] = True
+    path.write_text(yaml.safe_dump(config))
+    assert len(load_groups([str(run) for run in made_runs[:2]])) == 2
+
+
 def test_the_best_is_marked_and_what_is_surely_below_it(made_runs):
     _, (_, retrieval) = compare(*made_runs)
     cells = {row.group.label: row.cells["rsum"] for row in retrieval.rows}

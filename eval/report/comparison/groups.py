@@ -108,7 +108,9 @@ def _recipe(member: Member) -> str:
     if member.run is None:
         return f"{member.path.resolve()} {member.name}"
     recipe = {key: value for key, value in member.run.config.items() if key not in _NOT_THE_RECIPE}
-    return json.dumps(recipe, sort_keys=True, default=str)
+    # An older version's configuration lacks the options that a newer one writes as off.
+    used = {key: value for key, value in _flat(recipe).items() if value != "False"}
+    return json.dumps(used, sort_keys=True)
 
 
 def _refuse_repeats(rows: Sequence[Sequence[Member]]) -> None:

@@ -40,7 +40,6 @@ def draw_frequencies(name: str, points: Sequence[tuple[np.ndarray, np.ndarray]],
                 markersize=3.6 if known.sum() < 500 else 2.4,
                 markeredgewidth=0,
                 label=label,
-                rasterized=bool(known.sum() > 500),
             )
             axes.plot(*_trend(count[known], tau[known], wide), color=shown, linewidth=2)
         axes.set_xlabel(xlabel)
