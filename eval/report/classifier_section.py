@@ -51,13 +51,10 @@ def reliability_figure(name: str, title: str, rows: Sequence[Labelled], key: str
     models, paths = [], []
     for label, number, files in rows:
         bins = [(path, found) for path, result in files if (found := _bins(result, key)) is not None]
-        if not bins or len({len(each) for _, each in bins}) != 1:
+        if not bins:
             continue
-        stacked = np.stack([each for _, each in bins])  # [seeds, bins, (count, confidence, accuracy)]
-        counts = stacked[:, :, 0].sum(axis=0)
-        full = counts > 0
-        means = (stacked[:, :, 1:] * stacked[:, :, :1]).sum(axis=0)[full] / counts[full, None]
-        models.append((label, number, means[:, 0], means[:, 1], counts[full]))
+        counts, confidences, accuracies = add_up_bins([each for _, each in bins])
+        models.append((label, number, confidences, accuracies, counts))
         paths += [path for path, _ in bins]
     if not models:
         return None
@@ -76,12 +73,17 @@ def _matrix(result: dict[str, Any]) -> tuple[tuple[str, ...], np.ndarray] | None
     return (classes, counts) if counts.shape == (len(classes), len(classes)) and len(classes) > 1 else None
 
 
-def _bins(result: dict[str, Any], key: str) -> np.ndarray | None:
-    """Return count, confidence and accuracy of every bin; those of an empty bin are 0."""
+def _bins(result: dict[str, Any], key: str) -> list[dict[str, Any]] | None:
     calibration = result.get("calibration")
     bins = calibration.get(key) if isinstance(calibration, dict) else None
-    if not bins:
-        return None
-    return np.array(
-        [[each["count"], each["confidence"] or 0, each["accuracy"] or 0] for each in bins], dtype=np.float64
-    )
+    return bins or None
+
+
+def add_up_bins(seeds: Sequence[Sequence[dict[str, Any]]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return count, mean confidence and accuracy of every bin that has images in any seed; results hold no others."""
+    sums: dict[float, np.ndarray] = {}
+    for each in (each for bins in seeds for each in bins if each["count"]):
+        of_bin = each["count"] * np.array([1.0, each["confidence"], each["accuracy"]])
+        sums[each["low"]] = sums.get(each["low"], 0) + of_bin
+    counts, confidences, accuracies = np.array([sums[low] for low in sorted(sums)]).T
+    return counts, confidences / counts, accuracies / counts
