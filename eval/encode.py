@@ -232,10 +232,10 @@ def open_model(given: str, device: torch.device, weights: str = TRAINED) -> Scor
     )
 
 
-def result_folder(model: ScoredModel, given: str, to: str | None, models: Sequence[str]) -> Path:
+def result_folder(run: Path | None, given: str, to: str | None, models: Sequence[str]) -> Path:
     """Return the folder of a model's results: ``--to`` (several models: a sub-folder for each), or the run's own."""
-    if to is None and model.run is not None:
-        return RunFolder(model.run).results
+    if to is None and run is not None:
+        return RunFolder(run).results
     if to is not None and len(models) == 1:
         return Path(to)
     folder = slug(given)

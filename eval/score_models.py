@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from bimodal_cl.cli.processes import is_main_process
 from bimodal_cl.cli.progress import note
 from bimodal_cl.errors import UserError
+from bimodal_cl.models.locate.names import locate_model
 
 from .encode import ScoredModel, open_model, resolve_device, result_folder
 from .outcomes import write_outcomes
@@ -79,10 +80,17 @@ def score_models(
     device = resolve_device(arguments.device)
     if arguments.watch:
         return _score_run(arguments, device, encode, summarize, hash_data)
-    scored: list[Scored] = []
+    # Before the first is scored, so that a mistake in the last one shows early.
+    folders: dict[Path, str] = {}
     for given in arguments.models:
+        run = locate_model(given, "MODEL", arguments.weights).run
+        folder = result_folder(run, given, arguments.to, arguments.models)
+        if folder in folders:
+            raise UserError(f"MODEL '{given}' is '{folders[folder]}' again: both have their results in {folder}")
+        folders[folder] = given
+    scored: list[Scored] = []
+    for folder, given in folders.items():
         model = open_model(given, device, arguments.weights)
-        folder = result_folder(model, given, arguments.to, arguments.models)
         scored += _score_model(arguments, model, model.label(given), folder, encode)
     if not is_main_process():
         return []

@@ -53,13 +53,13 @@ def test_every_name_has_a_folder_of_its_own(source, tmp_path):
     scored = open_model(str(export_folder(source, tmp_path / "export")), torch.device("cpu"))
     names = ["a/b", "a_b", "a:b", "hf-hub:org/clip", "hf-hub/org/clip"]
     names += ["ViT-L/14@336px", "ViT-L/14/336px", "x y", "x_y"]
-    folders = [result_folder(scored, name, "out", names) for name in names]
+    folders = [result_folder(scored.run, name, "out", names) for name in names]
     assert len(set(folders)) == len(names)
     for folder in folders:
         assert folder.parent.name == "out"
         assert not set(folder.name) & set(' :/\\*?"<>|')
     assert str(folders[5]) == "out/ViT-L_14@336px"
-    assert str(result_folder(scored, "hf-hub:org/clip", None, ["hf-hub:org/clip"])) == "results/hf-hub=org_clip"
+    assert str(result_folder(scored.run, "hf-hub:org/clip", None, ["hf-hub:org/clip"])) == "results/hf-hub=org_clip"
 
 
 def test_retrieval_of_an_archive_and_of_nothing(source, shards, tmp_path, capsys):
@@ -91,3 +91,15 @@ def test_models_of_other_sizes_and_libraries_score_in_one_call(source, run_folde
     assert {result["provenance"]["counts"]["num_images"] for result in results} == {12}
     shown = capsys.readouterr().out
     assert all(f"\n{name}" in shown for name in names)
+
+
+def test_a_model_that_is_given_twice_is_refused(run_folder, shards, capsys):
+    error = read_mistake(capsys, main, "retrieval", run_folder, run_folder, "--data", shards)
+    assert (
+        error == f"error: MODEL '{run_folder}' is '{run_folder}' again: both have their results in {run_folder}/results"
+    )
+
+
+def test_a_mistake_in_the_last_name_shows_before_the_first_is_scored(run_folder, shards, tmp_path, capsys):
+    read_mistake(capsys, main, "retrieval", run_folder, tmp_path / "none", "--data", shards, "--to", tmp_path / "to")
+    assert not (tmp_path / "to").exists()

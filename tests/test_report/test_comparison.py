@@ -116,7 +116,7 @@ def test_the_command_writes_page_tables_and_figures(compared):
     assert len(page.encode()) < MOST_BYTES
     assert re.findall(r"<script\b|<link\b|@import|url\(\s*['\"]?(?!data:|#)", page) == []
     for expected in (
-        "Comparison of 4 rows",
+        "<h1>clip, macl, sogclr, isogclr</h1>",
         "in other rows: ",
         "isogclr",
         "true class",
