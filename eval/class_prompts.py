@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PROMPTS, _CLASSNAMES = files(__package__) / "prompts", files(__package__) / "classnames"
 # Of open_clip: the 80 prompts of CLIP's paper for ImageNet, and the seven of them that its authors recommend.
-_OPEN_CLIP = {"imagenet": "OPENAIIMAGENET_TEMPLATES", "imagenet-simple": "SIMPLEIMAGENET_TEMPLATES"}
+_OPEN_CLIP = {"imagenet": "OPENAI_IMAGENET_TEMPLATES", "imagenet-simple": "SIMPLE_IMAGENET_TEMPLATES"}
 IMAGENET = "imagenet"
 
 

@@ -23,7 +23,7 @@ def add_arguments(parser: Parser) -> None:
     """Add the sub-command's arguments."""
     parser.add_argument(
         "folders",
-        metavar="RUN_OR_RESULTS",
+        metavar="RUN",
         nargs="*",
         type=path_text,
         help="a run's folder, or a folder of results; several are compared",

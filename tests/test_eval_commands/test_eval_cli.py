@@ -112,4 +112,5 @@ def test_missing_data_name_the_nearest_folder(command, tmp_path, capsys):
         capsys, main, command, "m", "--data", tmp_path / "flicker8k" / "test"
     )
     (tmp_path / "file").write_text("x")
-    assert "is a file; name the folder" in read_mistake(capsys, main, command, "m", "--data", tmp_path / "file")
+    found = {"zero-shot": "neither a folder nor a file of .csv", "retrieval": "is a file; name the folder"}[command]
+    assert found in read_mistake(capsys, main, command, "m", "--data", tmp_path / "file")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bimodal_cl.cli.processes import joined_processes
-from bimodal_cl.distributed import rank, share_of_rank, world_size
+from bimodal_cl.distributed import gather_objects, rank, share_of_rank, world_size
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import build_model
 from bimodal_cl.scoring.classifier import build_classifier
@@ -97,7 +97,7 @@ def main(task, failing_rank="0"):
         if rank() == int(failing_rank):
             time.sleep(1)
             raise {"mistake": UserError(f"a mistake on rank {failing_rank}"), "interrupt": KeyboardInterrupt()}[task]
-        encode_pairs(None, [], shared=True)  # waits for the other one
+        gather_objects(None)  # waits for the other one
 
 
 if __name__ == "__main__":
