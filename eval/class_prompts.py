@@ -7,6 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bimodal_cl.cli.arguments import path_text
+from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.text_files import NotText, read_text
 
@@ -55,6 +57,17 @@ def load_templates(given: str) -> list[str]:
             hint = "; write {c} for {}" if "{}" in line else ""
             raise UserError(f"--templates {given}: template '{line}' has no {{c}} where the class name goes{hint}")
     return lines
+
+
+def add_classnames_argument(parser: Parser) -> None:
+    """Add the flag ``--classnames``, for :func:`load_classnames`."""
+    parser.add_argument(
+        "--classnames",
+        metavar="FILE",
+        type=path_text,
+        default=None,
+        help=f"names for the classes, one per line in their order; or one of {', '.join(classname_lists())}",
+    )
 
 
 def load_classnames(given: str) -> NameList:

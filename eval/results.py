@@ -117,7 +117,7 @@ def result_path(folder: Path, result: dict[str, Any]) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder for results; called before the model is scored, so that a mistake shows early.
+    """Make a folder for results, tables or figures, before they are computed, so that a mistake shows early.
 
     Raises:
         UserError: it cannot be made.
@@ -125,7 +125,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create the results folder {folder}: {error.strerror}") from None
+        raise UserError(f"cannot create the folder {folder}: {error.strerror}") from None
 
 
 def versions() -> dict[str, str]:

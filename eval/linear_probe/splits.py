@@ -14,6 +14,7 @@ from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError, did_you_mean
 
+from ..class_prompts import add_classnames_argument, load_classnames
 from ..datasets import add_column_arguments, column_options, require_classes, require_labelled
 from ..encode import ScoredModel
 from ..features.encoded import encode_images
@@ -75,7 +76,7 @@ def add_split_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--train-split", default="train", help="the split to learn from")
     parser.add_argument("--split", default="test", help="the split to score on")
-    parser.add_argument("--classnames", metavar="FILE", type=Path, default=None, help="names for the classes, in order")
+    add_classnames_argument(parser)
     add_column_arguments(parser)
 
 
@@ -199,7 +200,8 @@ def _open_split(arguments: argparse.Namespace, name: str, flag: str) -> Labelled
     if path.is_dir() and not (path / name).is_dir() and not is_hf(path, name):
         there = sorted(each.name for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
         raise UserError(f"{flag} {name}: no such folder in {path}{did_you_mean(name, there)}")
+    names = load_classnames(arguments.classnames) if arguments.classnames else None
     try:
-        return open_labelled(arguments.data, name, arguments.classnames, column_options(arguments))
+        return open_labelled(arguments.data, name, names, column_options(arguments))
     except UserError as error:
         raise UserError(str(error).replace(f"--split {name}:", f"{flag} {name}:")) from None

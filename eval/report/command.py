@@ -14,9 +14,10 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
 
+from ..results import make_folder
 from ..trained_run import load_run
 from .comparison.members import is_run
-from .export import make_folder, write_figures, write_texts
+from .export import write_figures, write_texts
 
 
 def add_arguments(parser: Parser) -> None:

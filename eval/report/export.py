@@ -9,6 +9,7 @@ from pathlib import Path
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
 
+from ..results import make_folder
 from .sources import Sources
 
 
@@ -49,15 +50,3 @@ def write_figures(folder: str | None, sources: Sources) -> list[Path]:
     ]
     write_atomically(target / "figures.json", json.dumps(listed, ensure_ascii=False, indent=1) + "\n")
     return [*written, target / "figures.json"]
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder for files.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {folder}: {error.strerror}") from None

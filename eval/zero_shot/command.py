@@ -19,7 +19,7 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.data.labelled.imagenet_variants import VARIANTS
 from bimodal_cl.errors import UserError
 
-from ..class_prompts import IMAGENET, classname_lists, load_classnames, load_templates, prompt_names
+from ..class_prompts import IMAGENET, add_classnames_argument, load_classnames, load_templates, prompt_names
 from ..datasets import (
     add_column_arguments,
     column_options,
@@ -72,13 +72,7 @@ def add_arguments(parser: Parser) -> None:
         help=f"prompts, one per line with {{c}} for the class; or one of {', '.join(prompt_names())} (default: the "
         "data set's own, else five wordings of captions)",
     )
-    parser.add_argument(
-        "--classnames",
-        metavar="FILE",
-        type=path_text,
-        default=None,
-        help=f"names for the classes, one per line in their order; or one of {', '.join(classname_lists())}",
-    )
+    add_classnames_argument(parser)
     parser.add_argument(
         "--class-map",
         metavar="FILE",

@@ -127,7 +127,7 @@ def test_an_image_that_cannot_be_read_is_counted_and_named(run_folder, shards, t
         (lambda args, run: [args[0], str(run.with_name("tinny")), *args[2:]], "did you mean 'tiny'?"),
         (lambda args, run: [args[0], "ViT-B-23/openai", *args[2:]], "ViT-B-32"),
         (lambda args, run: [*args, "--device", "cup"], "--device cup"),
-        (lambda args, run: [*args, "--to", "{file}/x"], "cannot create the results folder"),
+        (lambda args, run: [*args, "--to", "{file}/x"], "cannot create the folder"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(change, message, run_folder, shards, tmp_path, capsys):

@@ -49,3 +49,11 @@ def test_several_classes_an_image_are_scored_by_mean_average_precision(run_folde
 def test_mistakes_are_one_line_and_status_2(flags, message, run_folder, colours, capsys):
     error = read_mistake(capsys, main, "knn", run_folder, "--data", colours, *flags)
     assert message.replace("{data}", str(colours)) in error
+
+
+def test_a_built_in_list_names_the_classes(run_folder, colours, tmp_path):
+    for split in colours.iterdir():
+        for number, folder in enumerate(sorted(split.iterdir())):
+            folder.rename(split / str(number))
+    result = knn(run_folder, colours, tmp_path / "out", "--classnames", "cifar10")
+    assert [each["class"] for each in result["per_class"]] == ["airplane", "automobile", "bird", "cat", "deer", "dog"]
