@@ -20,7 +20,7 @@ from ..score_models import Score, Summary, score_models
 from .examples import Example
 from .scores import encode_examples, score_model
 from .sugar_crepe import list_subsets, read_sugar_crepe
-from .winoground import find_rows, read_winoground
+from .winoground import is_winoground, read_winoground
 
 _SHOWN = {"text_acc": "text", "image_acc": "image"}
 
@@ -56,7 +56,7 @@ def open_examples(folder: Path, split: str, images: Path | None) -> list[Example
     Raises:
         UserError: it is in neither, or its files contradict the format.
     """
-    if find_rows(folder, split) is not None:
+    if is_winoground(folder, split):
         return read_winoground(folder, split, images)
     if list_subsets(folder):
         return read_sugar_crepe(folder, images)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bimodal_cl.data.labelled.layouts.hf import is_hf, load_rows
 from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.files.text_files import NotText, read_text
 
@@ -15,7 +16,6 @@ from .examples import Example, ImageFile, StoredImage, find_image, image_folder,
 
 CAPTIONS, IMAGES = ("caption_0", "caption_1"), ("image_0", "image_1")
 _LINES = "examples.jsonl"
-_SAVED = ("dataset_dict.json", "state.json")  # of save_to_disk: all splits, one split
 _SUBSET = "winoground"
 
 
@@ -38,19 +38,9 @@ class RowImage:
         return self.rows[self.row][self.column]["bytes"]
 
 
-def find_rows(folder: Path, split: str) -> Path | list[Path] | None:
-    """Return what holds the rows: the file of lines, the folder of a saved data set, parquet files, or None."""
-    lines = [each / _LINES for each in (folder, folder / "data") if (each / _LINES).is_file()]
-    if lines:
-        return lines[0]
-    if any((folder / name).is_file() for name in _SAVED):
-        return folder
-    for each in (folder, folder / "data", folder / split):
-        files = sorted(each.glob("*.parquet"))
-        of_split = [path for path in files if path.stem == split or path.stem.startswith(f"{split}-")]
-        if files:
-            return of_split or files
-    return None
+def is_winoground(folder: Path, split: str) -> bool:
+    """Return whether a folder holds rows: a file of lines, a saved data set, or parquet files."""
+    return _find_lines(folder) is not None or is_hf(folder, split)
 
 
 def read_winoground(folder: Path, split: str, images: Path | None) -> list[Example]:
@@ -58,22 +48,26 @@ def read_winoground(folder: Path, split: str, images: Path | None) -> list[Examp
 
     Args:
         folder: of ``examples.jsonl`` (or ``data/`` with it), of parquet files, or of a saved data set.
-        split: of a saved data set.
+        split: of a saved data set or of parquet files.
         images: the folder of images that rows name; None: ``images/`` or ``data/images/`` in ``folder``, else itself.
 
     Raises:
-        UserError: a row is not in the format, a caption is empty, or an image is missing; the message names the row.
+        UserError: there is no such split, a row is not in the format, a caption is empty, or an image is missing; the
+            message names the row.
     """
-    found = find_rows(folder, split)
-    assert found is not None
+    lines = _find_lines(folder)
     pictures = image_folder(images, folder / "images", folder / "data" / "images", folder)
-    if isinstance(found, Path) and found.name == _LINES:
-        examples = [_from_line(entry, where, pictures) for where, entry in _read_lines(found)]
+    if lines is not None:
+        examples = [_from_line(entry, where, pictures) for where, entry in _read_lines(lines)]
     else:
-        examples = _from_rows(_load_rows(found, split), folder, pictures)
+        examples = _from_rows(load_rows(str(folder), split), folder, pictures)
     if not examples:
         raise UserError(f"{folder}: holds no example")
     return examples
+
+
+def _find_lines(folder: Path) -> Path | None:
+    return next((each / _LINES for each in (folder, folder / "data") if (each / _LINES).is_file()), None)
 
 
 def _from_line(entry: Any, where: str, pictures: Path) -> Example:
@@ -94,26 +88,6 @@ def _read_lines(path: Path) -> Iterable[tuple[str, Any]]:
                 yield where, json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{where}: not JSON: {error}") from None
-
-
-def _load_rows(found: Path | list[Path], split: str) -> Any:
-    from datasets import Dataset, disable_progress_bars, load_dataset, load_from_disk
-    from datasets.utils.logging import set_verbosity_error
-
-    disable_progress_bars()
-    set_verbosity_error()
-    name = found if isinstance(found, Path) else found[0].parent
-    try:
-        if isinstance(found, list):
-            return load_dataset("parquet", data_files=[str(path) for path in found], split="train")
-        loaded = load_from_disk(str(found))
-    except Exception as error:  # of the readers: it concerns the files that the user named
-        raise UserError(f"{name}: {one_line(error)}") from None
-    if isinstance(loaded, Dataset):
-        return loaded
-    if split not in loaded:
-        raise UserError(f"--split {split}: not in {name}{did_you_mean(split, loaded)}")
-    return loaded[split]
 
 
 def _from_rows(rows: Any, folder: Path, pictures: Path) -> list[Example]:

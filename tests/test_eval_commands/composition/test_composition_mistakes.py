@@ -69,6 +69,14 @@ def test_a_folder_in_neither_format(run_folder, tmp_path, sugar_crepe, capsys):
     assert "--images nowhere: no such folder" in error
 
 
+def test_parquet_files_of_another_split_are_not_scored(run_folder, tmp_path, capsys):
+    from datasets import Dataset
+
+    Dataset.from_list([{"caption_0": "a"}]).to_parquet(str(tmp_path / "tests" / "train-00000-of-00001.parquet"))
+    error = read_mistake(capsys, main, "composition", run_folder, "--data", tmp_path / "tests")
+    assert "--split test: not in" in error and "train" in error
+
+
 def test_a_split_that_a_saved_data_set_has_not(run_folder, tmp_path, capsys):
     from datasets import Dataset, DatasetDict
 

@@ -71,7 +71,7 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: N
     Raises:
         UserError: the data set cannot be loaded, or has no such split or column, or a label is no class.
     """
-    rows = _load(given, split)
+    rows = load_rows(given, split)
     image, label = _choose_columns(given, rows.features, options)
     beside = [] if given.startswith(HUB) else [Path(given).parent if Path(given).is_file() else Path(given)]
     listed = listed or read_names_beside(beside)
@@ -87,7 +87,16 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: N
     return LabelledImages(name, classnames, read_templates(beside), indices, source, notes=[*notes, *found])
 
 
-def _load(given: str, split: str) -> Any:
+def load_rows(given: str, split: str) -> Any:
+    """Return a split of a data set, a ``datasets.Dataset``.
+
+    Args:
+        given: ``hf:NAME`` or ``hf:NAME:CONFIGURATION`` on the hub, a folder or a parquet file.
+        split: name of the part; a file, or a folder that ``save_to_disk`` wrote of one split, has no others.
+
+    Raises:
+        UserError: the data set cannot be loaded, or has no such split.
+    """
     from datasets import Dataset, disable_progress_bars, load_dataset, load_from_disk
     from datasets.utils.logging import set_verbosity_error
 
