@@ -91,7 +91,8 @@ def estimate(
         level: of the interval.
     """
     seeds = between.variance * math.fsum(1 / count for count in num_seeds if count > 1)
-    known = data_variance is not None or any(count > 1 for count in num_seeds)
+    # Seeds of equal scores, such as rounded ones, say nothing without the test data's part.
+    known = data_variance is not None or seeds > 0
     total = seeds + (data_variance or 0.0)
     nan = math.nan
     if not known:

@@ -1,7 +1,8 @@
 """Say what became of every query of an evaluation, compactly, so that models can be compared later from files.
 
-The arrays are those that the scores are computed from, see ``bimodal_cl.scoring.uncertainty``, so scores, intervals and
-paired comparisons follow from them exactly.
+The arrays are those that accuracies, recalls and ranks are computed from, see ``bimodal_cl.scoring.uncertainty``, so
+these scores, their intervals and paired comparisons follow from them exactly. Calibration errors and accuracies by
+training frequency need more than the arrays hold.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _holds_results_alone(folder: Path) -> bool:
 
 
 def _write_one_run(args: argparse.Namespace) -> list[Path]:
-    from .one_run.content import describe_run
+    from .one_run.content import describe_run, final_results
     from .pages import fill_in
     from .scores import tables_as_csv, tables_as_markdown
     from .sources import Sources
@@ -87,7 +87,8 @@ def _write_one_run(args: argparse.Namespace) -> list[Path]:
     write_atomically(target, fill_in("report.html.j2", content))
     written = [target]
     if args.tables is not None:
-        texts = {"scores.md": tables_as_markdown(trained.results), "scores.csv": tables_as_csv(trained.results)}
+        final = final_results(trained)
+        texts = {"scores.md": tables_as_markdown(final), "scores.csv": tables_as_csv(final)}
         written += write_texts(Path(args.tables), texts)
     return written + write_figures(args.figures, placed[0])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl import __version__
+from bimodal_cl.cli.progress import note
 
 MOST_BYTES = 9_500_000
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -15,6 +16,8 @@ _SIDES = (176, 112, 72)  # pixels of a thumbnail's longer side; 176 is sharp at 
 
 def fill_in(template: str, content: Callable[[int], Mapping[str, Any]]) -> str:
     """Return the page; where it would be larger than ``MOST_BYTES``, its pictures become smaller.
+
+    A page that is still larger is noted on the terminal.
 
     Args:
         template: name of the template.
@@ -34,5 +37,6 @@ def fill_in(template: str, content: Callable[[int], Mapping[str, Any]]) -> str:
     for side in _SIDES:
         page = environment.get_template(template).render(version=__version__, **content(side))
         if len(page.encode()) <= MOST_BYTES:
-            break
+            return page
+    note(f"the page has {len(page.encode()) / 1e6:.1f} MB; give fewer rows or data sets for a smaller one")
     return page

@@ -11,6 +11,8 @@ from typing import Any
 
 from bimodal_cl.models.locate.source import AVERAGED
 
+from ..encode import ENGLISH
+
 _NAMES = {
     "acc1": "top-1",
     "acc5": "top-5",
@@ -89,9 +91,20 @@ def score_tables(results: list[dict[str, Any]]) -> list[ScoreTable]:
     return tables
 
 
+def is_of_step(file: str) -> bool:
+    """Return whether a result's file name says a step: it is one of a series over the training, not a final result."""
+    return any(tag.startswith("step_") for tag in file.removesuffix(".json").split("~")[1:])
+
+
+def dataset_in_language(result: dict[str, Any]) -> str:
+    """Return a result's data set, with its language where that is not English."""
+    name, language = str(result.get("dataset", result.get("file", ""))), result.get("language", ENGLISH)
+    return name if language == ENGLISH else f"{name} ({language})"
+
+
 def dataset_label(result: dict[str, Any]) -> str:
-    """Return a result's data set, and whether the averaged weights were scored."""
-    name = str(result.get("dataset", result.get("file", "")))
+    """Return a result's data set, its language, and whether the averaged weights were scored."""
+    name = dataset_in_language(result)
     return f"{name} (EMA)" if (result.get("provenance") or {}).get("weights") == AVERAGED else name
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bimodal_cl.run_folder import LOSS_FILE
+
 from ..temperatures.concepts import visited_concepts
 from ..temperatures.correlation import correlate
 from ..temperatures.history import spread_by_checkpoint, thin_out
@@ -46,7 +48,7 @@ def temperature_section(run: TrainedRun, sources: Sources, side: int, prefix: st
     if found is None or run.checkpoint is None:
         return None
     images, texts = found
-    table = run.checkpoint / "loss.safetensors"
+    table = run.checkpoint / LOSS_FILE
     edges = histogram_edges(np.concatenate([images.tau, texts.tau]))
     bounds = [bound for bound in (images.tau_min, images.tau_max) if bound is not None]
     modalities = []
@@ -98,7 +100,7 @@ def _history(run: TrainedRun, sources: Sources, prefix: str) -> dict[str, Any] |
         "percentile."
     )
     drawing = draw_curves(f"{prefix}tau-history", series, "median tau (no unit)", decades=True)
-    files = [each / "loss.safetensors" for each in run.folder.list_checkpoints()]
+    files = [each / LOSS_FILE for each in run.folder.list_checkpoints()]
     return {"figure": sources.place("Temperatures over the training", drawing, read, files), "rows": thin_out(spreads)}
 
 
@@ -155,7 +157,7 @@ def _concepts(
         f"frequency and its 95 % bootstrap interval: images {correlate(counts, image_tau)}, "
         f"texts {correlate(counts, text_tau)}."
     )
-    files = [run.checkpoint / "loss.safetensors", data.manifests[0].folder.resolve().parent / "concepts.json"]
+    files = [run.checkpoint / LOSS_FILE, data.manifests[0].folder.resolve().parent / "concepts.json"]
     return {
         "figure": sources.place("Temperature by concept frequency", drawing, read, files),
         "frequent": rows[:shown],

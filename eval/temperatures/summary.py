@@ -34,7 +34,7 @@ def write_summary(
     content = {
         "loss": run.loss["name"],
         "step": run.step,
-        "provenance": {"command": command, "checkpoint": str(run.checkpoint), "step": run.step},
+        "provenance": {"command": command, "checkpoint": str(run.checkpoint)},
         "quantiles": {kind: list(each.quantiles().items()) for kind, each in temperatures.items()},
         **measures,
         "neighbours": {

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bimodal_cl.run_folder import LOSS_FILE
+
 from ..classifier_section import confusion_figure, reliability_figure
 from ..figures.distributions import draw_outlines, histogram_edges
 from ..figures.intervals import Dot, draw_dots
@@ -22,7 +24,8 @@ from .groups import Group, differing_settings, seed_of
 from .score_tables import SIGNIFICANT, ComparedScores, Row, lower_is_better
 from .warnings import find_warnings
 
-_EXAMPLES, _MOST_GALLERIES, _MOST_HEAT_MAPS = 3, 4, 8
+_EXAMPLES = 3  # of each row and direction
+_MOST_GALLERIES, _MOST_HEAT_MAPS, _MOST_EXAMPLES = 4, 24, 24  # on the page
 _SYMBOLS = dict(zip(MARKERS, "●■▲◆▼✚✖★", strict=True))
 
 
@@ -84,7 +87,6 @@ def _table(table: ComparedScores) -> dict[str, Any]:
             (f"{one.first.label} − {one.second.label}", [_difference(each, one.scores) for each in table.metrics])
             for one in table.differences
         ],
-        "one_run": any(len(row.files) == 1 for row in table.rows),
     }
 
 
@@ -140,13 +142,14 @@ def _slug(name: str) -> str:
 
 
 def _confusions(tables: Sequence[ComparedScores], sources: Sources) -> list[Placed]:
-    placed = []
-    for table in tables:
-        for row in table.rows[:_MOST_HEAT_MAPS]:
+    placed: list[Placed] = []
+    for table, row in [(each, row) for each in tables for row in each.rows]:
+        if len(placed) < _MOST_HEAT_MAPS:
             name = f"confusions-{_slug(table.name)}-{row.group.number}"
             files = [(each.path, each.content) for each in row.files]
-            placed.append(confusion_figure(name, f"{table.title}: {row.group.label}", files, sources))
-    return [each for each in placed if each is not None]
+            figure = confusion_figure(name, f"{table.title}: {row.group.label}", files, sources)
+            placed += [] if figure is None else [figure]
+    return placed
 
 
 def _reliability(tables: Sequence[ComparedScores], sources: Sources) -> list[Placed]:
@@ -167,7 +170,7 @@ def _outlines(groups: Sequence[Group], sources: Sources) -> list[Placed]:
         if run is not None and run.checkpoint is not None and not each.averaged:
             temperatures = visited_temperatures(run)
             if temperatures is not None:
-                found.append((each, temperatures, run.checkpoint / "loss.safetensors"))
+                found.append((each, temperatures, run.checkpoint / LOSS_FILE))
     if len(found) < 2:
         return []
     edges = histogram_edges(np.concatenate([each.tau for _, both, _ in found for each in both]))
@@ -195,9 +198,9 @@ def _temperatures(groups: Sequence[Group], sources: Sources, side: int) -> list[
 
 def _examples(tables: Sequence[ComparedScores], side: int) -> list[Examples]:
     """Return each row's examples, from its first seed, with the ranks of the same captions in the other rows."""
-    found = []
-    for table in tables:
-        for row in table.rows:
+    found: list[Examples] = []
+    for table, row in [(each, row) for each in tables for row in each.rows]:
+        if len(found) < _MOST_EXAMPLES:
             file = row.files[0]
             title = f"{table.dataset}: {row.group.label}"
             examples = retrieval_examples(title, file.path.parent, file.content, _EXAMPLES, side)

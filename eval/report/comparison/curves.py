@@ -98,6 +98,4 @@ def _overlay(
 def _values(run: TrainedRun, key: str, evaluated: bool) -> dict[int, float]:
     lines = run.evaluations if evaluated else run.training
     found = {int(line["step"]): line[key] for line in lines if isinstance(line.get(key), (int, float))}
-    return {
-        step: float(value) for step, value in found.items() if isinstance(value, (int, float)) and np.isfinite(value)
-    }
+    return {step: float(value) for step, value in found.items() if np.isfinite(value)}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bimodal_cl.config.keys import leaves
 from bimodal_cl.errors import UserError
 
 from .members import Member, ResultFile, load_members
@@ -55,7 +56,8 @@ def load_groups(paths: Sequence[str], named: Sequence[str] = ()) -> list[Group]:
         named: ``NAME=FOLDER,FOLDER``, a row each.
 
     Raises:
-        UserError: a folder cannot be read, a name is given twice, or a folder is given twice.
+        UserError: a folder cannot be read, a name is given twice, a folder is given twice, or one of ``named`` holds
+            several models, which are no seeds of one recipe.
     """
     labels: list[str] = []
     rows: list[list[Member]] = []
@@ -66,7 +68,7 @@ def load_groups(paths: Sequence[str], named: Sequence[str] = ()) -> list[Group]:
         if label in labels:
             raise UserError(f"--group {text}: there is already a group '{label}'")
         labels.append(label)
-        rows.append([member for folder in folders.split(",") if folder for member in load_members(folder)])
+        rows.append([_one_member(text, folder) for folder in folders.split(",") if folder])
     by_recipe: dict[str, list[Member]] = {}
     for path in paths:
         for member in load_members(path):
@@ -81,6 +83,16 @@ def load_groups(paths: Sequence[str], named: Sequence[str] = ()) -> list[Group]:
     for each in averages:
         groups.append(Group(f"{each.label} (EMA)", len(groups), each.members, averaged=True))
     return [each for each in groups if not each.averaged or each.scored()]
+
+
+def _one_member(group: str, folder: str) -> Member:
+    members = load_members(folder)
+    if len(members) > 1:
+        names = ", ".join(each.name for each in members)
+        raise UserError(
+            f"--group {group}: {folder} holds the results of {len(members)} models ({names}); name one's folder"
+        )
+    return members[0]
 
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
@@ -108,8 +120,12 @@ def _recipe(member: Member) -> str:
     if member.run is None:
         return f"{member.path.resolve()} {member.name}"
     recipe = {key: value for key, value in member.run.config.items() if key not in _NOT_THE_RECIPE}
-    # An older version's configuration lacks the options that a newer one writes as off.
-    used = {key: value for key, value in _flat(recipe).items() if value != "False"}
+    # An older version's configuration lacks the options that a newer one writes as off. Where the default is another
+    # one, false is a setting.
+    settings = {
+        ".".join(keys) for keys, fields in leaves() if any(each.default is not False for each in fields.values())
+    }
+    used = {key: value for key, value in _flat(recipe).items() if value != "False" or key in settings}
     return json.dumps(used, sort_keys=True)
 
 
@@ -139,4 +155,4 @@ def _shared_name(row: Sequence[Member]) -> str:
     """Return a row's folder name without what tells its seeds apart."""
     if len(row) == 1:
         return row[0].name
-    return re.sub(r"[-_.~]?(s|seed)?[-_=]?\d*$", "", row[0].name) or row[0].name
+    return re.sub(r"([-_.~](s|seed)?[-_=]?|seed)\d+$", "", row[0].name) or row[0].name

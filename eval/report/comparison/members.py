@@ -13,6 +13,7 @@ from bimodal_cl.run_folder import RunFolder, read_results
 
 from ...outcomes import read_outcomes
 from ...trained_run import TrainedRun, load_run
+from ..scores import dataset_in_language, is_of_step
 
 if TYPE_CHECKING:
     from bimodal_cl.scoring.uncertainty import Resampled
@@ -28,8 +29,7 @@ class ResultFile:
     @property
     def key(self) -> tuple[str, str]:
         """The task and the data set, with its language where that is not English."""
-        dataset, language = str(self.content.get("dataset", self.path.stem)), self.content.get("language", "en")
-        return str(self.content.get("task", "")), dataset if language == "en" else f"{dataset} ({language})"
+        return str(self.content.get("task", "")), dataset_in_language(self.content)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class ResultFile:
     @property
     def of_step(self) -> bool:
         """Whether it is one of a series of results over the training, whose names say the step."""
-        return any(tag.startswith("step_") for tag in self.path.stem.split("~")[1:])
+        return is_of_step(self.path.name)
 
     @property
     def scores(self) -> dict[str, float]:

@@ -34,7 +34,7 @@ class Cell:
     Attributes:
         estimate: its mean over the seeds.
         values: of each seed.
-        best: whether no other row's mean is better.
+        best: whether no other row's mean is better; nothing is marked where rows are of different data.
         worse: whether it is below the best with a corrected p-value under 0.05.
     """
 
@@ -72,7 +72,7 @@ class ComparedScores:
         metrics: the columns shown.
         rows: of the recipes that were scored.
         differences: of every two rows on the same data.
-        chance: levels of chance that are known, by metric.
+        chance: levels of chance that are known, by metric; none where rows are of different data.
     """
 
     task: str
@@ -102,12 +102,16 @@ def lower_is_better(metric: str) -> bool:
     return any(word in metric for word in _LOWER_IS_BETTER)
 
 
-def same_data(first: ResultFile, second: ResultFile) -> bool:
-    """Return whether two results are of the same data: by the hash of their queries, else by their counts."""
+def same_data(first: ResultFile, second: ResultFile) -> bool | None:
+    """Return whether two results are of the same data: by the hash of their queries, else by their counts.
+
+    None: not known, such as for results of other programs.
+    """
     one, other = first.resampled, second.resampled
     if one is not None and other is not None:
         return one.data == other.data
-    return first.provenance.get("counts") == second.provenance.get("counts")
+    counts, others = (each.provenance.get("counts") for each in (first, second))
+    return None if counts is None or others is None else counts == others
 
 
 def _compare(key: tuple[str, str], groups: list[Group]) -> ComparedScores:
@@ -115,23 +119,32 @@ def _compare(key: tuple[str, str], groups: list[Group]) -> ComparedScores:
     files = {each.number: each.results(key) for each in groups}
     known = list(dict.fromkeys(name for each in groups for file in files[each.number] for name in file.scores))
     metrics = [name for name in _COLUMNS.get(task, known) if name in known] or known
+    first = {number: each[0] for number, each in files.items()}
+    reference = first[groups[0].number]
+    comparable = all(same_data(reference, each) is not False for found in files.values() for each in found)
     cells: dict[int, dict[str, Cell]] = {each.number: {} for each in groups}
     differences: dict[tuple[int, int], dict[str, tuple[Estimate, float]]] = {}
     for metric in known:
         having = [each for each in groups if all(metric in file.scores for file in files[each.number])]
         values = {each.number: tuple(file.scores[metric] for file in files[each.number]) for each in having}
-        between = pool_variance(list(values.values()))
+        between = {}
+        for each in having:
+            alike = [
+                other.number for other in having if same_data(first[each.number], first[other.number]) is not False
+            ]
+            between[each.number] = pool_variance([values[number] for number in alike])
         for number, scores in values.items():
-            cells[number][metric] = Cell(_mean(scores, files[number], metric, between), scores)
+            cells[number][metric] = Cell(_mean(scores, files[number], metric, between[number]), scores)
         pairs = [
             (one.number, other.number)
             for one, other in combinations(having, 2)
-            if all(same_data(files[one.number][0], each) for each in (*files[one.number], *files[other.number]))
+            if all(same_data(first[one.number], each) for each in (*files[one.number], *files[other.number]))
         ]
-        found = [_difference(values, files, pair, metric, between) for pair in pairs]
+        found = [_difference(values, files, pair, metric, between[pair[0]]) for pair in pairs]
         for pair, one, corrected in zip(pairs, found, holm([each.p_value for each in found]), strict=True):
             differences.setdefault(pair, {})[metric] = one, corrected
-        _mark(metric, cells, {pair: differences[pair][metric][1] for pair in pairs})
+        if comparable:
+            _mark(metric, cells, {pair: differences[pair][metric][1] for pair in pairs})
     by_number = {each.number: each for each in groups}
     return ComparedScores(
         task=task,
@@ -142,7 +155,7 @@ def _compare(key: tuple[str, str], groups: list[Group]) -> ComparedScores:
         differences=[
             Difference(by_number[one], by_number[other], scores) for (one, other), scores in differences.items()
         ],
-        chance=chance_levels(files[groups[0].number][0]),
+        chance=chance_levels(reference) if comparable else {},
     )
 
 

@@ -9,7 +9,7 @@ from .groups import Group, seed_of
 from .members import ResultFile
 from .score_tables import ComparedScores, same_data
 
-_SETTINGS = {"precision": "precision", "split": "split"}
+_SETTINGS = ("precision", "split")
 
 
 def find_warnings(groups: Sequence[Group], tables: Sequence[ComparedScores]) -> list[str]:
@@ -29,17 +29,22 @@ def find_warnings(groups: Sequence[Group], tables: Sequence[ComparedScores]) -> 
 def _of_table(groups: Sequence[Group], table: ComparedScores, files: Sequence[tuple[str, ResultFile]]) -> list[str]:
     lines = []
     first_label, first = files[0]
-    other = [label for label, file in files if not same_data(first, file)]
-    if other:
+    same = [(label, True if file is first else same_data(first, file)) for label, file in files]
+    if unknown := [label for label, known in same if known is None]:
+        names = ", ".join(dict.fromkeys(unknown))
+        lines.append(
+            f"it is not known whether {names} and {first_label} were scored on the same data; they are not tested."
+        )
+    if other := [label for label, known in same if known is False]:
         names = ", ".join(dict.fromkeys(other))
         counts = "; ".join(dict.fromkeys(_counts(file) for _, file in files if _counts(file)))
         lines.append(
             f"{names} and {first_label} were scored on different data ({counts}), so their scores cannot be compared."
         )
-    for key, word in _SETTINGS.items():
+    for key in _SETTINGS:
         values = dict.fromkeys(str(file.provenance[key]) for _, file in files if key in file.provenance)
         if len(values) > 1:
-            lines.append(f"the {word} differs: {', '.join(values)}.")
+            lines.append(f"the {key} differs: {', '.join(values)}.")
     if len({repr(_prompts(file)) for _, file in files if _prompts(file)}) > 1:
         lines.append("the prompts differ.")
     for row in table.rows:

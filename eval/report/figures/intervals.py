@@ -30,7 +30,6 @@ def draw_dots(
     label: str,
     scores: Sequence[tuple[str, Sequence[Dot | None], float | None]],
     rows: Sequence[tuple[str, int]],
-    xlabel: str = "score (%)",
 ) -> Drawing:
     """Draw a block of lines for each score, one line for each row, with a dash at the level of chance.
 
@@ -39,7 +38,6 @@ def draw_dots(
         label: what it shows, in words.
         scores: name, the rows' dots (None: not scored), and the level of chance in percent, if it is known.
         rows: label and number of each row.
-        xlabel: with its unit.
     """
     gap = len(rows) + 0.9
 
@@ -64,7 +62,7 @@ def draw_dots(
         )
         axes.set_ylim(len(scores) * gap - 1.2, -0.9)
         axes.grid(False, axis="y")
-        axes.set_xlabel(xlabel)
+        axes.set_xlabel("score (%)")
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlim(left=max(0.0, axes.get_xlim()[0]))
         for text, row in rows:

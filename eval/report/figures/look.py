@@ -14,7 +14,16 @@ INK, MUTED, GRID, IMAGE, TEXT = "ink", "muted", "grid", "image", "text"
 _OF_ROWS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b87a00", "#56b4e9", "#5b6570", "#1b1f24")
 ROWS = tuple(f"row{number}" for number in range(len(_OF_ROWS)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2)))
+# One fewer than colours and markers, so that the ninth row does not look like the first.
+DASHES: tuple[Any, ...] = (
+    "-",
+    "--",
+    ":",
+    "-.",
+    (0, (5, 1)),
+    (0, (1, 1)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
 
 
 @dataclass(frozen=True)

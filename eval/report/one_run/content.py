@@ -11,7 +11,7 @@ import numpy as np
 from ...trained_run import TrainedRun, find_training_data, sections_in_use
 from ..classifier_section import confusion_figure, reliability_figure
 from ..retrieval_examples import Examples, retrieval_examples
-from ..scores import averaged_note, class_errors, dataset_label, format_metric, metric_name, score_tables
+from ..scores import averaged_note, class_errors, dataset_label, format_metric, is_of_step, metric_name, score_tables
 from ..sources import Placed, Sources
 from ..temperature_section import temperature_section
 from .curves import training_curves
@@ -24,6 +24,11 @@ _HEADLINES = ("acc1", "mean_average_precision", "image_retrieval_recall@5", "tex
 _EXAMPLES = 8
 
 
+def final_results(run: TrainedRun) -> list[dict[str, Any]]:
+    """Return a run's results without those of single steps."""
+    return [each for each in run.results if not is_of_step(each["file"])]
+
+
 def describe_run(run: TrainedRun, sources: Sources, side: int) -> dict[str, Any]:
     """Return what the page of one run shows.
 
@@ -33,7 +38,7 @@ def describe_run(run: TrainedRun, sources: Sources, side: int) -> dict[str, Any]
         side: pixels of a thumbnail's longer side.
     """
     data, why_no_data = find_training_data(run)
-    final = [each for each in run.results if "~step_" not in each["file"]]
+    final = final_results(run)
     tables = score_tables(final)
     for table in tables:
         sources.tabulate(table.title, [_path(run, each) for each in final if each.get("task", "") == table.task])
