@@ -86,6 +86,21 @@ def sections_in_use(config: Mapping[str, Any], names: Iterable[str]) -> dict[str
     return sections
 
 
+def flat_settings(section: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Return ``(dotted key, value)`` of the keys of a configuration, or a section of it, that are set."""
+    if not isinstance(section, dict):
+        return [(prefix.rstrip("."), str(section))]
+    rows: list[tuple[str, str]] = []
+    for key, value in section.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = dict(enumerate(value))  # a list of data sets: one line per key
+        if isinstance(value, dict):
+            rows += flat_settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            rows.append((f"{prefix}{key}", str(value)))
+    return rows
+
+
 def find_data(run: TrainedRun, folder: str | None) -> Path | None:
     """Find a shard folder that a run names, or ``None``.
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,9 +115,13 @@ def tables_as_markdown(results: list[dict[str, Any]]) -> str:
     for table in score_tables(results):
         lines = [["data set", *table.columns], ["---", *["---:"] * len(table.columns)]]
         lines += [[name, *values] for name, _, values in table.rows]
-        shown = ["| " + " | ".join(each.replace("|", "\\|") for each in line) + " |" for line in lines]
-        parts.append("\n".join([f"## {table.title}", "", *shown]))
+        parts.append("\n".join([f"## {table.title}", "", *map(markdown_line, lines)]))
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """Return a row of a table in Markdown."""
+    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
 
 
 def tables_as_csv(results: list[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bimodal_cl.metrics.seeds import Estimate
 
-from ..scores import metric_name
+from ..scores import markdown_line, metric_name
 from .score_tables import SIGNIFICANT, Cell, ComparedScores
 
 METHOD = (
@@ -52,20 +52,20 @@ def as_markdown(tables: Sequence[ComparedScores]) -> str:
     parts = []
     for table in tables:
         head = ["", "seeds", *(f"{metric_name(each)} ({unit_of(each)})" for each in table.metrics)]
-        lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+        lines = [markdown_line(head), markdown_line(["---", *["---:"] * (len(head) - 1)])]
         for row in table.rows:
             shown = [_markdown_cell(each, row.cells.get(each)) for each in table.metrics]
-            lines.append(_line([row.group.label, str(len(row.files)), *shown]))
+            lines.append(markdown_line([row.group.label, str(len(row.files)), *shown]))
         if table.chance:
             levels = [digits(each, table.chance[each]) if each in table.chance else "" for each in table.metrics]
-            lines.append(_line(["chance", "", *levels]))
+            lines.append(markdown_line(["chance", "", *levels]))
         parts.append("\n".join([f"## {table.title}", "", *lines]))
         if table.differences:
             head = ["difference", *(metric_name(each) for each in table.metrics)]
-            lines = [_line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+            lines = [markdown_line(head), markdown_line(["---", *["---:"] * (len(head) - 1)])]
             for one in table.differences:
                 cells = [_markdown_difference(each, one.scores.get(each)) for each in table.metrics]
-                lines.append(_line([f"{one.first.label} − {one.second.label}", *cells]))
+                lines.append(markdown_line([f"{one.first.label} − {one.second.label}", *cells]))
             parts.append("\n".join(lines))
     marks = "**bold**: the best of the column. ↓: below the best with a corrected p < 0.05. \\*: a difference with one."
     return "\n\n".join([*parts, f"{marks}\n\n{METHOD}"]) + "\n"
@@ -129,7 +129,3 @@ def _markdown_difference(metric: str, found: tuple[Estimate, float] | None) -> s
 def interval_text(metric: str, one: Estimate) -> str:
     """Return a difference's interval in brackets; an empty text where there is none."""
     return "" if math.isnan(one.low) else f" [{signed(metric, one.low)}, {signed(metric, one.high)}]"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"

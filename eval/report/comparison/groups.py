@@ -6,11 +6,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bimodal_cl.config.keys import leaves
 from bimodal_cl.errors import UserError
 
+from ...trained_run import flat_settings
 from .members import Member, ResultFile, load_members
 
 _NOT_THE_RECIPE = ("seed", "output", "resume")
@@ -97,7 +97,7 @@ def _one_member(group: str, folder: str) -> Member:
 
 def differing_settings(groups: Sequence[Group]) -> list[tuple[str, list[str]]]:
     """Return the dotted keys in which the configurations of rows differ, with each row's value ("" where unset)."""
-    configs = [_flat(each.members[0].run.config) if each.members[0].run else {} for each in groups]
+    configs = [dict(flat_settings(each.members[0].run.config)) if each.members[0].run else {} for each in groups]
     keys = dict.fromkeys(key for config in configs for key in config)
     rows = [(key, [config.get(key, "") for config in configs]) for key in keys if key not in _NOT_THE_RECIPE]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
@@ -107,12 +107,6 @@ def seed_of(member: Member) -> int | None:
     """Return a run's seed; None for results alone."""
     seed = None if member.run is None else member.run.config.get("seed")
     return seed if isinstance(seed, int) else None
-
-
-def _flat(section: Any, prefix: str = "") -> dict[str, str]:
-    if isinstance(section, dict):
-        return {key: value for name, each in section.items() for key, value in _flat(each, f"{prefix}{name}.").items()}
-    return {} if section is None else {prefix.rstrip("."): str(section)}
 
 
 def _recipe(member: Member) -> str:
@@ -125,7 +119,7 @@ def _recipe(member: Member) -> str:
     settings = {
         ".".join(keys) for keys, fields in leaves() if any(each.default is not False for each in fields.values())
     }
-    used = {key: value for key, value in _flat(recipe).items() if value != "False" or key in settings}
+    used = {key: value for key, value in flat_settings(recipe) if value != "False" or key in settings}
     return json.dumps(used, sort_keys=True)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...trained_run import TrainedRun, find_training_data, sections_in_use
+from ...trained_run import TrainedRun, find_training_data, flat_settings, sections_in_use
 from ..classifier_section import confusion_figure, reliability_figure
 from ..retrieval_examples import Examples, retrieval_examples
 from ..scores import averaged_note, class_errors, dataset_label, format_metric, is_of_step, metric_name, score_tables
@@ -47,7 +47,9 @@ def describe_run(run: TrainedRun, sources: Sources, side: int) -> dict[str, Any]
         "run": run,
         "subtitle": _subtitle(run),
         "headlines": _headlines(run, final),
-        "settings": [(section, _flat(values)) for section, values in sections_in_use(run.config, _SECTIONS).items()],
+        "settings": [
+            (section, flat_settings(values)) for section, values in sections_in_use(run.config, _SECTIONS).items()
+        ],
         "facts": _facts(run, data),
         "tables": tables,
         "curves": [
@@ -123,18 +125,3 @@ def _facts(run: TrainedRun, data: Mixture | None) -> list[tuple[str, str]]:
     if run.checkpoint is not None:
         facts.append(("checkpoint", run.checkpoint.name))
     return facts
-
-
-def _flat(section: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Return ``(dotted key, value)`` of a section's keys that are set."""
-    if not isinstance(section, dict):
-        return [(prefix.rstrip("."), str(section))]
-    rows: list[tuple[str, str]] = []
-    for key, value in section.items():
-        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-            value = dict(enumerate(value))  # a list of data sets: one line per key
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            rows.append((f"{prefix}{key}", str(value)))
-    return rows
