@@ -214,7 +214,7 @@ def _encode_or_load(
     if data is None:
         return encode()
     key = f"{what}-{hash_values(what, identify_model(model, arguments.precision), data)[:40]}"
-    key = gather_objects(key)[0]
+    key = gather_objects(key)[0]  # processes may run on machines that differ
     entry = store.load(key)
     found = None if entry is None else restore(entry)
     record = {"of": what, "key": key, "data_sha256": data, "from_cache": True}
