@@ -19,7 +19,7 @@ from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.files.checksums import hash_files
 from bimodal_cl.models.locate.source import AVERAGED, TRAINED, WEIGHTS
 from bimodal_cl.models.weights.file_names import EMA_FILE
-from bimodal_cl.run_folder import RunFolder, read_state
+from bimodal_cl.run_folder import STATE_FILE, RunFolder, read_state
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bf16", "fp16")
 ENGLISH = "en"
 _DEVICES = ("cuda", "cpu", "mps", "auto")
+_DESCRIPTIONS = (".json", ".txt", ".model", ".yaml")  # endings of a model's files that are no weights
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class ScoredModel:
         sha256: SHA-256 of the file of weights.
         step: optimizer steps; None where they are not recorded.
         run: the folder of the run that the model belongs to.
+        descriptions_sha256: SHA-256 of the small files beside the weights, such as the tokenizer's; None without a
+            folder.
         weights: of a checkpoint, ``model`` or, for the averaged weights, ``ema``; None for any other model.
         features: filled by ``eval.features``: which features came from the store, and which were kept there.
     """
@@ -55,6 +58,7 @@ class ScoredModel:
     step: int | None = None
     run: Path | None = None
     weights: str | None = None
+    descriptions_sha256: str | None = None
     features: list[dict[str, Any]] = field(default_factory=list)
 
     def provenance(self) -> dict[str, Any]:
@@ -215,6 +219,7 @@ def open_model(given: str, device: torch.device, weights: str = TRAINED) -> Scor
 
     Raises:
         UserError: there is no such model, it has no averaged weights, or it cannot be read.
+        OSError: a file of it was removed meanwhile.
     """
     from bimodal_cl.models.load import load_source
     from bimodal_cl.models.locate.names import locate_model
@@ -229,6 +234,7 @@ def open_model(given: str, device: torch.device, weights: str = TRAINED) -> Scor
         step=None if source.folder is None else _read_step(source.folder),
         run=source.run,
         weights=source.of_checkpoint,
+        descriptions_sha256=None if source.folder is None else _hash_descriptions(source.folder),
     )
 
 
@@ -263,3 +269,10 @@ def _hash_weights(path: Path) -> str:
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
         shards = [path.with_name(name) for name in sorted(set(names))]
     return hash_files(*shards)
+
+
+def _hash_descriptions(folder: Path) -> str:
+    there = sorted([*folder.glob("*"), *folder.glob("tokenizer/*")])
+    files = [path for path in there if path.suffix in _DESCRIPTIONS and path.is_file()]
+    named = {path.relative_to(folder).as_posix(): hash_files(path) for path in files if path.name != STATE_FILE}
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()

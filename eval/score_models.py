@@ -133,12 +133,15 @@ def _score_run(
     """Score each checkpoint of a run when it appears, unless it is scored already, and print a row for it."""
     from bimodal_cl.distributed import gather_objects
 
-    run = require_run(arguments.models)
+    run = require_run(arguments.models, arguments.weights)
     folder = run.results if arguments.to is None else Path(arguments.to)
     task = gather_objects(hash_task(arguments, hash_data) if is_main_process() else "")[0]
     note(f"watching {run.path} until it is finished; Ctrl-C ends this before")
     scored: list[Scored] = []
     for checkpoint in new_checkpoints(run, arguments.weights):
+        if gather_objects(is_main_process() and is_scored(folder, task, checkpoint, arguments.weights))[0]:
+            note(f"{checkpoint.name}: scored before")
+            continue
         model: ScoredModel | None = None
         try:
             model = open_model(str(checkpoint), device, arguments.weights)
@@ -150,9 +153,6 @@ def _score_run(
             note(f"{checkpoint.name}: removed by the training before it was scored (checkpoint.keep_last)")
             continue
         step = int(checkpoint.name.removeprefix("step_"))
-        if gather_objects(is_scored(folder, step, task, model.sha256))[0]:
-            note(f"{checkpoint.name}: scored before")
-            continue
         model = replace(model, run=run.path, step=step)
         scored += _score_model(arguments, model, f"step {step:,}", folder, encode, watched=task)
         if is_main_process():

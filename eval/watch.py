@@ -13,7 +13,7 @@ from typing import Any
 from bimodal_cl.cli.processes import is_main_process
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.checksums import hash_files
-from bimodal_cl.models.locate.source import AVERAGED
+from bimodal_cl.models.locate.source import AVERAGED, TRAINED
 from bimodal_cl.models.weights.file_names import EMA_FILE, WEIGHTS_FILE
 from bimodal_cl.run_folder import RunFolder
 
@@ -23,17 +23,22 @@ _TAIL = 1 << 16  # bytes of the log that its last line surely fits in
 _WITHOUT_EFFECT = ("models", "device", "batch_size", "num_workers", "to", "cache", "watch", "command_line", "config")
 
 
-def require_run(models: Sequence[str]) -> RunFolder:
+def require_run(models: Sequence[str], weights: str = TRAINED) -> RunFolder:
     """Return the folder of the run to follow.
 
+    Args:
+        models: what the user named.
+        weights: which weights are wanted, ``model`` or ``ema``.
+
     Raises:
-        UserError: several models are named, or something else than a run.
+        UserError: several models are named, or something else than a run, or a run that has only other weights.
     """
     if len(models) != 1:
         raise UserError(f"--watch follows one run, got {len(models)} models")
     run = RunFolder(Path(models[0]).expanduser())
     if not run.config.is_file() and not run.checkpoints.is_dir():
         raise UserError(f"--watch {models[0]}: no {run.config.name} in it, so this is not a run's folder")
+    _require_weights(run, weights)
     return run
 
 
@@ -45,10 +50,13 @@ def new_checkpoints(run: RunFolder, weights: str) -> Iterator[Path]:
     Args:
         run: the run.
         weights: which weights a checkpoint must hold, ``model`` or ``ema``.
+
+    Raises:
+        UserError: the run has checkpoints, but none with averaged weights, which are wanted.
     """
     from bimodal_cl.distributed import gather_objects
 
-    holding = EMA_FILE if weights == AVERAGED else WEIGHTS_FILE
+    holding = _file_name(weights)
     seen: dict[Path, tuple[int, int]] = {}
     while True:
         finished = is_finished(run)  # before the look at the checkpoints, so that the last one is not missed
@@ -56,10 +64,11 @@ def new_checkpoints(run: RunFolder, weights: str) -> Iterator[Path]:
         if found is not None:
             seen[found[0]] = found[1]
             yield found[0]
-        elif gather_objects(finished)[0]:
+            continue
+        _require_weights(run, weights)
+        if gather_objects(finished)[0]:
             return
-        else:
-            time.sleep(_PAUSE)
+        time.sleep(_PAUSE)
 
 
 def _first_unseen(
@@ -75,6 +84,22 @@ def _first_unseen(
         if seen.get(checkpoint) != version:
             return checkpoint, version
     return None
+
+
+def _require_weights(run: RunFolder, weights: str) -> None:
+    """Refuse a run that has checkpoints, but none with the averaged weights that are wanted."""
+    if weights != AVERAGED or run.list_checkpoints(EMA_FILE):
+        return
+    newest = run.newest_checkpoint(WEIGHTS_FILE)
+    if newest is not None and not (newest / EMA_FILE).is_file() and newest.is_dir():
+        raise UserError(
+            f"--watch {run.path} --weights {AVERAGED}: no averaged weights: '{EMA_FILE}' is missing in {newest}; a run "
+            "keeps them with ema.decay"
+        )
+
+
+def _file_name(weights: str) -> str:
+    return EMA_FILE if weights == AVERAGED else WEIGHTS_FILE
 
 
 def is_finished(run: RunFolder) -> bool:
@@ -109,16 +134,21 @@ def _content(value: Any) -> str:
     return hash_files(Path(value)) if isinstance(value, (str, Path)) and Path(value).is_file() else str(value)
 
 
-def is_scored(folder: Path, step: int, task: str, weights_sha256: str | None) -> bool:
-    """Return whether a folder holds a result of these weights in this task.
+def is_scored(folder: Path, task: str, checkpoint: Path, weights: str) -> bool:
+    """Return whether a folder holds a result of a checkpoint's weights in this task; False for one that is gone.
 
     Args:
         folder: of the results.
-        step: of the checkpoint.
         task: from :func:`hash_task`.
-        weights_sha256: of the checkpoint's weights.
+        checkpoint: of the run.
+        weights: which of its weights, ``model`` or ``ema``.
     """
-    for path in folder.glob(f"*~step_{step:08d}*.json"):
+    results = list(folder.glob(f"*~{checkpoint.name}*.json"))
+    try:
+        weights_sha256 = hash_files(checkpoint / _file_name(weights)) if results else None
+    except OSError:
+        return False
+    for path in results:
         try:
             provenance: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["provenance"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -69,10 +69,11 @@ def encode_pairs(
     Args:
         model: a dual encoder.
         stream: batches from ``open_stream(..., train=False)``. Repeated images are skipped, so that no pair is scored
-            twice.
+            twice; with ``shared``, those that a rank's own stream repeats.
         device: the device on which the features are kept; None: the model's device.
         autocast: as :func:`evaluation_mode`.
-        shared: whether all ranks call this, each with the stream of its share; every rank gets all features.
+        shared: whether all ranks call this, each with the stream of its share, and no image is in two of
+            them; every rank gets all features.
 
     Raises:
         UserError: the stream held no image, or no caption.

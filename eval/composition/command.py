@@ -7,6 +7,7 @@ The data are in SugarCrepe's format (a JSON file for each subset beside a folder
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from bimodal_cl.cli.arguments import natural_number
@@ -17,7 +18,7 @@ from ..datasets import require_folder
 from ..encode import ScoredModel, add_model_arguments
 from ..results import Scored, percent, percent_in_interval
 from ..score_models import Score, Summary, score_models
-from .examples import Example
+from .examples import Example, hash_examples
 from .scores import encode_examples, score_model
 from .sugar_crepe import list_subsets, read_sugar_crepe
 from .winoground import is_winoground, read_winoground
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         encoded = encode_examples(model, examples, arguments)
         return lambda: score_model(model, encoded, len(examples), arguments)
 
-    score_models(arguments, encode, _summarize)
+    score_models(arguments, encode, _summarize, partial(hash_examples, examples))
 
 
 def open_examples(folder: Path, split: str, images: Path | None) -> list[Example]:

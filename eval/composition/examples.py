@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
 from bimodal_cl.files.text_files import NotText, read_text
+
+from ..features.identity import hash_values
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,6 +94,29 @@ class ExampleImages:
             return decode_image(image.read()), index
         except (BadImage, OSError) as error:
             raise UserError(f"{where}: image '{image.name}' cannot be used: {error}") from None
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the encoded images in their order, as ``LabelledImages.digest`` does.
+
+        Raises:
+            OSError: an image cannot be read; one that cannot be decoded can.
+        """
+        found = hashlib.sha256()
+        for _, image in self._images:
+            content = image.read()
+            found.update(len(content).to_bytes(8, "big"))
+            found.update(content)
+        return found.hexdigest()
+
+
+def hash_examples(examples: list[Example]) -> str:
+    """Return a SHA-256 of examples: their places in the data, captions and images.
+
+    Raises:
+        OSError: an image cannot be read.
+    """
+    texts = [(each.subset, each.key, each.captions, len(each.images)) for each in examples]
+    return hash_values(texts, ExampleImages(examples).digest())
 
 
 def read_json(path: Path) -> Any:

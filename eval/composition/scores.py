@@ -12,7 +12,8 @@ import numpy as np
 from bimodal_cl.errors import UserError
 
 from ..datasets import dataset_name
-from ..encode import ScoredModel, autocast_type
+from ..encode import ScoredModel
+from ..features.encoded import encode_captions, encode_images
 from ..results import build_result
 from .examples import Example, ExampleImages
 
@@ -41,11 +42,6 @@ class EncodedExamples:
     text_features: Tensor
     skipped: list[str]
 
-    @property
-    def captions(self) -> list[str]:
-        """All captions, in the order of the examples."""
-        return [caption for example in self.used for caption in example.captions]
-
 
 def encode_examples(model: ScoredModel, examples: list[Example], arguments: argparse.Namespace) -> EncodedExamples:
     """Encode the images and captions of examples; all processes share the work.
@@ -53,30 +49,22 @@ def encode_examples(model: ScoredModel, examples: list[Example], arguments: argp
     Args:
         model: what is scored.
         examples: all with equally many images and captions; those with an image that cannot be read are left out.
-        arguments: ``batch_size``, ``num_workers``, ``precision``.
+        arguments: ``batch_size``, ``num_workers``, ``precision``, ``cache``.
 
     Raises:
         UserError: no example is left.
     """
-    from bimodal_cl.scoring.composition import encode_texts
-    from bimodal_cl.scoring.zero_shot import encode_labelled
-
-    autocast = autocast_type(arguments.precision)
-    images = encode_labelled(
-        model.encoder,
-        ExampleImages(examples),
-        arguments.batch_size,
-        arguments.num_workers,
-        autocast,
-        show_progress=True,
-        shared=True,
-    )
-    used, image_rows = _place_images(examples, images.targets.tolist())
+    images = encode_images(model, ExampleImages(examples), arguments)
+    used, image_rows = _place_images(examples, images.kept.tolist())
     if not used:
         raise UserError(f"no example of {len(examples)} is left: {images.skipped[0]}")
-    captions = [caption for example in used for caption in example.captions]
-    texts = encode_texts(model.encoder, captions, autocast, shared=True)
+    texts = encode_captions(model, list_captions(used), arguments)
     return EncodedExamples(used, images.image_features, image_rows, texts, images.skipped)
+
+
+def list_captions(examples: list[Example]) -> list[str]:
+    """Return all captions of examples, in their order."""
+    return [caption for example in examples for caption in example.captions]
 
 
 def score_model(
@@ -100,7 +88,7 @@ def score_model(
         score_composition,
     )
 
-    used, image_rows, captions = encoded.used, encoded.image_rows, encoded.captions
+    used, image_rows, captions = encoded.used, encoded.image_rows, list_captions(encoded.used)
     text_rows = np.arange(len(captions)).reshape(len(used), -1)
     subsets = [example.subset for example in used]
     choices = choose(encoded.image_features, encoded.text_features, image_rows, text_rows, subsets)
@@ -121,7 +109,7 @@ def score_model(
         provenance={
             "split": arguments.split,
             "precision": arguments.precision,
-            "subsets": dict(Counter(example.subset for example in used)),
+            "subsets": dict(Counter(subsets)),
             "chance": chance_of_composition(choices),
             "skipped": encoded.skipped,
         },

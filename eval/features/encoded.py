@@ -1,4 +1,4 @@
-"""Encode class prompts, labelled images and image-text pairs for a command, or take their features from its store.
+"""Encode class prompts, captions, images and image-text pairs for a command, or take their features from its store.
 
 All processes of a command call these functions together. Each encodes a share, and gets all features.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bimodal_cl.cli.processes import is_main_process
 from bimodal_cl.cli.progress import note
@@ -19,11 +19,20 @@ from .identity import hash_shards, hash_values, identify_model
 from .store import Entry, FeatureStore
 
 if TYPE_CHECKING:
-    from bimodal_cl.data import LabelledImages, Manifest
+    from torch import Tensor
+
+    from bimodal_cl.data import Manifest
     from bimodal_cl.data.shards.faults import FaultCounts
     from bimodal_cl.scoring.classifier import Classifier
     from bimodal_cl.scoring.retrieval import PairFeatures
-    from bimodal_cl.scoring.zero_shot import LabelledFeatures
+    from bimodal_cl.scoring.zero_shot import Labelled, LabelledFeatures
+
+    class IdentifiedImages(Labelled, Protocol):
+        """Images that their content identifies, such as ``bimodal_cl.data.LabelledImages``."""
+
+        def digest(self) -> str:
+            """Return a hash of the encoded images in their order."""
+
 
 T = TypeVar("T")
 
@@ -63,11 +72,35 @@ def encode_prompts(
     return _encode_or_load(model, arguments, "prompts", lambda: texts, encode, keep, restore)
 
 
-def encode_images(model: ScoredModel, labelled: LabelledImages, arguments: argparse.Namespace) -> LabelledFeatures:
+def encode_captions(model: ScoredModel, captions: Sequence[str], arguments: argparse.Namespace) -> Tensor:
+    """Encode captions without regard to images; float32 ``[captions, dim]``, unit norm, in their order.
+
+    Args:
+        model: the model.
+        captions: at least one.
+        arguments: ``precision``, ``cache``.
+    """
+    from bimodal_cl.scoring.composition import encode_texts
+
+    device = model.encoder.device
+
+    def encode() -> Tensor:
+        return encode_texts(model.encoder, captions, autocast_type(arguments.precision), shared=True)
+
+    def restore(entry: Entry) -> Tensor:
+        return entry.tensors["text_features"].to(device)
+
+    def keep(features: Tensor) -> Entry:
+        return Entry({"text_features": features})
+
+    return _encode_or_load(model, arguments, "captions", lambda: hash_values(list(captions)), encode, keep, restore)
+
+
+def encode_images(model: ScoredModel, labelled: IdentifiedImages, arguments: argparse.Namespace) -> LabelledFeatures:
     """Encode labelled images; those that cannot be read are left out.
 
     Features that are kept depend on the images and their order, not on labels and class names. So zero-shot
-    classification, linear probes and k-NN of one model on the same images share them.
+    classification, linear probes, k-NN and composition of one model on the same images share them.
 
     Args:
         model: the model.
@@ -181,7 +214,7 @@ def _encode_or_load(
     if data is None:
         return encode()
     key = f"{what}-{hash_values(what, identify_model(model, arguments.precision), data)[:40]}"
-    key = gather_objects(key)[0]
+    key = gather_objects(key)[0]  # processes may run on machines that differ
     entry = store.load(key)
     found = None if entry is None else restore(entry)
     record = {"of": what, "key": key, "data_sha256": data, "from_cache": True}

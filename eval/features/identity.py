@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from bimodal_cl.data import LabelledImages, Manifest
 
 _FORMAT = 1  # of the entries
-_DESCRIPTIONS = (".json", ".txt", ".model", ".yaml")  # endings of a model's files that are no weights
-_NOT_OF_THE_MODEL = ("state.json",)  # of the training
 
 
 def identify_model(model: ScoredModel, precision: str) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def identify_model(model: ScoredModel, precision: str) -> dict[str, Any]:
         "format": _FORMAT,
         "weights_sha256": model.sha256,
         "architecture": asdict(model.encoder.architecture),
-        "descriptions_sha256": _hash_descriptions(model.checkpoint),
+        "descriptions_sha256": model.descriptions_sha256,
         "precision": precision,
         "matmul_precision": torch.get_float32_matmul_precision(),
         "device": _describe_device(model.encoder.device),
@@ -88,16 +86,6 @@ def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _hash_descriptions(folder: Path | None) -> str | None:
-    """Return a SHA-256 of a model's small files, such as its tokenizer's; None for a model without a folder."""
-    if folder is None or not folder.is_dir():
-        return None
-    there = sorted([*folder.glob("*"), *folder.glob("tokenizer/*")])
-    files = [path for path in there if path.suffix in _DESCRIPTIONS and path.is_file()]
-    named = [(path.relative_to(folder).as_posix(), hash_files(path)) for path in files]
-    return hash_values([each for each in named if each[0] not in _NOT_OF_THE_MODEL])
 
 
 @cache

@@ -76,16 +76,22 @@ class FeatureStore:
 
     def save(self, key: str, entry: Entry) -> None:
         """Write an entry, whole or not at all; a full disk is noted on stderr and does no harm."""
-        from safetensors.torch import save
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
         tensors = {name: tensor.contiguous().cpu() for name, tensor in entry.tensors.items()}
         beside = json.dumps(entry.beside, ensure_ascii=False)
-        content = save(tensors, {_CHECKSUM: _hash(tensors, beside), _BESIDE: beside})
+        metadata = {_CHECKSUM: _hash(tensors, beside), _BESIDE: beside}
         try:
             with open_atomically(self.path(key)) as file:
-                file.write(content)
-        except OSError as error:
-            note(f"the features are not kept: {self.path(key)}: {error.strerror}")
+                permissions, partial = os.fstat(file.fileno()).st_mode, Path(file.name)
+                save_file(tensors, partial, metadata)  # without a copy in memory; some versions replace the file
+                partial.chmod(permissions)
+                with partial.open("rb") as written:
+                    os.fsync(written.fileno())
+        except (OSError, SafetensorError) as error:
+            reason = error.strerror if isinstance(error, OSError) else one_line(error)
+            note(f"the features are not kept: {self.path(key)}: {reason}")
 
 
 def _automatic_folder() -> Path:

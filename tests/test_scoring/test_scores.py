@@ -178,3 +178,15 @@ def test_an_accelerator_sees_larger_batches_of_one_shape(device, images, texts):
         assert inputs.features().shape == (expected + 1, 3)
         assert seen == [expected, expected]
         seen.clear()
+
+
+def test_the_only_rank_gathers_its_features_without_a_copy():
+    model = ColourEncoder().eval()
+    for repeats in (1, 2):
+        with evaluation_mode(model) as device:
+            texts = distinct_texts(model, device)
+            for text in ("red", "green", "blue") * repeats:
+                texts.add(text, text)
+            gathered, own = texts.gather_shares(), texts.features()
+        assert torch.equal(gathered, own) and len(own) == 3 * repeats
+        assert (gathered.data_ptr() == own.data_ptr()) == (repeats == 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from functools import partial
 
 import numpy as np
@@ -10,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from bimodal_cl.models import DualEncoder
 from eval.cli import main
-from tests.test_eval_commands.conftest import run_command
+from tests.test_eval_commands.conftest import draw, run_command
 
 compose = partial(run_command, "composition")
 
@@ -116,3 +119,62 @@ def test_an_unreadable_image_leaves_its_example_out_and_is_named(run_folder, win
     assert result["provenance"]["counts"] == {"num_examples": 14, "num_images": 28, "num_texts": 28, "num_skipped": 1}
     assert "line 4: image 'ex_3_img_1.png' cannot be used" in result["provenance"]["skipped"][0]
     assert "left out: 1 of 15, the first for " in capsys.readouterr().out
+
+
+def change_caption(sugar_crepe):
+    path = sugar_crepe / "add_att.json"
+    entries = json.loads(path.read_text())
+    entries["2"]["caption"] = "something else"
+    path.write_text(json.dumps(entries))
+
+
+@pytest.mark.parametrize("layout", ["sugar_crepe", "winoground"])
+def test_kept_features_give_the_same_scores(layout, request, run_folder, tmp_path, monkeypatch):
+    data = request.getfixturevalue(layout)
+    broken = {"sugar_crepe": "images/1.png", "winoground": "data/images/ex_3_img_1.png"}[layout]
+    (data / broken).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    results, sources = [], []
+    for name, flags in (
+        ("none", ()),
+        ("first", ("--cache", tmp_path / "kept")),
+        ("second", ("--cache", tmp_path / "kept")),
+    ):
+        if name == "second":
+            for tower in ("encode_image", "encode_text"):
+                monkeypatch.setattr(DualEncoder, tower, None)  # cannot be called
+        result = compose(run_folder, data, tmp_path / name, *flags)
+        result["provenance"].pop("command")
+        sources.append({each["of"]: each["from_cache"] for each in result["provenance"].pop("features", [])})
+        results.append(result)
+    assert sources == [{}, {"images": False, "captions": False}, {"images": True, "captions": True}]
+    assert results[0] == results[1] == results[2] and results[0]["provenance"]["counts"]["num_skipped"] > 0
+
+
+def test_changed_captions_and_images_have_other_kept_features(run_folder, sugar_crepe, tmp_path):
+    def from_cache(name):
+        result = compose(run_folder, sugar_crepe, tmp_path / name, "--cache", tmp_path / "kept")
+        return {each["of"]: each["from_cache"] for each in result["provenance"]["features"]}
+
+    from_cache("a")
+    change_caption(sugar_crepe)
+    assert from_cache("b") == {"images": True, "captions": False}
+    draw("red", 77).save(sugar_crepe / "images" / "1.png")
+    assert from_cache("c") == {"images": False, "captions": True}
+
+
+def test_a_watched_checkpoint_is_scored_again_on_other_data(run_folder, sugar_crepe, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run, symlinks=True)
+    (run / "metrics.jsonl").write_text('{"event": "summary", "step": 8}\n')
+
+    def scored_now():
+        assert main(["composition", "--watch", str(run), "--data", str(sugar_crepe)]) == 0
+        return int(re.search(r"(\d+) of its checkpoints were scored now", capsys.readouterr().out)[1])
+
+    assert [scored_now(), scored_now()] == [2, 0]
+    change_caption(sugar_crepe)
+    assert [scored_now(), scored_now()] == [2, 0]
+    draw("red", 77).save(sugar_crepe / "images" / "1.png")
+    assert [scored_now(), scored_now()] == [2, 0]
+    (sugar_crepe / "swap_obj.json").rename(sugar_crepe / "swap_att.json")
+    assert [scored_now(), scored_now()] == [2, 0]

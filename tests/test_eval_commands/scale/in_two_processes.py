@@ -48,7 +48,7 @@ def picture(index):
 
 
 def batches(model, first, last):
-    """Return a stream of images with none to two captions, some of them equal; an image may come twice."""
+    """Return a stream of images with none to two captions; all ids differ, some images and captions are equal."""
     for start in range(first, last, 4):
         numbers = list(range(start, min(start + 4, last)))
         yield SimpleNamespace(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
+import tracemalloc
 
 import pytest
 import torch
@@ -113,6 +116,28 @@ def test_a_store_without_room_does_no_harm(tmp_path, monkeypatch, capfd):
     assert "the features are not kept" in capfd.readouterr().err
     assert [path.name for path in store.folder.iterdir()] == ["one.safetensors"]
     assert store.load("two") is None
+
+
+def test_features_are_written_without_a_copy_and_a_file_that_cannot_grow_is_noted(tmp_path, capfd):
+    store = FeatureStore(str(tmp_path / "kept"))
+    entry = Entry({"features": torch.ones(1000, 500)})
+    tracemalloc.start()
+    store.save("one", entry)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < entry.tensors["features"].nbytes / 4
+    (tmp_path / "usual").touch()
+    assert store.path("one").stat().st_mode == (tmp_path / "usual").stat().st_mode  # others may read it, too
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        store.save("two", entry)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert f"the features are not kept: {store.path('two')}: " in capfd.readouterr().err
+    assert [path.name for path in store.folder.iterdir()] == ["one.safetensors"]
 
 
 def test_the_place_of_the_store(run_folder, class_folders, tmp_path, monkeypatch, capsys):

@@ -122,3 +122,51 @@ def test_only_one_run_is_watched(run, class_folders, tmp_path, capsys):
     assert error == "error: --watch follows one run, got 2 models"
     error = read_mistake(capsys, main, "zero-shot", tmp_path, "--watch", "--data", class_folders)
     assert "no config.yaml in it, so this is not a run's folder" in error
+
+
+def test_a_checkpoint_that_is_scored_is_not_loaded(run, class_folders, monkeypatch, capsys):
+    assert follow(run, class_folders) == 0
+
+    def refuse(*arguments):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(score_models, "open_model", refuse)
+    assert follow(run, class_folders) == 0
+    assert "0 of its checkpoints were scored now" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="a model was loaded"):  # for other prompts
+        follow(run, class_folders, "--templates", "photo")
+
+
+def test_averaged_weights_that_a_run_has_not_are_refused(run, class_folders, capsys):
+    words = ("zero-shot", run, "--watch", "--weights", "ema", "--data", class_folders)
+    newest = run / "checkpoints" / "step_00000008"
+    error = read_mistake(capsys, main, *words)
+    assert error.startswith(f"error: --watch {run} --weights ema: no averaged weights")
+    assert f"'ema.safetensors' is missing in {newest}; a run keeps them with ema.decay" in error
+    shutil.copy(newest / "model.safetensors", newest / "ema.safetensors")  # as after a resume with ema.decay
+    assert main([*map(str, words)]) == 0
+    assert "1 of its checkpoints were scored now" in capsys.readouterr().out
+    assert [path.name for path in (run / "results").glob("*.json")] == [RESULT.format(8).replace(".json", "~ema.json")]
+
+
+def test_features_of_a_checkpoint_that_is_removed_while_it_is_encoded_are_found_again(
+    run, class_folders, tmp_path, monkeypatch
+):
+    checkpoint, away = run / "checkpoints" / "step_00000004", tmp_path / "away"
+    flags = ("--cache", tmp_path / "kept")
+    real = score_models.open_model
+
+    def open_model(given, *arguments):
+        model = real(given, *arguments)
+        if given == str(checkpoint):
+            checkpoint.rename(away)  # as keep_last does
+        return model
+
+    with monkeypatch.context() as patched:
+        patched.setattr(score_models, "open_model", open_model)
+        assert follow(run, class_folders, *flags) == 0
+    away.rename(checkpoint)
+    shutil.rmtree(run / "results")
+    assert follow(run, class_folders, *flags) == 0
+    features = json.loads((run / "results" / RESULT.format(4)).read_text())["provenance"]["features"]
+    assert [each["from_cache"] for each in features] == [True, True]
