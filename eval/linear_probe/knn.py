@@ -40,15 +40,16 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not arguments.tau > 0:
         raise UserError(f"--tau {arguments.tau}: must be above 0")
-    train, test = open_splits(arguments)
+    splits = open_splits(arguments)
+    train = splits["train"]
     _require_images(arguments.k, len(train.labelled), train.name)
 
     def encode(model: ScoredModel) -> Score:
-        encoded = {"train": encode_split(model, train, arguments), "test": encode_split(model, test, arguments)}
-        return lambda: _score(model, {"train": train, "test": test}, encoded, arguments)
+        encoded = {part: encode_split(model, split, arguments) for part, split in splits.items()}
+        return lambda: _score(model, splits, encoded, arguments)
 
     how = f"by {arguments.k} neighbours among {len(train.labelled):,} images of {train.name}"
-    score_models(arguments, encode, lambda scored: summarize(scored, "", how), lambda: hash_splits(train, test))
+    score_models(arguments, encode, lambda scored: summarize(scored, "", how), lambda: hash_splits(*splits.values()))
 
 
 def _score(

@@ -17,11 +17,12 @@ from bimodal_cl.data.labelled.layouts.columns import (
     split_labels,
 )
 from bimodal_cl.data.labelled.layouts.files_beside import read_names_beside, read_templates
-from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.errors import NoSuchSplit, UserError, did_you_mean, one_line
 
 HUB = "hf:"
 PARQUET = ".parquet"
-_SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk, of all splits and of one
+_ALL_SPLITS, _ONE_SPLIT = "dataset_dict.json", "state.json"  # written by save_to_disk
+_SAVED = (_ALL_SPLITS, _ONE_SPLIT)
 
 
 class DatasetRows:
@@ -53,6 +54,11 @@ def is_hf(path: Path, split: str) -> bool:
     if path.is_file():
         return path.suffix.lower() == PARQUET
     return any((path / name).is_file() for name in _SAVED) or bool(_parquet_splits(path, split))
+
+
+def holds_one_split(path: Path) -> bool:
+    """Return whether :func:`load_rows` takes a file or folder for any split, since it says nothing of splits."""
+    return path.is_file() or ((path / _ONE_SPLIT).is_file() and not (path / _ALL_SPLITS).is_file())
 
 
 def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: NameList | None) -> LabelledImages:
@@ -95,7 +101,8 @@ def load_rows(given: str, split: str) -> Any:
         split: name of the part; a file, or a folder that ``save_to_disk`` wrote of one split, has no others.
 
     Raises:
-        UserError: the data set cannot be loaded, or has no such split.
+        NoSuchSplit: the data set has no such split.
+        UserError: the data set cannot be loaded.
     """
     from datasets import Dataset, disable_progress_bars, load_dataset, load_from_disk
     from datasets.utils.logging import set_verbosity_error
@@ -121,7 +128,7 @@ def load_rows(given: str, split: str) -> Any:
     if isinstance(loaded, Dataset):
         return loaded
     if split not in loaded:
-        raise UserError(f"--split {split}: not in {given}{did_you_mean(split, loaded)}")
+        raise NoSuchSplit(f"--split {split}: not in {given}{did_you_mean(split, loaded)}")
     return loaded[split]
 
 
