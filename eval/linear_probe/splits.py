@@ -136,17 +136,22 @@ def _match_splits(
 def match_classes(train: LabelledImages, other: LabelledImages, flag: str, split: str) -> np.ndarray:
     """Return the training images' class for each class of another split, int64 ``[classes]``.
 
-    Equal lists of names are the same classes. Others are matched by folder, or by name where the labels are no folders;
-    a split may lack classes of the training images, but not have others.
+    Classes that are named after their labels, which are folders or values of a column, are matched by these: without
+    their numbers, '002.crane' and '003.crane' have the same name. Where a list names the classes, equal lists are the
+    same classes; others are matched by folder, else by name. A split may lack classes of the training images, but not
+    have others.
 
     Raises:
         UserError: a class is not among the training images' classes.
     """
-    if other.classnames == train.classnames:
+    if train.class_of_label and other.class_of_label:
+        known, own = train.class_of_label, other.class_of_label
+    elif other.classnames == train.classnames:
         return np.arange(len(other.classnames))
-    by_folder = bool(train.class_of_folder and other.class_of_folder)
-    known = train.class_of_folder if by_folder else {name: at for at, name in enumerate(train.classnames)}
-    own = other.class_of_folder if by_folder else {name: at for at, name in enumerate(other.classnames)}
+    elif train.class_of_folder and other.class_of_folder:
+        known, own = train.class_of_folder, other.class_of_folder
+    else:
+        known, own = ({name: at for at, name in enumerate(each.classnames)} for each in (train, other))
     unknown = sorted(set(own) - set(known))
     if unknown:
         hint = did_you_mean(unknown[0], list(known))
@@ -154,7 +159,7 @@ def match_classes(train: LabelledImages, other: LabelledImages, flag: str, split
             f"{flag} {split}: {len(unknown)} of its {len(own)} classes are not among the {len(known)} of the training "
             f"images, such as '{unknown[0]}'{hint}"
         )
-    matched = np.zeros(len(other.classnames), dtype=np.int64)
+    matched = np.full(len(other.classnames), -1)  # of a class without a folder, which has no image
     for name, label in own.items():
         matched[label] = known[name]
     return matched

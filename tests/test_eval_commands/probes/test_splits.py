@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
 from eval.cli import main
 from eval.linear_probe.splits import open_splits
@@ -89,8 +89,70 @@ def test_data_that_do_not_tell_splits_apart_are_refused(write_table, tmp_path):
 
 
 def test_splits_of_a_saved_data_set_are_found(tmp_path):
-    kind = Features({"image": Image(), "label": ClassLabel(names=["dog", "cat"])})
-    images = [{"bytes": as_png(draw("red", number)), "path": None} for number in range(2)]
-    rows = Dataset.from_dict({"image": images, "label": [1, 0]}, features=kind)
+    rows = rows_of([1, 0], ["dog", "cat"])
     DatasetDict(dict.fromkeys(("train", "validation", "test"), rows)).save_to_disk(tmp_path / "pets")
     assert open_splits(options(tmp_path / "pets"), validation=True)["val"].name == "validation"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "classnames", "matched"),
+    [
+        (
+            ["001.dog", "002.Crane", "003.Crane"],
+            ["002.Crane", "003.Crane"],
+            ["dog", "Crane", "Crane"],
+            [1, 2],
+        ),
+        (["001.dog", "002.cat"], ["001.dog"], ["dog", "cat"], [0]),
+        (["10", "2"], ["10"], ["2", "10"], [1]),
+    ],
+)
+@pytest.mark.parametrize("layout", ["table", "saved", "folders"])
+def test_classes_are_matched_by_their_labels(layout, train, test, classnames, matched, write_table, tmp_path):
+    data = write_splits(layout, {"train": train, "test": test}, write_table, tmp_path)
+    found = open_splits(options(data))
+    assert found["train"].labelled.classnames == classnames
+    assert found["test"].class_of_label.tolist() == matched
+    assert found["test"].targets().tolist() == matched
+
+
+@pytest.mark.parametrize("layout", ["table", "saved", "folders"])
+def test_another_label_of_the_same_name_is_another_class(layout, write_table, tmp_path):
+    labels = {"train": ["001.dog", "002.cat"], "test": ["001.dog", "003.cat"]}
+    data = write_splits(layout, labels, write_table, tmp_path)
+    with refused("--split test: 1 of its 2 classes are not among the 2 of the training images, such as '003.cat'"):
+        open_splits(options(data))
+
+
+def test_the_classes_of_a_column_s_type_are_matched_by_name(tmp_path):
+    DatasetDict(
+        {"train": rows_of([0, 1, 2], ["dog", "ant", "cat"]), "test": rows_of([0, 1], ["cat", "dog"])}
+    ).save_to_disk(tmp_path / "pets")
+    assert open_splits(options(tmp_path / "pets"))["test"].targets().tolist() == [2, 0]
+
+
+def test_a_list_names_the_classes_of_all_splits(write_table):
+    table = write_table([("0", "train"), ("cat", "train"), ("2", "train"), ("2", "test"), ("dog", "test")])
+    (table.parent / "classnames.txt").write_text("dog\nant\ncat\n")
+    assert open_splits(options(table))["test"].targets().tolist() == [2, 0]
+
+
+def write_splits(layout, labels_of, write_table, tmp_path):
+    """Write an image for each label of each split."""
+    if layout == "table":
+        return write_table([(label, split) for split, labels in labels_of.items() for label in labels])
+    if layout == "saved":
+        DatasetDict({split: rows_of(labels) for split, labels in labels_of.items()}).save_to_disk(tmp_path / "pets")
+        return tmp_path / "pets"
+    for split, labels in labels_of.items():
+        for label in labels:
+            (tmp_path / "pets" / split / label).mkdir(parents=True)
+            (tmp_path / "pets" / split / label / "0.png").write_bytes(as_png(draw("red", 0)))
+    return tmp_path / "pets"
+
+
+def rows_of(labels, classes=None):
+    """Return a data set with an image for each label, which is a text or a number of ``classes``."""
+    images = [{"bytes": as_png(draw("red", number)), "path": None} for number in range(len(labels))]
+    kind = ClassLabel(names=classes) if classes else Value("string")
+    return Dataset.from_dict({"image": images, "label": labels}, Features({"image": Image(), "label": kind}))

@@ -86,11 +86,20 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: N
     kind = rows.features[label]
     kind = getattr(kind, "feature", kind)  # of a list, its elements
     labels = [_as_texts(value, kind, options.separator) for value in rows[label]]
+    class_of_label = {}
     if names is None and hasattr(kind, "names"):
         names, notes = name_labels(kind.names)
-    classnames, indices, found = index_labels(labels, names, lambda row: f"{given}, row {row}, column '{label}'")
-    source = DatasetRows(_encoded(given, rows, image), image, given)
-    return LabelledImages(name, classnames, read_templates(beside), indices, source, notes=[*notes, *found])
+        class_of_label = {text: index for index, text in enumerate(kind.names)}
+    found = index_labels(labels, names, lambda row: f"{given}, row {row}, column '{label}'")
+    return LabelledImages(
+        name,
+        found.classnames,
+        read_templates(beside),
+        found.labels,
+        DatasetRows(_encoded(given, rows, image), image, given),
+        notes=[*notes, *found.notes],
+        class_of_label=class_of_label or found.class_of_label,
+    )
 
 
 def load_rows(given: str, split: str) -> Any:

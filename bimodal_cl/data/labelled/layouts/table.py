@@ -56,10 +56,16 @@ def open_table(path: Path, name: str, split: str, options: ColumnOptions, given:
     ]
     listed = given or read_names_beside([path.parent])
     names = None if listed is None else listed.names
-    classnames, labels, notes = index_labels(values, names, lambda row: f"{path}, line {rows[row][0]}")
-    if names is not None:
-        notes = name_warnings(names)
-    return LabelledImages(name, classnames, read_templates([path.parent]), labels, ImageFiles(paths), notes=notes)
+    found = index_labels(values, names, lambda row: f"{path}, line {rows[row][0]}")
+    return LabelledImages(
+        name,
+        found.classnames,
+        read_templates([path.parent]),
+        found.labels,
+        ImageFiles(paths),
+        notes=found.notes if names is None else name_warnings(names),
+        class_of_label=found.class_of_label,
+    )
 
 
 def has_split_column(path: Path) -> bool:
