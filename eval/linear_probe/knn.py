@@ -55,8 +55,6 @@ def run(arguments: argparse.Namespace) -> None:
 def _score(
     model: ScoredModel, splits: Mapping[str, Split], encoded: Mapping[str, Encoded], arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], Resampled]:
-    import torch
-
     from bimodal_cl.scoring.probes.neighbours import neighbour_votes
 
     train, known, asked = splits["train"], encoded["train"].part, encoded["test"].part
@@ -66,7 +64,8 @@ def _score(
     if train.several:
         scores = score_label_sets(votes, asked, classnames)
     else:
-        scores = score_classes(votes, torch.arange(len(classnames)), asked, classnames)
+        classes = known.classes()
+        scores = score_classes(votes[:, classes], classes, asked, classnames)
     settings = {"k": arguments.k, "tau": arguments.tau}
     result = build_probe_result("knn", model, scores, splits, encoded, arguments, settings)
     return result, scores.resampled

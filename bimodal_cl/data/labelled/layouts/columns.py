@@ -30,13 +30,23 @@ class ColumnOptions:
         image: name of the column of images; None: guessed.
         label: name of the column of labels; None: guessed.
         separator: between the labels of an image that may have several; None: a text is one label.
-        root: folder that relative paths of a table start from; None: the table's own.
+        root: folder that relative image paths start from; None: that of the data.
     """
 
     image: str | None = None
     label: str | None = None
     separator: str | None = None
     root: Path | None = None
+
+    def folder(self, default: Path) -> Path:
+        """Return the folder that relative image paths start from.
+
+        Raises:
+            UserError: ``root`` is no folder.
+        """
+        if self.root is not None and not self.root.is_dir():
+            raise UserError(f"--root {self.root}: no such folder")
+        return default if self.root is None else self.root
 
     def refuse_for(self, what: str) -> None:
         """Refuse all options for data without columns.

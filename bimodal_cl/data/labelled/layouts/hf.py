@@ -32,17 +32,18 @@ class DatasetRows:
         rows: with the column ``column`` of type ``Image(decode=False)``.
         column: its name.
         name: of the data set, for messages.
+        root: folder that relative paths of images outside the data set start from.
     """
 
-    def __init__(self, rows: Any, column: str, name: str) -> None:
-        self._rows, self._column, self._name = rows, column, name
+    def __init__(self, rows: Any, column: str, name: str, root: Path) -> None:
+        self._rows, self._column, self._name, self._root = rows, column, name, root
 
     def read(self, index: int) -> bytes:
         """Return the stored bytes, or those of the file that the row names."""
         image = self._rows[index][self._column]
         if image is None:
             raise OSError("the row holds no image")
-        return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+        return image["bytes"] if image["bytes"] is not None else (self._root / image["path"]).read_bytes()
 
     def describe(self, index: int) -> str:
         """Return the data set and the row, from 0."""
@@ -71,15 +72,16 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: N
         given: ``hf:NAME`` or ``hf:NAME:CONFIGURATION`` on the hub, a folder or a parquet file.
         name: of the data set in results.
         split: name of the part.
-        options: the columns.
+        options: the columns, and the folder of relative image paths; by default the folder, or that of the file.
         listed: names by class index.
 
     Raises:
         UserError: the data set cannot be loaded, or has no such split or column, or a label is no class.
     """
+    beside = [] if given.startswith(HUB) else [Path(given).parent if Path(given).is_file() else Path(given)]
+    root = options.folder(beside[0] if beside else Path())
     rows = load_rows(given, split)
     image, label = _choose_columns(given, rows.features, options)
-    beside = [] if given.startswith(HUB) else [Path(given).parent if Path(given).is_file() else Path(given)]
     listed = listed or read_names_beside(beside)
     names = None if listed is None else listed.names
     notes = [] if names is None else name_warnings(names)
@@ -96,7 +98,7 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: N
         found.classnames,
         read_templates(beside),
         found.labels,
-        DatasetRows(_encoded(given, rows, image), image, given),
+        DatasetRows(_encoded(given, rows, image), image, given, root),
         notes=[*notes, *found.notes],
         class_of_label=class_of_label or found.class_of_label,
     )

@@ -45,9 +45,7 @@ def open_table(path: Path, name: str, split: str, options: ColumnOptions, given:
     image = header.index(choose_column(header, options.image, IMAGE_NAMES, "--image-column", str(path)))
     label = header.index(choose_column(header, options.label, LABEL_NAMES, "--label-column", str(path)))
     rows = _of_split(path, header, rows, split)
-    root = path.parent if options.root is None else options.root
-    if not root.is_dir():
-        raise UserError(f"--root {root}: no such folder")
+    root = options.folder(path.parent)
     paths = [root / cells[image].strip() for _, cells in rows]
     _refuse_missing_files(path, rows, paths, image)
     values: list[str | list[str]] = [
