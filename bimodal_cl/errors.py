@@ -21,6 +21,10 @@ class SettingRefused(UserError):
     """A setting of a run that cannot do what it says; every process of a machine raises it."""
 
 
+class NoSuchSplit(UserError):
+    """The data can be read, but do not have the split that was asked for."""
+
+
 class RunStopped(RuntimeError):
     """A run that had to stop without a mistake of the user: the message is one line with what, where and how to go on.
 

@@ -108,7 +108,7 @@ def add_column_arguments(parser: Parser) -> None:
         metavar="DIR",
         type=Path,
         default=None,
-        help="folder that a table's relative paths start from (default: the table's folder)",
+        help="folder that relative image paths of a table or Hugging Face data set start from (default: the data's)",
     )
 
 

@@ -22,7 +22,7 @@ from ..results import Scored
 from ..score_models import Score, Summary, score_models
 from .few_shot import require_shots, score_few_shots, summarize_shots
 from .scores import PREFIX, build_probe_result, score_classes, score_label_sets, summarize
-from .splits import Encoded, Split, add_split_arguments, encode_split, find_validation, hash_splits, open_splits
+from .splits import Encoded, Split, add_split_arguments, encode_split, hash_splits, open_splits
 
 if TYPE_CHECKING:
     from bimodal_cl.scoring.uncertainty import Resampled
@@ -66,12 +66,10 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not 0 < arguments.val_proportion < 1:
         raise UserError(f"--val-proportion {arguments.val_proportion}: must be between 0 and 1")
-    validation = find_validation(arguments)
-    named = [] if validation is None else [("--val-split", validation)]
-    splits = dict(zip(("train", "test", "val"), open_splits(arguments, *named), strict=False))
+    splits = open_splits(arguments, validation=True)
     if arguments.shots:
         targets = splits["train"].targets()
-        if validation is None and not splits["train"].several:
+        if "val" not in splits and not splits["train"].several:
             targets = targets[_hold_out(targets, arguments)[0]]
         require_shots(splits["train"], targets, arguments)
     score = _score_shots if arguments.shots else _score_all

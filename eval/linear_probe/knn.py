@@ -40,22 +40,21 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if not arguments.tau > 0:
         raise UserError(f"--tau {arguments.tau}: must be above 0")
-    train, test = open_splits(arguments)
+    splits = open_splits(arguments)
+    train = splits["train"]
     _require_images(arguments.k, len(train.labelled), train.name)
 
     def encode(model: ScoredModel) -> Score:
-        encoded = {"train": encode_split(model, train, arguments), "test": encode_split(model, test, arguments)}
-        return lambda: _score(model, {"train": train, "test": test}, encoded, arguments)
+        encoded = {part: encode_split(model, split, arguments) for part, split in splits.items()}
+        return lambda: _score(model, splits, encoded, arguments)
 
     how = f"by {arguments.k} neighbours among {len(train.labelled):,} images of {train.name}"
-    score_models(arguments, encode, lambda scored: summarize(scored, "", how), lambda: hash_splits(train, test))
+    score_models(arguments, encode, lambda scored: summarize(scored, "", how), lambda: hash_splits(*splits.values()))
 
 
 def _score(
     model: ScoredModel, splits: Mapping[str, Split], encoded: Mapping[str, Encoded], arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], Resampled]:
-    import torch
-
     from bimodal_cl.scoring.probes.neighbours import neighbour_votes
 
     train, known, asked = splits["train"], encoded["train"].part, encoded["test"].part
@@ -65,7 +64,8 @@ def _score(
     if train.several:
         scores = score_label_sets(votes, asked, classnames)
     else:
-        scores = score_classes(votes, torch.arange(len(classnames)), asked, classnames)
+        classes = known.classes()
+        scores = score_classes(votes[:, classes], classes, asked, classnames)
     settings = {"k": arguments.k, "tau": arguments.tau}
     result = build_probe_result("knn", model, scores, splits, encoded, arguments, settings)
     return result, scores.resampled

@@ -166,21 +166,20 @@ def unseen_classes(learned: Sequence[LabelledPart], test: LabelledPart) -> list[
     return sorted(set(test.classes().tolist()) - known)
 
 
-def summarize(scored: list[Scored], prefix: str, how: str, after: Sequence[str] = ()) -> Summary:
+def summarize(scored: list[Scored], prefix: str, how: str) -> Summary:
     """Return what the terminal shows of some models' results on the same images.
 
     Args:
         scored: the results.
         prefix: of the scores' names.
         how: what the probes learned from, in words.
-        after: lines below the table.
     """
     provenance = scored[-1].result["provenance"]
     columns = {prefix + name: shown for name, shown in _SHOWN.items()}
     columns = {name: shown for name, shown in columns.items() if any(name in one.result["metrics"] for one in scored)}
     rows = [[one.label, *(percent_in_interval(one.result, name) for name in columns)] for one in scored]
     rows.append(["chance", *(percent(provenance["chance"].get(name)) for name in columns)])
-    return Summary(describe_images(scored, how), ["", *columns.values()], rows, compared=columns, after=after)
+    return Summary(describe_images(scored, how), ["", *columns.values()], rows, compared=columns)
 
 
 def describe_images(scored: list[Scored], how: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.cli.arguments import path_text
 from bimodal_cl.cli.parser import Parser
-from bimodal_cl.data.labelled.imagenet_variants import VARIANTS
+from bimodal_cl.data.labelled.imagenet_variants import OBJECTNET, VARIANTS
 from bimodal_cl.errors import UserError
 
 from ..class_prompts import IMAGENET, add_classnames_argument, load_classnames, load_templates, prompt_names
@@ -155,10 +155,10 @@ def _open(arguments: argparse.Namespace, names: NameList | None) -> LabelledImag
         require_file(given, "--class-map", VARIANTS)
         return read_class_map(Path(given)).apply(open_labelled(data, arguments.split, None, columns))
     found = variant_map(given, Path(data))
-    images = objectnet_images(Path(data)) if given.startswith("objectnet") else data
-    labelled = found.apply(open_labelled(images, arguments.split, None, columns))
-    if images != data:
-        labelled.name = dataset_name(Path(data))
+    if not given.startswith(OBJECTNET):
+        return found.apply(open_labelled(data, arguments.split, None, columns))
+    labelled = found.apply(open_labelled(objectnet_images(Path(data)), arguments.split, None, columns))
+    labelled.name = dataset_name(Path(data))  # not that of the folder of images inside it
     return labelled
 
 

@@ -30,17 +30,18 @@ class ClassMap:
     def apply(self, labelled: LabelledImages) -> LabelledImages:
         """Return the images of the mapped classes, with the map's names.
 
+        A class of the data is that of the map with the same key, else the one whose key differs only in case, ``_`` or
+        ``-`` and is no class of the data itself.
+
         Raises:
-            UserError: the map has none of the data's classes, or the images may show several classes.
+            UserError: the map has none of the data's classes, two of these are one of the map's or the reverse, or the
+                images may show several classes.
         """
         labels = [label for label in labelled.labels if isinstance(label, int)]
         if len(labels) < len(labelled):
             raise UserError(f"--class-map {self.origin}: the images may show several classes")
         keys = list(labelled.class_of_folder.items()) or [(name, at) for at, name in enumerate(labelled.classnames)]
-        place_of = {plain_name(key): place for place, key in enumerate(self.names)}
-        if len(place_of) < len(self.names):
-            raise UserError(f"--class-map {self.origin}: two of its classes differ only in case, '_' or '-'")
-        found = {key: place_of[plain_name(key)] for key, _ in keys if plain_name(key) in place_of}
+        found = self._find([key for key, _ in keys])
         if not found:
             first = keys[0][0]
             raise UserError(
@@ -68,6 +69,32 @@ class ClassMap:
             [*notes, *repeated_names(titles)],
             listed,
         )
+
+    def _find(self, keys: list[str]) -> dict[str, int]:
+        """Return the place in the map of each of the data's classes that it has."""
+        place_of = {key: place for place, key in enumerate(self.names)}
+        found = {key: place_of[key] for key in keys if key in place_of}
+        left: dict[str, list[str]] = {}
+        for key in self.names:
+            if key not in found:
+                left.setdefault(plain_name(key), []).append(key)
+        spelling: dict[str, str] = {}
+        for key in dict.fromkeys(keys):
+            alike = [] if key in found else left.get(plain_name(key), [])
+            if len(alike) > 1:
+                raise UserError(
+                    f"--class-map {self.origin}: '{alike[0]}' and '{alike[1]}' may both mean class '{key}' of the "
+                    "data; write it as there"
+                )
+            if alike:
+                first = spelling.setdefault(alike[0], key)
+                if first != key:
+                    raise UserError(
+                        f"--class-map {self.origin}: '{alike[0]}' may mean the classes '{first}' and '{key}' of the "
+                        "data; write each as there"
+                    )
+                found[key] = place_of[alike[0]]
+        return {key: found[key] for key in keys if key in found}
 
     def _remarks(self, keys: list[str], found: dict[str, int], num_left_out: int) -> list[str]:
         remarks = []

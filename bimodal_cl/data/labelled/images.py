@@ -53,6 +53,8 @@ class LabelledImages:
         labels: the class index of every image, or a uint8 array ``[classes]``.
         source: what stores the encoded images.
         class_of_folder: the class index of every class folder; empty without class folders.
+        class_of_label: the class index of every label as it is stored, a folder or a value of a column, where classes
+            are named after these; empty where the names come from elsewhere.
         notes: lines, some of them warnings, that tell the user how the classes were found.
         names_of_class: for prompts, the names of every class; one each, unless a class map gives several.
     """
@@ -67,12 +69,14 @@ class LabelledImages:
         class_of_folder: dict[str, int] | None = None,
         notes: Sequence[str] = (),
         names_of_class: list[list[str]] | None = None,
+        class_of_label: dict[str, int] | None = None,
     ) -> None:
         self.name = name
         self.classnames = classnames
         self.templates = templates
         self.labels = labels
         self.class_of_folder = class_of_folder or {}
+        self.class_of_label = class_of_label or {}
         self.notes = list(notes)
         self.source = source
         self.names_of_class = names_of_class or [[name] for name in classnames]

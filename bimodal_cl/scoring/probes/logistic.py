@@ -107,8 +107,8 @@ class LogisticProblem:
             loss = penalty / 2 * (rows * scales).square().sum()
             gradient = penalty * rows * scales.square()
             bias_gradient = torch.zeros_like(bias)
-            for start in range(0, len(inputs), block):
-                some, targets = inputs[start : start + block], self._targets[start : start + block]
+            for place in range(0, len(inputs), block):
+                some, targets = inputs[place : place + block], self._targets[place : place + block]
                 some_loss, slopes = _loss_and_slopes(some @ rows.T + bias, targets)
                 slopes /= len(inputs)
                 loss += some_loss / len(inputs)
@@ -128,7 +128,7 @@ class LogisticProblem:
 
 
 def mean_loss(logits: Tensor, targets: Tensor) -> float:
-    """Return the loss per image without the penalty; shapes as in :func:`fit_logistic`."""
+    """Return the loss per image without the penalty; targets as in :class:`LogisticProblem`."""
     return _loss_and_slopes(logits, targets.to(logits.device))[0].item() / len(logits)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Sequence, Value
@@ -113,6 +114,27 @@ def test_an_image_that_is_missing_or_broken_is_named_by_its_row(tmp_path):
     for index, reason in ((0, ""), (1, "the row holds no image")):
         with refused(f"a, row {index}: cannot be used: .*{reason}"):
             data[index]
+
+
+def test_relative_paths_start_from_the_data_or_a_root(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for folder, number in (("data", 1), ("data/folder", 2), ("pictures", 3)):
+        (tmp_path / folder / "a").mkdir(parents=True)
+        (tmp_path / folder / "a" / "1.png").write_bytes(encode_image(number))
+    rows = Dataset.from_dict({"image": ["a/1.png"], "label": ["dog"]})
+    rows.to_parquet(tmp_path / "data" / "test.parquet")
+    rows.to_parquet(tmp_path / "data" / "folder" / "test.parquet")
+    root = ColumnOptions(root=tmp_path / "pictures")
+    for data, columns, number in (
+        ("data/test.parquet", None, 1),
+        ("data/folder", None, 2),
+        ("data/test.parquet", root, 3),
+        ("data/folder", root, 3),
+    ):
+        assert open_labelled(tmp_path / data, columns=columns).source.read(0) == encode_image(number)
+    with refused("--root nowhere: no such folder"):
+        open_labelled(tmp_path / "data" / "test.parquet", columns=ColumnOptions(root=Path("nowhere")))
 
 
 def test_the_hub_is_asked_by_name(monkeypatch, tmp_path):

@@ -70,6 +70,8 @@ def test_rows_of_one_split_are_taken(folder):
     assert len(open_labelled(table, split="train")) == 1
     with refused(r"--split val: not in column 'split' of .*pets\.csv; valid: test, train"):
         open_labelled(table, split="val")
+    with refused(r"pets\.csv: 2 columns are called 'split'"):
+        open_labelled(write(folder, lines(header=("image", "split", "label", "split"), rows=[(*rows[0], "test")])))
 
 
 def test_labels_that_are_numbers_are_remarked(folder):

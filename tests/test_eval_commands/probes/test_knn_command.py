@@ -9,7 +9,8 @@ import pytest
 
 from eval.cli import main
 from tests.refusals import read_mistake
-from tests.test_eval_commands.conftest import run_command
+from tests.test_eval_commands.conftest import COLOURS, run_command
+from tests.test_eval_commands.probes.conftest import write_class_folders
 from tests.test_eval_commands.probes.test_linear_probe_command import features_by_hand
 
 knn = partial(run_command, "knn")
@@ -36,6 +37,18 @@ def test_several_classes_an_image_are_scored_by_mean_average_precision(run_folde
     result = knn(run_folder, several, tmp_path / "out")
     chance = result["provenance"]["chance"]["mean_average_precision"]
     assert chance < result["metrics"]["mean_average_precision"] <= 1
+
+
+def test_a_class_without_training_images_is_no_candidate(run_folder, tmp_path):
+    data = write_class_folders(tmp_path / "five", {"train": 5, "test": 3}, list(COLOURS)[:5])
+    unseen = sorted((data / "train").iterdir())[-1]
+    for path in unseen.iterdir():
+        path.unlink()
+    result = knn(run_folder, data, tmp_path / "out", "--k", "4")
+    assert set(result["metrics"]) == {"acc1", "mean_per_class_recall"}  # four candidates have no top 5
+    assert result["provenance"]["chance"]["acc1"] == 0.25
+    assert {each["class"]: each["recall"] for each in result["per_class"]}[unseen.name] == 0
+    assert result["provenance"]["unseen_classes"] == [unseen.name]
 
 
 @pytest.mark.parametrize(

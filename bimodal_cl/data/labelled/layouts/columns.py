@@ -30,13 +30,23 @@ class ColumnOptions:
         image: name of the column of images; None: guessed.
         label: name of the column of labels; None: guessed.
         separator: between the labels of an image that may have several; None: a text is one label.
-        root: folder that relative paths of a table start from; None: the table's own.
+        root: folder that relative image paths start from; None: that of the data.
     """
 
     image: str | None = None
     label: str | None = None
     separator: str | None = None
     root: Path | None = None
+
+    def folder(self, default: Path) -> Path:
+        """Return the folder that relative image paths start from.
+
+        Raises:
+            UserError: ``root`` is no folder.
+        """
+        if self.root is not None and not self.root.is_dir():
+            raise UserError(f"--root {self.root}: no such folder")
+        return default if self.root is None else self.root
 
     def refuse_for(self, what: str) -> None:
         """Refuse all options for data without columns.
@@ -87,9 +97,26 @@ def split_labels(text: str, separator: str) -> list[str]:
     return [label.strip() for label in text.split(separator) if label.strip()]
 
 
+@dataclass(frozen=True)
+class IndexedLabels:
+    """Labels as class indices.
+
+    Attributes:
+        classnames: by class index.
+        labels: of every image.
+        class_of_label: the class of every label as it is stored; empty where the names were given.
+        notes: for the user.
+    """
+
+    classnames: list[str]
+    labels: list[Label]
+    class_of_label: dict[str, int]
+    notes: list[str]
+
+
 def index_labels(
     values: Sequence[str | list[str]], names: Sequence[str] | None, where: Callable[[int], str]
-) -> tuple[list[str], list[Label], list[str]]:
+) -> IndexedLabels:
     """Turn labels into class indices.
 
     Args:
@@ -97,14 +124,12 @@ def index_labels(
         names: of all classes; labels are names or numbers from 0. None: the labels themselves, in natural sort order.
         where: returns an image's place, for messages.
 
-    Returns:
-        The names of the classes, the labels, and notes for the user.
-
     Raises:
         UserError: a label is empty, or is none of the classes.
     """
     notes: list[str] = []
     index_of: dict[str, int] = {}
+    own = names is None
     if names is None:
         ordered = sorted({label for value in values for label in _listed(value) if label}, key=natural_sort_key)
         names, notes = name_labels(ordered)
@@ -119,7 +144,7 @@ def index_labels(
                 index_of[label] = find_class(where(row), label, names)
             found.append(index_of[label])
         labels.append(found[0] if isinstance(value, str) else _as_vector(found, len(names)))
-    return list(names), labels, notes
+    return IndexedLabels(list(names), labels, index_of if own else {}, notes)
 
 
 def _listed(value: str | list[str]) -> Iterable[str]:

@@ -59,5 +59,12 @@ def open_folders(root: Path, parents: list[Path], name: str, split: str, given: 
             f"warning: {len(empty)} of {len(folders)} class folders hold no image: {shown}; they stay candidates"
         )
     return LabelledImages(
-        name, classes.names, read_templates(parents), labels, ImageFiles(paths), classes.label_of_folder, notes
+        name,
+        classes.names,
+        read_templates(parents),
+        labels,
+        ImageFiles(paths),
+        classes.label_of_folder,
+        notes,
+        class_of_label={} if listed.names else classes.label_of_folder,
     )

@@ -17,11 +17,12 @@ from bimodal_cl.data.labelled.layouts.columns import (
     split_labels,
 )
 from bimodal_cl.data.labelled.layouts.files_beside import read_names_beside, read_templates
-from bimodal_cl.errors import UserError, did_you_mean, one_line
+from bimodal_cl.errors import NoSuchSplit, UserError, did_you_mean, one_line
 
 HUB = "hf:"
 PARQUET = ".parquet"
-_SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk, of all splits and of one
+_ALL_SPLITS, _ONE_SPLIT = "dataset_dict.json", "state.json"  # written by save_to_disk
+_SAVED = (_ALL_SPLITS, _ONE_SPLIT)
 
 
 class DatasetRows:
@@ -31,17 +32,18 @@ class DatasetRows:
         rows: with the column ``column`` of type ``Image(decode=False)``.
         column: its name.
         name: of the data set, for messages.
+        root: folder that relative paths of images outside the data set start from.
     """
 
-    def __init__(self, rows: Any, column: str, name: str) -> None:
-        self._rows, self._column, self._name = rows, column, name
+    def __init__(self, rows: Any, column: str, name: str, root: Path) -> None:
+        self._rows, self._column, self._name, self._root = rows, column, name, root
 
     def read(self, index: int) -> bytes:
         """Return the stored bytes, or those of the file that the row names."""
         image = self._rows[index][self._column]
         if image is None:
             raise OSError("the row holds no image")
-        return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+        return image["bytes"] if image["bytes"] is not None else (self._root / image["path"]).read_bytes()
 
     def describe(self, index: int) -> str:
         """Return the data set and the row, from 0."""
@@ -55,6 +57,11 @@ def is_hf(path: Path, split: str) -> bool:
     return any((path / name).is_file() for name in _SAVED) or bool(_parquet_splits(path, split))
 
 
+def holds_one_split(path: Path) -> bool:
+    """Return whether :func:`load_rows` takes a file or folder for any split, since it says nothing of splits."""
+    return path.is_file() or ((path / _ONE_SPLIT).is_file() and not (path / _ALL_SPLITS).is_file())
+
+
 def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: NameList | None) -> LabelledImages:
     """Open one split of a data set.
 
@@ -65,26 +72,36 @@ def open_hf(given: str, name: str, split: str, options: ColumnOptions, listed: N
         given: ``hf:NAME`` or ``hf:NAME:CONFIGURATION`` on the hub, a folder or a parquet file.
         name: of the data set in results.
         split: name of the part.
-        options: the columns.
+        options: the columns, and the folder of relative image paths; by default the folder, or that of the file.
         listed: names by class index.
 
     Raises:
         UserError: the data set cannot be loaded, or has no such split or column, or a label is no class.
     """
+    beside = [] if given.startswith(HUB) else [Path(given).parent if Path(given).is_file() else Path(given)]
+    root = options.folder(beside[0] if beside else Path())
     rows = load_rows(given, split)
     image, label = _choose_columns(given, rows.features, options)
-    beside = [] if given.startswith(HUB) else [Path(given).parent if Path(given).is_file() else Path(given)]
     listed = listed or read_names_beside(beside)
     names = None if listed is None else listed.names
     notes = [] if names is None else name_warnings(names)
     kind = rows.features[label]
     kind = getattr(kind, "feature", kind)  # of a list, its elements
     labels = [_as_texts(value, kind, options.separator) for value in rows[label]]
+    class_of_label = {}
     if names is None and hasattr(kind, "names"):
         names, notes = name_labels(kind.names)
-    classnames, indices, found = index_labels(labels, names, lambda row: f"{given}, row {row}, column '{label}'")
-    source = DatasetRows(_encoded(given, rows, image), image, given)
-    return LabelledImages(name, classnames, read_templates(beside), indices, source, notes=[*notes, *found])
+        class_of_label = {text: index for index, text in enumerate(kind.names)}
+    found = index_labels(labels, names, lambda row: f"{given}, row {row}, column '{label}'")
+    return LabelledImages(
+        name,
+        found.classnames,
+        read_templates(beside),
+        found.labels,
+        DatasetRows(_encoded(given, rows, image), image, given, root),
+        notes=[*notes, *found.notes],
+        class_of_label=class_of_label or found.class_of_label,
+    )
 
 
 def load_rows(given: str, split: str) -> Any:
@@ -95,7 +112,8 @@ def load_rows(given: str, split: str) -> Any:
         split: name of the part; a file, or a folder that ``save_to_disk`` wrote of one split, has no others.
 
     Raises:
-        UserError: the data set cannot be loaded, or has no such split.
+        NoSuchSplit: the data set has no such split.
+        UserError: the data set cannot be loaded.
     """
     from datasets import Dataset, disable_progress_bars, load_dataset, load_from_disk
     from datasets.utils.logging import set_verbosity_error
@@ -121,7 +139,7 @@ def load_rows(given: str, split: str) -> Any:
     if isinstance(loaded, Dataset):
         return loaded
     if split not in loaded:
-        raise UserError(f"--split {split}: not in {given}{did_you_mean(split, loaded)}")
+        raise NoSuchSplit(f"--split {split}: not in {given}{did_you_mean(split, loaded)}")
     return loaded[split]
 
 

@@ -17,7 +17,7 @@ from bimodal_cl.data.labelled.layouts.columns import (
     split_labels,
 )
 from bimodal_cl.data.labelled.layouts.files_beside import read_names_beside, read_templates
-from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.errors import NoSuchSplit, UserError, did_you_mean
 from bimodal_cl.files.text_files import NotText, read_text
 
 TABLES = (".csv", ".tsv")
@@ -38,15 +38,14 @@ def open_table(path: Path, name: str, split: str, options: ColumnOptions, given:
         given: class names; None: those of ``classnames.txt`` beside the table, else the labels themselves.
 
     Raises:
+        NoSuchSplit: the column ``split`` does not have the split.
         UserError: the table cannot be read or lacks a column, a row has no image file, or a label is no class.
     """
     header, rows = _read_rows(path)
     image = header.index(choose_column(header, options.image, IMAGE_NAMES, "--image-column", str(path)))
     label = header.index(choose_column(header, options.label, LABEL_NAMES, "--label-column", str(path)))
     rows = _of_split(path, header, rows, split)
-    root = path.parent if options.root is None else options.root
-    if not root.is_dir():
-        raise UserError(f"--root {root}: no such folder")
+    root = options.folder(path.parent)
     paths = [root / cells[image].strip() for _, cells in rows]
     _refuse_missing_files(path, rows, paths, image)
     values: list[str | list[str]] = [
@@ -55,10 +54,31 @@ def open_table(path: Path, name: str, split: str, options: ColumnOptions, given:
     ]
     listed = given or read_names_beside([path.parent])
     names = None if listed is None else listed.names
-    classnames, labels, notes = index_labels(values, names, lambda row: f"{path}, line {rows[row][0]}")
-    if names is not None:
-        notes = name_warnings(names)
-    return LabelledImages(name, classnames, read_templates([path.parent]), labels, ImageFiles(paths), notes=notes)
+    found = index_labels(values, names, lambda row: f"{path}, line {rows[row][0]}")
+    return LabelledImages(
+        name,
+        found.classnames,
+        read_templates([path.parent]),
+        found.labels,
+        ImageFiles(paths),
+        notes=found.notes if names is None else name_warnings(names),
+        class_of_label=found.class_of_label,
+    )
+
+
+def has_split_column(path: Path) -> bool:
+    """Return whether a table tells the splits of its rows.
+
+    Raises:
+        UserError: the table cannot be read, or has several such columns.
+    """
+    return _split_place(path, _read_rows(path)[0]) is not None
+
+
+def _split_place(path: Path, header: list[str]) -> int | None:
+    if header.count(SPLIT_COLUMN) > 1:
+        raise UserError(f"{path}: {header.count(SPLIT_COLUMN)} columns are called '{SPLIT_COLUMN}'")
+    return header.index(SPLIT_COLUMN) if SPLIT_COLUMN in header else None
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -86,13 +106,13 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 def _of_split(
     path: Path, header: list[str], rows: list[tuple[int, list[str]]], split: str
 ) -> list[tuple[int, list[str]]]:
-    if header.count(SPLIT_COLUMN) != 1:
+    place = _split_place(path, header)
+    if place is None:
         return rows
-    place = header.index(SPLIT_COLUMN)
     found = [(line, cells) for line, cells in rows if cells[place].strip() == split]
     if not found:
         there = dict.fromkeys(cells[place].strip() for _, cells in rows)
-        raise UserError(f"--split {split}: not in column '{SPLIT_COLUMN}' of {path}{did_you_mean(split, there)}")
+        raise NoSuchSplit(f"--split {split}: not in column '{SPLIT_COLUMN}' of {path}{did_you_mean(split, there)}")
     return found
 
 
