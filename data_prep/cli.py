@@ -1,4 +1,4 @@
-"""The program ``bimodal-prep``: write shards from a source, index existing shards, verify shards."""
+"""The program ``bimodal-prep``: write shards from a source, index existing shards, verify and encode shards."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ COMMANDS = CommandGroup(
         "verify": Command(
             "read every byte, and report what is broken",
             partial(importlib.import_module, ".verification.command", __package__),
+        ),
+        "encode": Command(
+            "encode shards by locked towers, to train heads on their features",
+            partial(importlib.import_module, ".encoding.command", __package__),
         ),
     },
     description=DESCRIPTION,

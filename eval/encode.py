@@ -209,24 +209,29 @@ def autocast_type(precision: str) -> torch.dtype | None:
     return {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def open_model(given: str, device: torch.device, weights: str = TRAINED) -> ScoredModel:
+def open_model(given: str, device: torch.device, weights: str = TRAINED, heads_alone: bool = False) -> ScoredModel:
     """Load a model by any of its names, in evaluation mode, and identify its weights.
 
     Args:
         given: a name of a model.
         device: where to score it.
         weights: which weights of a checkpoint.
+        heads_alone: load the heads of locked towers, which take encoded features, and not the towers.
 
     Raises:
         UserError: there is no such model, it has no averaged weights, or it cannot be read.
         OSError: a file of it was removed meanwhile.
     """
+    from bimodal_cl.models.features.heads import is_heads, load_heads
     from bimodal_cl.models.load import load_source
     from bimodal_cl.models.locate.names import locate_model
 
     source = locate_model(given, "MODEL", weights)
+    if heads_alone and (source.folder is None or not is_heads(source.folder)):
+        raise UserError(f"MODEL '{given}': --features scores runs of data.features alone; leave --features out")
+    encoder = load_heads(source.folder, source.weights.name) if heads_alone and source.folder else load_source(source)
     return ScoredModel(
-        encoder=load_source(source).to(device).eval(),
+        encoder=encoder.to(device).eval(),
         name=source.name,
         pretrained=source.pretrained,
         checkpoint=source.folder,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.models.json_files import read_json
+from bimodal_cl.files.json_files import read_json
 from bimodal_cl.models.tower_keys import check_tower_keys
 from bimodal_cl.preprocess import EvalTransform
 

@@ -11,8 +11,8 @@ import yaml
 from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.index import index_shard, split_captions
+from bimodal_cl.files.json_files import read_json
 from bimodal_cl.files.text_files import NotText, read_text
-from bimodal_cl.models.json_files import read_json
 from bimodal_cl.run_folder import read_state
 from data_prep.cli import main as prep
 from eval.cli import main as evaluate

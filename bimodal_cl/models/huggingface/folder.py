@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.files.json_files import read_json
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.clip import load_huggingface_clip
 from bimodal_cl.models.huggingface.siglip import load_huggingface_siglip
-from bimodal_cl.models.json_files import read_json
 
 _LOADERS: dict[str, Callable[[Path, int | None], DualEncoder]] = {
     "clip": load_huggingface_clip,

@@ -10,8 +10,8 @@ from typing import Any
 from PIL import Image
 
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.json_files import read_json
 from bimodal_cl.models.architecture import default_preprocess
-from bimodal_cl.models.json_files import read_json
 
 # Keys that do not change the pixels of an RGB image.
 _INERT = {

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.models.json_files import read_json
+from bimodal_cl.files.json_files import read_json
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, OPEN_CLIP_CONFIG, WEIGHT_SUFFIXES
 from bimodal_cl.models.weights.foreign_formats import FOREIGN_SUFFIXES
 
