@@ -65,7 +65,7 @@ def build_probe_result(
         scores: its scores.
         splits: ``train``, ``test`` and, where there is one, ``val``.
         encoded: the features of each.
-        arguments: ``name``, ``data``, ``precision``, ``classnames``.
+        arguments: ``name``, ``data``, ``precision``, ``classnames``, ``language``.
         settings: how the probe was trained, under ``probe``.
         more: further keys.
     """
@@ -89,12 +89,13 @@ def build_probe_result(
             "split": test.name,
             "splits": {part: each.name for part, each in splits.items()},
             "precision": arguments.precision,
-            "features": "unit-norm image features",
+            "image_features": "unit norm",
             "classnames": str(arguments.classnames) if arguments.classnames else "data set",
             "chance": scores.chance,
             "unseen_classes": [train.labelled.classnames[each] for each in unseen],
             "skipped": [line for each in encoded.values() for line in each.skipped],
         },
+        language=arguments.language,
         probe=settings,
         **scores.details,
         **more,
