@@ -218,24 +218,28 @@ def open_model(given: str, device: torch.device, weights: str = TRAINED) -> Scor
         weights: which weights of a checkpoint.
 
     Raises:
-        UserError: there is no such model, it has no averaged weights, or it cannot be read.
-        OSError: a file of it was removed meanwhile.
+        UserError: there is no such model, it has no averaged weights, it cannot be read, or a file of it was removed
+            meanwhile, as a training that goes on removes old checkpoints.
     """
     from bimodal_cl.models.load import load_source
     from bimodal_cl.models.locate.names import locate_model
 
     source = locate_model(given, "MODEL", weights)
-    return ScoredModel(
-        encoder=load_source(source).to(device).eval(),
-        name=source.name,
-        pretrained=source.pretrained,
-        checkpoint=source.folder,
-        sha256=_hash_weights(source.weights),
-        step=None if source.folder is None else _read_step(source.folder),
-        run=source.run,
-        weights=source.of_checkpoint,
-        descriptions_sha256=None if source.folder is None else _hash_descriptions(source.folder),
-    )
+    try:
+        return ScoredModel(
+            encoder=load_source(source).to(device).eval(),
+            name=source.name,
+            pretrained=source.pretrained,
+            checkpoint=source.folder,
+            sha256=_hash_weights(source.weights),
+            step=None if source.folder is None else _read_step(source.folder),
+            run=source.run,
+            weights=source.of_checkpoint,
+            descriptions_sha256=None if source.folder is None else _hash_descriptions(source.folder),
+        )
+    except FileNotFoundError as error:
+        missing = error.filename or one_line(error)
+        raise UserError(f"MODEL '{given}': a file was removed while the model was read: {missing}") from None
 
 
 def result_folder(run: Path | None, given: str, to: str | None, models: Sequence[str]) -> Path:
