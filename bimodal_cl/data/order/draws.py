@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     SUBSTITUTE = 7
     LANES = 8
     FRACTION = 9
+    THINNING = 10
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
