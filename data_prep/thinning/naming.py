@@ -51,6 +51,7 @@ def name_images(manifest: Manifest, storage: Storage, field: str | None, table: 
     name: Callable[[StoredRow], str]
     if table is not None:
         loaded = ConceptTable.load(table)
+        loaded.require_ids_of(manifest.num_images)
         name = lambda row: loaded.name_of(row.image_id, row.key)  # noqa: E731
     elif field is not None:
         name = lambda row: _read_field(row, field)  # noqa: E731

@@ -52,6 +52,11 @@ def draw_below(bound: int | np.ndarray, purpose: Purpose, *keys: int | np.ndarra
     return (draw_bits(purpose, *keys) % np.asarray(bound).astype(np.uint64)).astype(np.int64)
 
 
+def draw_caption(count: int | np.ndarray, seed: int, epoch: int, image_id: int | np.ndarray) -> np.ndarray:
+    """Draw which of its ``count`` captions an image has in an epoch of training, int64."""
+    return draw_below(count, Purpose.CAPTION, seed, epoch, image_id)
+
+
 def draw_uniform(purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:
     """Draw float64 numbers from ``[0, 1)``, multiples of ``2**-53``."""
     return (draw_bits(purpose, *keys) >> _S11) * 2.0**-53

@@ -46,10 +46,10 @@ class ImageConcepts:
         """Number of images of each concept, int64 ``[concepts]``, descending."""
         return np.bincount(self.of_image[self.of_image != NO_CONCEPT], minlength=len(self.names))
 
-    def name_of(self, image_id: int) -> str:
-        """Return the name of an image's concept; "" if it has none."""
+    def find(self, image_id: int) -> tuple[str, int] | None:
+        """Return the name of an image's concept and its number of images; None if the image has none."""
         number = int(self.of_image[image_id])
-        return "" if number == NO_CONCEPT else self.names[number]
+        return None if number == NO_CONCEPT else (self.names[number], int(self.counts[number]))
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,18 @@ class ConceptTable:
                 "one of other shards"
             )
         return concept
+
+    def require_ids_of(self, num_images: int) -> None:
+        """Require that all ids are those of ``num_images`` images.
+
+        Raises:
+            UserError: one is not, so the table is one of other shards.
+        """
+        last = max(self.by_id or (), default=-1)
+        if last >= num_images:
+            raise UserError(
+                f"{self.path}: image_id {last} is outside [0, {num_images}), so the table is one of other shards"
+            )
 
 
 def _require_columns(path: Path, header: list[str]) -> None:
