@@ -19,10 +19,10 @@ from itertools import combinations
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.metrics.seeds import Estimate, estimate, holm, pool_variance
 
-from ..report.comparison.score_tables import COLUMNS
-from .choice import Choice
-from .records import Record, Records
-from .runs import Cell, Study
+from ...report.comparison.score_tables import COLUMNS
+from ..choice import Choice
+from ..records import Record, Records
+from ..runs import Cell, Study
 
 METRICS = COLUMNS["zeroshot_retrieval"]
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from bimodal_cl.metrics.seeds import Estimate
 
-from ..report.comparison.cells import digits, half_width, interval_text, scale_of, signed, unit_of
-from ..report.comparison.score_tables import SIGNIFICANT, Cell
-from ..report.scores import format_metric, markdown_line, metric_name
-from .choice import Choice, choose
+from ...report.comparison.cells import digits, half_width, interval_text, scale_of, signed, unit_of
+from ...report.comparison.score_tables import SIGNIFICANT, Cell
+from ...report.scores import format_metric, markdown_line, metric_name
+from ..choice import Choice, choose
+from ..records import Records
+from ..runs import Study, describe_point
 from .comparisons import CellScores, Comparison, compare_cells, find_pairs, metrics_of, score_cells
-from .records import Records
-from .runs import Study, describe_point
 
 METHOD = (
     "Scores are means over the seeds. ± is half the width of the 95 % interval over the seeds, with the variance "
@@ -130,17 +130,27 @@ def notes(findings: Findings) -> list[str]:
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
         lines.append(f"The grids differ in size, so the methods are not tuned equally: {counts}.")
+    borders = sum(bool(each.choice.at_border()) for each in findings.cells)
+    if borders:
+        lines.append(
+            f"{borders} of {len(findings.cells)} chosen points lie on the border of their grid, see Tuning: beyond it "
+            "may be better ones."
+        )
+    failed: dict[str, list[str]] = {}
     for each in findings.cells:
-        name = each.cell.describe()
-        if border := each.choice.at_border():
-            lines.append(f"{name}: chosen on the border of its grid: {', '.join(border)}.")
         for point, score in zip(each.cell.points, each.choice.points, strict=False):
             if score.failed:
-                lines.append(f"{name}: {describe_point(point)} failed: {score.failed}")
-        lines += [f"{name}: a final run failed: {reason}" for reason in each.failed]
-        if missing := each.missing + sum(point.missing for point in each.choice.points):
-            lines.append(f"{name}: {missing} runs are yet to be done.")
-    return lines
+                what = f"{each.cell.method}: the point {describe_point(point)} failed"
+                failed.setdefault(f"{what}: {score.failed}", []).append(each.cell.place.describe())
+        for reason in each.failed:
+            failed.setdefault(f"{each.cell.method}: a final run failed: {reason}", []).append(
+                each.cell.place.describe()
+            )
+    lines += [
+        f"{what}{f' ({places})' if (places := '; '.join(filter(None, at))) else ''}" for what, at in failed.items()
+    ]
+    missing = sum(each.missing + sum(point.missing for point in each.choice.points) for each in findings.cells)
+    return [*lines, f"{missing} runs are yet to be done."] if missing else lines
 
 
 def chosen_text(choice: Choice) -> str:
