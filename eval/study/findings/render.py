@@ -33,6 +33,7 @@ from .tables import (
     half_interval,
     notes,
     p_text,
+    stars,
 )
 
 # Of the machine and the schedule, not of the loss.
@@ -98,7 +99,7 @@ def _describe(findings: Findings, records: Records, sources: Sources) -> dict[st
         "notes": notes(findings),
         "columns": [(metric_name(each), unit_of(each)) for each in findings.metrics],
         "tables": [_table(findings, findings.at(each.labels), each.describe()) for each in findings.study.places()],
-        "method": METHOD.replace("**", "").replace("\\*", "*"),
+        "method": METHOD.replace("**bold**", "Bold").replace("\\*", "*"),
         "comparisons": _comparisons(findings),
         "verdict": _verdict(findings),
         "score": metric_name(settings.score.rpartition("/")[2]),
@@ -160,8 +161,8 @@ def _difference(metric: str, each: Comparison) -> dict[str, Any] | None:
     return {
         "value": signed(metric, one.value),
         "ends": interval_text(metric, one).strip(),
-        "p": p_text(corrected).removesuffix(" \\*"),
-        "star": corrected < SIGNIFICANT,
+        "p": p_text(corrected),
+        "stars": stars(metric, each),
     }
 
 
@@ -171,9 +172,11 @@ def _verdict(findings: Findings) -> str:
         return ""
     metric = findings.metrics[-1]
     tested = [each for each in findings.comparisons if not math.isnan(each.scores.get(metric, (None, math.nan))[1])]
-    sure = [each for each in tested if each.scores[metric][1] < SIGNIFICANT]
-    name = metric_name(metric)
-    return f"By {name}, {len(sure)} of {len(tested)} differences have a corrected p < {SIGNIFICANT:g}."
+    marks = [stars(metric, each) for each in tested]
+    return (
+        f"By {metric_name(metric)}, {sum(map(bool, marks))} of {len(tested)} differences have a corrected p < "
+        f"{SIGNIFICANT:g} over the seeds, {marks.count('**')} of them also with the chance of other test data."
+    )
 
 
 def _tuning(findings: Findings, each: CellScores) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from ..records import Records
 from ..runs import Study, describe_point
 from .comparisons import CellScores, Comparison, compare_cells, find_pairs, metrics_of, score_cells
 
+_UNKNOWN = Estimate(*[math.nan] * 7)
 METHOD = (
     "Scores are means over the seeds. ± is half the width of the 95 % interval over the seeds, with the variance "
     "between seeds pooled over the methods at the same setting (Student's t). **bold**: the best mean of a setting. "
     "Differences are paired by seed: runs of one seed share initialization and the order of the samples. p-values are "
     "of a two-sided paired t-test over the seeds, corrected by Holm's method over all comparisons in the column; \\* "
-    "marks p < 0.05. Intervals and p-values are about other seeds on the same data: what other test data would change "
-    "is not in them."
+    "marks p < 0.05. These are about other seeds on the same data. \\*\\* marks differences that keep p < 0.05 where "
+    "the chance of other test data is added (bootstrap of the queries, the same for both sides)."
 )
 
 
@@ -104,7 +105,7 @@ def _differences(findings: Findings) -> str:
     head = ["difference", "seeds", *(f"{metric_name(each)}" for each in findings.metrics)]
     lines = [markdown_line(head), markdown_line(["---", *["---:"] * (len(head) - 1)])]
     for each in findings.comparisons:
-        shown = [difference_text(metric, each.scores.get(metric)) for metric in findings.metrics]
+        shown = [difference_text(metric, each) for metric in findings.metrics]
         lines.append(markdown_line([comparison_name(each), str(len(each.seeds)), *shown]))
     return "\n".join(lines)
 
@@ -173,20 +174,25 @@ def half_interval(metric: str, one: Estimate | None) -> str:
     return "" if one is None else half_width(metric, Cell(one, ()))
 
 
-def difference_text(metric: str, found: tuple[Estimate, float] | None) -> str:
-    """Return a difference with interval, corrected p-value and star."""
-    if found is None:
+def difference_text(metric: str, each: Comparison) -> str:
+    """Return a difference with interval, corrected p-value and stars."""
+    if metric not in each.scores:
         return ""
-    one, corrected = found
-    return " ".join(filter(None, [signed(metric, one.value) + interval_text(metric, one), p_text(corrected)]))
+    one, corrected = each.scores[metric]
+    parts = [signed(metric, one.value) + interval_text(metric, one), p_text(corrected), stars(metric, each)]
+    return " ".join(filter(None, parts)).replace("*", "\\*")
 
 
 def p_text(corrected: float) -> str:
-    """Return a p-value, with a star where it is under 0.05; "" where it is not known."""
-    if math.isnan(corrected):
-        return ""
-    shown = "p < 0.001" if corrected < 0.001 else f"p = {corrected:.3f}"
-    return f"{shown} \\*" if corrected < SIGNIFICANT else shown
+    """Return a p-value; "" where it is not known."""
+    return "" if math.isnan(corrected) else "p < 0.001" if corrected < 0.001 else f"p = {corrected:.3f}"
+
+
+def stars(metric: str, each: Comparison) -> str:
+    """Return a star for a corrected p-value under 0.05 over the seeds, and a second one if also over the test data."""
+    sure = metric in each.scores and each.scores[metric][1] < SIGNIFICANT
+    surer = sure and metric in each.with_data and each.with_data[metric][1] < SIGNIFICANT
+    return "**" if surer else "*" if sure else ""
 
 
 def best_means(cells: Sequence[CellScores], metrics: Sequence[str]) -> dict[str, float]:
@@ -204,12 +210,15 @@ def as_csv(findings: Findings) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     axes = list(findings.study.settings.axes)
-    names = "chosen points metric seeds mean low high seed_error dof values runs"
+    names = (
+        "chosen points metric seeds mean low high seed_error dof data_error with_data_low with_data_high values runs"
+    )
     writer.writerow(["method", *axes, *names.split()])
     for each in findings.cells:
         chosen = "" if each.choice.chosen is None else json.dumps(each.cell.points[each.choice.chosen])
         for metric, one in each.estimates.items():
-            numbers = (one.value, one.low, one.high, one.seed_error, one.dof)
+            wide = each.with_data.get(metric, _UNKNOWN)
+            numbers = (one.value, one.low, one.high, one.seed_error, one.dof, wide.data_error, wide.low, wide.high)
             values = each.scores[metric]
             writer.writerow(
                 [
@@ -228,10 +237,13 @@ def differences_as_csv(findings: Findings) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = "first second metric seeds difference low high p_value p_value_holm dof"
+    names += " data_error with_data_low with_data_high with_data_p_value with_data_p_value_holm"
     writer.writerow(names.split())
     for each in findings.comparisons:
         for metric, (one, corrected) in each.scores.items():
-            numbers = (one.value, one.low, one.high, one.p_value, corrected, one.dof)
+            wide, p_wide = each.with_data.get(metric, (_UNKNOWN, math.nan))
+            numbers = [one.value, one.low, one.high, one.p_value, corrected, one.dof]
+            numbers += [wide.data_error, wide.low, wide.high, wide.p_value, p_wide]
             shown = ["" if math.isnan(number) else repr(number) for number in numbers]
             seeds = " ".join(map(str, each.seeds))
             writer.writerow([each.first.describe(), each.second.describe(), metric, seeds, *shown])
