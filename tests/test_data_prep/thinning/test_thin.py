@@ -139,3 +139,27 @@ def test_shards_from_elsewhere(prep, tmp_path):
     assert whole["txt"] == b"a dog\nand a dog" and second == {"jpg": photo(4), "caption": b"a dog"}
     manifest = Manifest.load(tmp_path / "to")
     assert (manifest.captions, manifest.num_images, manifest.num_texts) == ("whole", 2, 2)
+
+
+def test_shards_behind_urls(prep, shards, tmp_path):
+    """A manifest here, its shards elsewhere: they are read through the cache, and the subset is local."""
+    content = json.loads((shards / "manifest.json").read_text())
+    for entry in content["shards"]:
+        entry["name"] = f"file://{shards / entry['name']}"
+    write_files(tmp_path / "here", {"manifest.json": json.dumps(content)})
+    cache = ("--cache-dir", tmp_path / "cache", "--cache-gb", 0.01)
+    assert prep("thin", tmp_path / "here", "--to", tmp_path / "one", *cache).status == 0
+    assert list((tmp_path / "cache").iterdir())
+    assert prep("thin", shards, "--to", tmp_path / "two").status == 0
+    assert read_folder(tmp_path / "one") == read_folder(tmp_path / "two")
+
+
+def test_a_shard_that_is_not_the_manifests_is_refused(prep, shards, tmp_path):
+    content = json.loads((shards / "manifest.json").read_text())
+    first = shards / "00000.tar"
+    write_tar(first, [("img00.jpg", photo(0)), ("img00.txt", b"a dog")])
+    content["shards"][0].update(bytes=first.stat().st_size)
+    (shards / "manifest.json").write_text(json.dumps(content))
+    error = prep("thin", shards, "--to", tmp_path / "to").error
+    assert "00000.tar: holds 1 images but the manifest says 6; `bimodal-prep index" in error
+    assert not (tmp_path / "to").exists()
