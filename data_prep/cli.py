@@ -1,4 +1,4 @@
-"""The program ``bimodal-prep``: write shards from a source; index, thin and verify shards."""
+"""The program ``bimodal-prep``: write shards from a source; index, thin, verify and encode shards."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ COMMANDS = CommandGroup(
         "verify": Command(
             "read every byte, and report what is broken",
             partial(importlib.import_module, ".verification.command", __package__),
+        ),
+        "encode": Command(
+            "encode shards by locked towers, to train heads on their features",
+            partial(importlib.import_module, ".encoding.command", __package__),
         ),
     },
     description=DESCRIPTION,

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     LANES = 8
     FRACTION = 9
     THINNING = 10
+    VIEW = 11
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
