@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bimodal_cl.data.shards.concepts import NO_CONCEPT, ConceptTable, ImageConcepts
+from bimodal_cl.errors import UserError
 
 from ..captions import ConceptTemperature
 from .correlation import Correlation, correlate
@@ -54,7 +55,7 @@ def load_image_concepts(path: Path, data: Mixture) -> ImageConcepts:
     """Read the concept of each image of the training data from a table; a concept's count is that in these data.
 
     Raises:
-        UserError: see :class:`ConceptTable`; or the table is one of other shards.
+        UserError: see :class:`ConceptTable`; or the table is one of other shards, or names no concept.
     """
     from bimodal_cl.data.shards.reader import RowReader
 
@@ -63,9 +64,12 @@ def load_image_concepts(path: Path, data: Mixture) -> ImageConcepts:
     reader = RowReader(data)
     try:
         keys = (reader.describe(image_id)[1] for image_id in range(data.num_images))
-        return ImageConcepts.from_names(table.name_of(image_id, key) for image_id, key in enumerate(keys))
+        concepts = ImageConcepts.from_names(table.name_of(image_id, key) for image_id, key in enumerate(keys))
     finally:
         reader.close()
+    if not concepts.names:
+        raise UserError(f"{path}: names a concept of no image of {data}")
+    return concepts
 
 
 def find_owners(data: Mixture) -> np.ndarray:

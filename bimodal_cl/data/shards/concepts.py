@@ -77,10 +77,10 @@ class ConceptTable:
         try:
             lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
             header = next(lines, [])
-            _require_columns(path, header)
             rows = [(lines.line_num, dict(zip(header, cells, strict=False))) for cells in lines if cells]
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        _require_columns(path, header)
         with_ids = "image_id" in header
         by_id: dict[int, tuple[str, str]] = {}
         by_key: dict[str, str] = {}
