@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bimodal_cl.data.shards.concepts import NO_CONCEPT, ConceptTable, ImageConcepts
-from bimodal_cl.errors import UserError
 
 from ..captions import ConceptTemperature
 from .correlation import Correlation, correlate
@@ -63,12 +62,12 @@ def load_image_concepts(path: Path, data: Mixture) -> ImageConcepts:
     table.require_ids_of(data.num_images)
     reader = RowReader(data)
     try:
-        keys = (reader.describe(image_id)[1] for image_id in range(data.num_images))
+        keys = [reader.describe(image_id)[1] for image_id in range(data.num_images)]
         concepts = ImageConcepts.from_names(table.name_of(image_id, key) for image_id, key in enumerate(keys))
     finally:
         reader.close()
     if not concepts.names:
-        raise UserError(f"{path}: names a concept of no image of {data}")
+        raise table.refuse(data, keys[0])
     return concepts
 
 

@@ -126,6 +126,12 @@ class ConceptTable:
                 f"{self.path}: image_id {last} is outside [0, {num_images}), so the table is one of other shards"
             )
 
+    def refuse(self, data: object, key: str) -> UserError:
+        """Return the error that the table names no image of some data, with its first key beside that of the data."""
+        first = next(iter(self.by_key), "")
+        hint = f"; its first key is '{first}', that of the shards '{key}'" if first else ""
+        return UserError(f"{self.path}: names a concept of no image of {data}{hint}")
+
 
 def _require_columns(path: Path, header: list[str]) -> None:
     if "concept" in header and ("image_id" in header or "key" in header):

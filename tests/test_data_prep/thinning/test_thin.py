@@ -107,7 +107,7 @@ def test_a_table_names_the_concepts_by_id_or_by_key(prep, shards, tmp_path):
         ("key,concept\nimg01,a\nimg01,b\n", "line 3: key 'img01' comes twice"),
         ("image_id,key,concept\n2,img07,a\n", "image_id 2 has the key 'img07', but 'img02' in these shards"),
         ("image_id,concept\n20,a\n", "image_id 20 is outside [0, 20), so the table is one of other shards"),
-        ("key,concept\n99,a\n", "no image has a concept by"),
+        ("key,concept\n99,a\n", "its first key is '99', that of the shards 'img00'"),
         ('image_id,concept\n1,"a\n', "cannot be read"),
         (None, "cannot be read: No such file"),
     ],
@@ -119,6 +119,18 @@ def test_a_table_that_does_not_fit_is_refused(prep, shards, tmp_path, content, m
     error = prep("thin", shards, "--concepts", path, "--to", tmp_path / "to").error
     assert message in error and error.count("table.csv") == 1
     assert not (tmp_path / "to").exists()
+
+
+def test_captions_that_name_nothing_are_refused(prep, tmp_path):
+    write_files(tmp_path / "raw", {"a.jpg": photo(0), "a.txt": "running"})
+    assert prep("write", "folder", "--images", tmp_path / "raw", "--to", tmp_path / "in").status == 0
+    error = prep("thin", tmp_path / "in", "--to", tmp_path / "to").error
+    assert error.endswith("in: no image has a concept by the words of the captions")
+    assert (
+        "no image has a concept by the field 'x'"
+        in prep("concepts", tmp_path / "in", "--field", "x", "--to", tmp_path / "c.csv").error
+    )
+    assert not (tmp_path / "to").exists() and not (tmp_path / "c.csv").exists()
 
 
 def test_shards_from_elsewhere(prep, tmp_path):
