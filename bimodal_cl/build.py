@@ -1,4 +1,4 @@
-"""Build a run's objects from its config; the only module that knows both config and objects."""
+"""Build a run's objects from its config; with ``build_model`` the only module that knows both config and objects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from open_clip import CLIPVisionCfg
 
+from bimodal_cl.build_model import build_feature_evaluation, build_heads, build_model_of, open_features
 from bimodal_cl.cli.progress import note
-from bimodal_cl.config.checks import check_batch_norms, check_best, check_patches, check_precision, check_run
+from bimodal_cl.config.checks import check_batch_norms, check_best, check_precision, check_run
 from bimodal_cl.config.checks.launch import check_process_count
 from bimodal_cl.config.checks.world import World
 from bimodal_cl.config.schema import Config
 from bimodal_cl.data import Manifest
+from bimodal_cl.data.features.stream import open_feature_stream
+from bimodal_cl.data.features.tables import FeatureTables
 from bimodal_cl.data.labelled.open import open_labelled
 from bimodal_cl.data.pipeline.stream import Stream, open_stream
 from bimodal_cl.data.shards.mixture import Mixture
@@ -27,8 +29,7 @@ from bimodal_cl.data.storage.locations import is_pipe, is_remote
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
 from bimodal_cl.losses import ContrastiveLoss, build_loss
-from bimodal_cl.models import DualEncoder, build_model
-from bimodal_cl.models.load import load_saved
+from bimodal_cl.models import DualEncoder
 from bimodal_cl.optim import build_optimizer, compute_learning_rates, read_peaks
 from bimodal_cl.preprocess import EvalTransform
 from bimodal_cl.run_folder import RunFolder
@@ -39,7 +40,7 @@ from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.sharding import choose_spread, take_fsdp_settings
 from bimodal_cl.training.speed.switches import apply_switches
 from bimodal_cl.training.trackers import Trackers
-from bimodal_cl.training.trained_parts import describe_trained, find_hidden, find_parts, lock_towers
+from bimodal_cl.training.trained_parts import describe_trained, find_hidden, find_parts
 
 _MIXED_PRECISION = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -63,27 +64,16 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
     check_run(config, replace(describe_world(config, accelerator, mixture, settings), fsdp=fsdp is not None))
     batch_size = config.train.global_batch_size // accelerator.num_processes
     torch.manual_seed(config.seed)
-    if checkpoint is None:
-        model = build_model(**config.model.model_dump(mode="json"))
-        for line in model.notes if accelerator.is_main_process else ():
-            note(line)
+    features = open_features(config, mixture)
+    if features is None:
+        model = build_model_of(config, checkpoint, accelerator)
     else:
-        model = load_saved(checkpoint).train()
-    model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
-    vision = model.architecture.vision
-    if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):
-        check_patches(model.image_size, vision.get("patch_size") or CLIPVisionCfg.patch_size)
-    towers = {"image": config.optim.image, "text": config.optim.text}
-    unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
-    fresh = checkpoint is None and config.model.pretrained is None
-    of_a_file = config.model.vision is not None and config.model.vision.timm_checkpoint_path is not None
-    fresh_towers = {"image": fresh and not of_a_file, "text": fresh}
-    lock_towers(model, unlocked, fresh_towers, config.optim.image.freeze_statistics)
+        model = build_heads(config, features, checkpoint)
     switches = config.train.model_dump(include={"compile", "grad_checkpointing", "patch_dropout", "tf32"})
     apply_switches(model, accelerator.device.type, **switches)
     check_batch_norms(len(find_batch_norms(model)), settings.accumulate_features, batch_size)
     loss = build_loss_of(config, mixture)
-    evaluate = build_evaluation(config, model.transform)
+    evaluate = build_evaluation(config, model.transform) if features is None else build_feature_evaluation(config)
     check_best(config.checkpoint.best, evaluate.scores, averaged=settings.ema_evaluate)
     optimizer = build_optimizer_of(config, model, loss)
     optim = config.optim
@@ -97,7 +87,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         model=model,
         loss=loss,
         optimizer=optimizer,
-        open_stream=partial(open_training_stream, config, mixture, accelerator, batch_size, model, settings),
+        open_stream=partial(open_training_stream, config, mixture, accelerator, batch_size, model, settings, features),
         learning_rates_at=partial(
             compute_learning_rates, num_steps=settings.num_steps, peaks=peaks, **rates, **schedule
         ),
@@ -105,7 +95,7 @@ def build_trainer(config: Config, folder: RunFolder, checkpoint: Path | None = N
         settings=settings,
         folder=folder,
         trackers=build_trackers(config, folder, accelerator),
-        identity=build_identity(config, mixture),
+        identity=build_identity(config, mixture, features),
         spread=choose_spread(fsdp, accelerator.num_processes, model),
     )
 
@@ -251,7 +241,7 @@ def build_trackers(config: Config, folder: RunFolder, accelerator: Accelerator) 
     )
 
 
-def build_identity(config: Config, mixture: Mixture) -> dict[str, Any]:
+def build_identity(config: Config, mixture: Mixture, features: FeatureTables | None) -> dict[str, Any]:
     """Collect what a resumed run must share with its checkpoint to see the same batches and own the same tables."""
     return {
         "seed": config.seed,
@@ -261,6 +251,7 @@ def build_identity(config: Config, mixture: Mixture) -> dict[str, Any]:
         "data.rows_per_epoch": list(mixture.rows),
         "data.shards": mixture.digest,
         "data.shuffle_window": config.data.shuffle_window,
+        "data.features": None if features is None else features.identity,
         "loss.name": config.loss.name,
         "model": config.model.model_dump(mode="json"),
         **describe_trained(**config.optim.model_dump(include={"name", "image", "text", "heads_learning_rate"})),
@@ -302,28 +293,34 @@ def open_training_stream(
     batch_size: int,
     model: DualEncoder,
     settings: RunSettings,
+    features: FeatureTables | None,
     epoch: int,
     start_step: int,
 ) -> Stream:
     """Open this rank's batches from a step to the end of the training."""
+    order: dict[str, Any] = {
+        "seed": config.seed,
+        "epoch": epoch,
+        "start_step": start_step,
+        "rank": accelerator.process_index,
+        "world_size": accelerator.num_processes,
+        "num_epochs": -(-settings.num_steps // settings.steps_per_epoch) - epoch,
+        "shuffle_window": config.data.shuffle_window,
+        "max_bad_fraction": config.data.max_bad_fraction,
+        "pin_memory": accelerator.device.type == "cuda",
+    }
+    if features is not None:
+        return open_feature_stream(features, mixture, batch_size, **order)
     return open_stream(
         mixture,
         batch_size,
         model.image_size,
-        seed=config.seed,
-        epoch=epoch,
-        start_step=start_step,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
+        **order,
         num_workers=config.data.num_workers,
         train=True,
-        num_epochs=-(-settings.num_steps // settings.steps_per_epoch) - epoch,
-        shuffle_window=config.data.shuffle_window,
         scale=config.data.crop_scale,
         flip=config.data.flip,
         interpolation=model.transform.interpolation,
-        max_bad_fraction=config.data.max_bad_fraction,
-        pin_memory=accelerator.device.type == "cuda",
         tokenize=model.tokenizer,
         storage=build_storage(config),
     )

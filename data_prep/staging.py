@@ -46,7 +46,7 @@ def staged(target: Path, job: Mapping[str, object], splits: Sequence[str], overw
     """
     existed = target.exists()
     partial = target / PARTIAL
-    with _writable(target), locked(target):
+    with writable(target), locked(target):
         if not overwrite and _left_job(partial) != job:
             refuse_occupied(target, splits)
         shutil.rmtree(partial, ignore_errors=True)
@@ -109,7 +109,13 @@ def _left_job(partial: Path) -> object:
 
 
 @contextlib.contextmanager
-def _writable(target: Path) -> Iterator[None]:
+def writable(target: Path) -> Iterator[None]:
+    """Make a folder, and report in one line that it cannot be written to.
+
+    Raises:
+        UserError: no permission, or a read-only disk.
+        OSError: the disk is full; ``filename`` names the folder.
+    """
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -90,7 +90,7 @@ def score_models(
         folders[folder] = given
     scored: list[Scored] = []
     for folder, given in folders.items():
-        model = open_model(given, device, arguments.weights)
+        model = open_model(given, device, arguments.weights, _heads_alone(arguments))
         scored += _score_model(arguments, model, model.label(given), folder, encode)
     if not is_main_process():
         return []
@@ -144,7 +144,7 @@ def _score_run(
             continue
         model: ScoredModel | None = None
         try:
-            model = open_model(str(checkpoint), device, arguments.weights)
+            model = open_model(str(checkpoint), device, arguments.weights, _heads_alone(arguments))
         except (UserError, OSError):
             if checkpoint.is_dir():
                 raise
@@ -160,6 +160,11 @@ def _score_run(
     if is_main_process():
         print(f"{run.path} is finished; {len(scored)} of its checkpoints were scored now; results in {folder}")
     return scored
+
+
+def _heads_alone(arguments: argparse.Namespace) -> bool:
+    """Return whether the command scores features that are encoded already."""
+    return getattr(arguments, "features", None) is not None
 
 
 def _one_row(scored: Scored, summary: Summary) -> str:

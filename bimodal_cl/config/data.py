@@ -39,6 +39,9 @@ class Data(Section):
         description="folder of shards with manifest.json (see bimodal-prep), or a list of {folder, repeat | weight}"
     )
     val: PathText | None = Field(None, description="folder of shards for retrieval scores during training")
+    features: PathText | None = Field(
+        None, description="train the heads alone, on features of locked towers in this folder (bimodal-prep encode)"
+    )
     zero_shot: PathText | None = Field(None, description="classification data for zero-shot scores during training")
     num_workers: CountOrZero = Field(2, description="worker processes that read and decode, on each rank; 0: none")
     crop_scale: tuple[Fraction, Fraction] = Field(

@@ -21,7 +21,9 @@ class VisionTower(Section):
         None, description="pair the file's tensors with the tower's in order where the names do not fit"
     )
     timm_pool: str | None = Field(None, description="timm: avg, token, map, abs_attn, rot_attn or empty")
-    timm_proj: Literal["linear", "mlp", ""] | None = Field(None, description="timm: linear, mlp or empty")
+    timm_proj: Literal["linear", "mlp", "residual", ""] | None = Field(
+        None, description="timm: head, linear, mlp, residual (not in open_clip) or empty"
+    )
     timm_drop: BelowOne | None = Field(None, description="timm: head dropout")
     timm_drop_path: BelowOne | None = Field(None, description="timm: stochastic depth")
     layers: Annotated[int | list[int], NotTruth] | None = Field(
@@ -55,7 +57,7 @@ class TextTower(Section):
     hf_model_pretrained: bool | None = Field(None, description="false: random weights instead of its own")
     hf_tokenizer_name: PathText | None = Field(None, description="its tokenizer, where that is another folder or name")
     hf_pooler_type: str | None = Field(None, description="mean_pooler, max_pooler or cls_pooler")
-    hf_proj_type: str | None = Field(None, description="linear or mlp")
+    hf_proj_type: str | None = Field(None, description="head: linear, mlp or residual (not in open_clip)")
     context_length: Annotated[int, Field(ge=3), NotTruth] | None = Field(
         None, description="tokens of a caption, its first and last included; longer ones are cut"
     )

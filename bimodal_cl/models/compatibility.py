@@ -10,7 +10,8 @@ from typing import Any
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.architecture import Architecture
 
-# Neither training options nor what comes with the weights changes the features of given weights.
+# Neither training options nor what comes with the weights, such as a bias of the head, changes the features of given
+# weights.
 _TRAINING = ("patch_dropout", "timm_drop", "timm_drop_path")
 _UNCOMPARED = {
     "image_size",
@@ -22,6 +23,7 @@ _UNCOMPARED = {
     "tokenizer_kwargs",
     "tokenizer_mode",
     "pad_id",
+    "timm_proj_bias",
     *_TRAINING,
 }
 _VIT = {"patch_size", "mlp_ratio", "pool_type", "head_width", "norm_kwargs", "act_kwargs"}

@@ -100,10 +100,12 @@ class DualEncoder(nn.Module):
         wanted = (3, self.image_size, self.image_size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
             raise ValueError(f"pixels must be [batch, {', '.join(map(str, wanted))}], got {list(pixels.shape)}")
+        return F.normalize(self.visual(self.normalized(pixels)).float(), dim=-1)
+
+    def normalized(self, pixels: Pixels) -> Float[Tensor, "batch 3 height width"]:
+        """Return pixels on the model's device, normalised if they are uint8."""
         pixels = pixels.to(self.device, non_blocking=True)
-        if pixels.dtype == torch.uint8:
-            pixels = normalize(pixels, self.image_mean, self.image_std)
-        return F.normalize(self.visual(pixels).float(), dim=-1)
+        return normalize(pixels, self.image_mean, self.image_std) if pixels.dtype == torch.uint8 else pixels
 
     def encode_text(self, texts: Sequence[str] | Tokens) -> Features:
         """Encode texts, or tokens from :meth:`tokenize`, in one pass.

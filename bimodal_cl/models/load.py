@@ -9,12 +9,14 @@ from typing import Literal
 import torch
 
 from bimodal_cl.errors import UserError, did_you_mean
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.assemble import assemble, build_encoder, try_towers
 from bimodal_cl.models.compatibility import match_architectures
 from bimodal_cl.models.dual_encoder import DualEncoder
+from bimodal_cl.models.features.heads import is_heads
+from bimodal_cl.models.features.join import join_tensors, tokenizer_of
 from bimodal_cl.models.huggingface.folder import load_huggingface
-from bimodal_cl.models.json_files import read_json
 from bimodal_cl.models.locate.names import locate_model
 from bimodal_cl.models.locate.open_clip_names import canonical_architecture, locate_tag
 from bimodal_cl.models.locate.paths import expand_name, near_name, near_path
@@ -26,12 +28,11 @@ from bimodal_cl.models.weights.file_names import (
     OPEN_CLIP_CONFIG,
     TEXT_CONFIG,
     TOKENIZER_FILES,
-    TOKENIZER_FOLDER,
     WEIGHT_SUFFIXES,
     WEIGHTS_FILE,
 )
 from bimodal_cl.models.weights.infer import infer_architecture, quick_gelu_of, refuse_other_layouts
-from bimodal_cl.models.weights.state_dict import Pretrained
+from bimodal_cl.models.weights.state_dict import Pretrained, load_pretrained
 from bimodal_cl.models.weights.weight_file import read_weight_file
 
 
@@ -74,8 +75,11 @@ def load_saved(folder: Path, weights: str = WEIGHTS_FILE) -> DualEncoder:
         if not (folder / file).is_file():
             raise UserError(f"{folder}: not a saved model: '{file}' is missing")
     architecture = Architecture.read(folder / ARCHITECTURE_FILE).without_tower_weights()
-    encoder = build_encoder(architecture, folder / TOKENIZER_FOLDER)
-    encoder.load_weights(folder / weights)
+    encoder = build_encoder(architecture, tokenizer_of(folder))
+    if is_heads(folder):
+        load_pretrained(encoder, Pretrained(folder / weights, join_tensors(folder, weights)), "its architecture")
+    else:
+        encoder.load_weights(folder / weights)
     try_towers(encoder)
     return encoder.eval()
 
@@ -135,14 +139,18 @@ def load_source(source: ModelSource, wanted: Architecture | None = None, image_s
         found = Architecture.read(source.folder / ARCHITECTURE_FILE)
         if wanted is None and image_size in (None, found.image_size):
             return load_saved(source.folder, source.weights.name)
-        tokenizer_folder = source.folder / TOKENIZER_FOLDER
+        tokenizer_folder = tokenizer_of(source.folder)
     else:
         found = _read_open_clip_config(source.folder / OPEN_CLIP_CONFIG)
         tokenizer_folder = source.folder
     has_tokenizer = any((tokenizer_folder / file).is_file() for file in TOKENIZER_FILES)
-    file = read_weight_file(source.weights)
-    refuse_other_layouts(file)
-    weights = Pretrained(source.weights, file.tensors, found.image_size)
+    if source.kind == "checkpoint" and is_heads(source.folder):
+        tensors = join_tensors(source.folder, source.weights.name)
+    else:
+        file = read_weight_file(source.weights)
+        refuse_other_layouts(file)
+        tensors = file.tensors
+    weights = Pretrained(source.weights, tensors, found.image_size)
     architecture = found if wanted is None else match_architectures(wanted, found, *_names_of(source, wanted))
     return assemble(architecture, weights, image_size, tokenizer_folder if has_tokenizer else None)
 
@@ -179,14 +187,14 @@ def _resized(
 
 
 def _read_open_clip_config(path: Path) -> Architecture:
-    config = read_json(path)
+    config = read_mapping(path)
     if "model_cfg" not in config:
         raise UserError(f"{path}: key 'model_cfg' is missing")
     architecture = architecture_from_open_clip(config["model_cfg"], None, config.get("preprocess_cfg"), f"{path}: ")
     text_config = path.with_name(TEXT_CONFIG)
     if not architecture.text.get("hf_model_name") or not text_config.is_file():
         return architecture
-    values = read_json(text_config)
+    values = read_mapping(text_config)
     # An image-text model's own configuration, in a repository of both formats, is not that of its text tower.
     return architecture if "text_config" in values else replace(architecture, hf_text_config=values)
 

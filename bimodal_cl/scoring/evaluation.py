@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bimodal_cl.data.labelled.images import LabelledImages
@@ -11,16 +12,27 @@ from bimodal_cl.scoring.zero_shot import evaluate_zero_shot, zero_shot_scores
 
 
 class Evaluation:
-    """Scores of a model on the config's validation data, read with this process alone."""
+    """Scores of a model on the config's validation data, read with this process alone.
 
-    def __init__(self, open_pairs: Any, labelled: LabelledImages | None) -> None:
-        self._open_pairs, self._labelled = open_pairs, labelled
+    Args:
+        open_pairs: opens the stream of the pairs; None: there are none.
+        labelled: labelled images; None likewise.
+        score_features: scores the heads of locked towers on pairs that are encoded already, in place of `open_pairs`.
+    """
+
+    def __init__(
+        self,
+        open_pairs: Any,
+        labelled: LabelledImages | None,
+        score_features: Callable[[Any], dict[str, float]] | None = None,
+    ) -> None:
+        self._open_pairs, self._labelled, self._score_features = open_pairs, labelled, score_features
 
     @property
     def scores(self) -> list[str]:
         """Names of the scores that every evaluation gives."""
         names = []
-        if self._open_pairs is not None:
+        if self._open_pairs is not None or self._score_features is not None:
             names += [f"retrieval/{name}" for name in retrieval_scores()]
         if self._labelled is not None:
             names += [f"zero_shot/{name}" for name in zero_shot_scores(self._labelled)]
@@ -32,6 +44,8 @@ class Evaluation:
         ``retrieval/left_out`` counts images that could not be used, if there were any.
         """
         scores: dict[str, float] = {}
+        if self._score_features is not None:
+            scores |= {f"retrieval/{name}": value for name, value in self._score_features(model).items()}
         if self._open_pairs is not None:
             pairs = self._open_pairs()
             retrieval = evaluate_retrieval(model, pairs)

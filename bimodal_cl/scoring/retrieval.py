@@ -1,8 +1,8 @@
-"""Score image-text retrieval: encode every image and caption once, then rank."""
+"""Score image-text retrieval: encode every image and caption once, or project their features, then rank."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bimodal_cl.data.features.tables import FeatureTables
 from bimodal_cl.distributed import gather_objects
 from bimodal_cl.errors import UserError
 from bimodal_cl.metrics import (
@@ -21,6 +22,7 @@ from bimodal_cl.metrics import (
     recalls_of_ranks,
 )
 from bimodal_cl.metrics.arrays import exact_mean, share
+from bimodal_cl.models.features.heads import FeatureHeads
 from bimodal_cl.scoring.encode_once import (
     Encoder,
     distinct_images,
@@ -31,6 +33,7 @@ from bimodal_cl.scoring.encode_once import (
 )
 
 RETRIEVAL_KS = (1, 5, 10)
+_FEATURES_AT_ONCE = 4096
 
 # Ids of images, ids of texts, the row of each text's image, and the texts.
 _Pairs: TypeAlias = tuple[list[int], list[int], list[int], list[str]]
@@ -115,6 +118,31 @@ def encode_pairs(
         )
 
 
+def encode_features(heads: FeatureHeads, tables: FeatureTables, captions: list[str] | None = None) -> PairFeatures:
+    """Project every usable image, in the crop of evaluation, and all its captions.
+
+    Args:
+        heads: trained on features of the same towers.
+        tables: the features of one data set.
+        captions: all its captions, in the order of ``text_id``; None: they are left empty.
+    """
+    counts = np.diff(tables.first_text_ids)
+    usable = np.ones(len(counts), dtype=bool)
+    usable[list(tables.unusable)] = False
+    image_ids = np.flatnonzero(usable)
+    text_ids = np.flatnonzero(np.repeat(usable, counts))
+    rows = np.cumsum(usable) - 1
+    with evaluation_mode(heads):
+        return PairFeatures(
+            image_features=_in_parts(heads.encode_image, lambda ids: tables.images(ids, np.zeros_like(ids)), image_ids),
+            text_features=_in_parts(heads.encode_text, tables.texts, text_ids),
+            image_ids=torch.from_numpy(image_ids),
+            text_ids=torch.from_numpy(text_ids),
+            image_of_text=torch.from_numpy(np.repeat(rows, counts)[text_ids]),
+            captions=[""] * len(text_ids) if captions is None else [captions[each] for each in text_ids.tolist()],
+        )
+
+
 def evaluate_retrieval(model: Encoder, stream: Iterable[Any], autocast: torch.dtype | None = None) -> dict[str, float]:
     """Score retrieval in both directions among all pairs of a stream.
 
@@ -124,6 +152,12 @@ def evaluate_retrieval(model: Encoder, stream: Iterable[Any], autocast: torch.dt
         of the six recalls, in ``[0, 6]``. See ``bimodal_cl.metrics``.
     """
     return score_retrieval(rank_pairs(encode_pairs(model, stream, autocast=autocast)))
+
+
+def evaluate_features(heads: FeatureHeads, tables: FeatureTables) -> dict[str, float]:
+    """Score retrieval as :func:`evaluate_retrieval` does."""
+    scores = score_retrieval(rank_pairs(encode_features(heads, tables)))
+    return scores | ({"left_out": float(len(tables.unusable))} if tables.unusable else {})
 
 
 def rank_pairs(pairs: PairFeatures) -> RankedQueries:
@@ -190,3 +224,11 @@ def _first_time(image_id: int, seen: set[int]) -> bool:
         return False
     seen.add(image_id)
     return True
+
+
+def _in_parts(encode: Callable[[Tensor], Tensor], read: Callable[[np.ndarray], np.ndarray], ids: np.ndarray) -> Tensor:
+    parts = [
+        encode(torch.from_numpy(read(ids[start : start + _FEATURES_AT_ONCE])))
+        for start in range(0, len(ids), _FEATURES_AT_ONCE)
+    ]
+    return torch.cat(parts)

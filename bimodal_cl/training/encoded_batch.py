@@ -63,8 +63,8 @@ class EncodedBatch:
         self,
         accelerator: Accelerator,
         model: nn.Module,
-        images: UInt8[Tensor, "batch 3 height width"],
-        tokens: Int64[Tensor, "batch tokens"],
+        images: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch width"],
+        tokens: Int64[Tensor, "batch tokens"] | Float[Tensor, "batch width"],
         num_micro_batches: int = 1,
         revocable: bool = False,
     ) -> None:
@@ -118,7 +118,8 @@ class EncodedBatch:
     def _encode(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         device = self._accelerator.device
         with part(TRANSFER):
-            images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+            layout = torch.channels_last if images.ndim == 4 else torch.preserve_format  # encoded features have two
+            images = images.to(device, non_blocking=True, memory_format=layout)
             tokens = tokens.to(device, non_blocking=True)
         with part(FORWARD):
             return self._model(images, tokens)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bimodal_cl.cli.arguments import natural_number
 from bimodal_cl.cli.parser import Parser
+from bimodal_cl.errors import UserError
 
 from ..datasets import require_folder
 from ..encode import ScoredModel, add_model_arguments
@@ -20,6 +21,7 @@ from ..features.identity import hash_shards
 from ..pair_shards import open_pairs
 from ..results import Scored, half_width, percent, percent_in_interval
 from ..score_models import Score, Summary, score_models
+from .encoded import EncodedPairs
 from .scores import chance_level, notes_on_repeats, score_pairs
 
 if TYPE_CHECKING:
@@ -47,6 +49,12 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--split", default="test", help="the split to score, if DIR itself has no manifest.json")
     parser.add_argument(
+        "--features",
+        metavar="DIR",
+        type=Path,
+        help="score runs of data.features on what `bimodal-prep encode` has encoded of the data, without the towers",
+    )
+    parser.add_argument(
         "--examples",
         type=natural_number,
         default=12,
@@ -58,12 +66,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Score every model, write a result for each, and print a table."""
     require_folder(arguments.data)
     data = open_pairs(arguments.data, arguments.split)  # refuses data that do not fit before a model is loaded
+    if arguments.features is not None and arguments.cache is not None:
+        raise UserError("--cache has no effect with --features, which are encoded already: leave one of them out")
+    encoded = None if arguments.features is None else EncodedPairs.open(arguments.features, data)
     last: list[PairFeatures] = []
 
     def encode(model: ScoredModel) -> Score:
-        pairs, faults = encode_shards(model, data, arguments)
+        pairs, faults = encode_shards(model, data, arguments) if encoded is None else encoded.encode(model)
         last[:] = [pairs]
-        return lambda: score_pairs(model, pairs, faults, data.folder, arguments)
+        described = {} if encoded is None else {"encoded_features": encoded.describe()}
+        return lambda: score_pairs(model, pairs, faults, data.folder, arguments, **described)
 
     score_models(arguments, encode, lambda scored: _summarize(scored, last[0]), partial(hash_shards, data))
 

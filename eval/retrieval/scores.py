@@ -37,7 +37,12 @@ def notes_on_repeats(pairs: PairFeatures) -> list[str]:
 
 
 def score_pairs(
-    model: ScoredModel, pairs: PairFeatures, faults: FaultCounts, folder: Path, arguments: argparse.Namespace
+    model: ScoredModel,
+    pairs: PairFeatures,
+    faults: FaultCounts,
+    folder: Path,
+    arguments: argparse.Namespace,
+    **provenance: Any,
 ) -> tuple[dict[str, Any], Resampled]:
     """Return a model's result on encoded pairs, ready to be written, and its scores on resamples of them.
 
@@ -47,6 +52,7 @@ def score_pairs(
         faults: counts of the samples that were left out.
         folder: the shards' folder.
         arguments: ``name``, ``precision``, ``examples``.
+        provenance: what else the result records about its making.
     """
     from bimodal_cl.scoring.retrieval import rank_pairs, score_retrieval
     from bimodal_cl.scoring.uncertainty import resample_retrieval
@@ -62,7 +68,11 @@ def score_pairs(
         data=str(folder),
         counts={"num_images": len(pairs.image_ids), "num_texts": len(pairs.text_ids), "num_skipped": faults.total},
         language=arguments.language,
-        provenance={"precision": arguments.precision, "skipped": [str(fault) for fault in faults.examples]},
+        provenance={
+            "precision": arguments.precision,
+            "skipped": [str(fault) for fault in faults.examples],
+            **provenance,
+        },
         examples=collect_examples(pairs, ranked.image_ranks, arguments.examples),
         caption_examples=collect_caption_examples(pairs, ranked, arguments.examples),
     )

@@ -76,20 +76,30 @@ def _check_data(study: Study) -> None:
     """Refuse missing data and an unknown score before anything starts."""
     from bimodal_cl.config.checks import check_best
     from bimodal_cl.data import Manifest
+    from bimodal_cl.data.features.manifest import find_features
     from bimodal_cl.scoring.retrieval import retrieval_scores
 
     from ..pair_shards import open_pairs
 
     configs = [config for config, _ in study.recipes.values()]
-    folders = {one.folder: None for config in configs for one in config.data.train}
-    folders |= {config.data.val: None for config in configs if config.data.val is not None}
+    sets = {
+        (folder, config.data.features): None
+        for config in configs
+        for folder in [*(one.folder for one in config.data.train), config.data.val]
+        if folder is not None
+    }
+    score, test = study.settings.score, study.settings.test
     try:
-        for folder in folders:
-            Manifest.load(folder)
-        if study.settings.score.startswith("retrieval/"):
-            check_best(study.settings.score, [f"retrieval/{name}" for name in retrieval_scores()])
-        if study.settings.test is not None:
-            open_pairs(Path(study.settings.test.data), study.settings.test.split)
+        for folder, features in sets:
+            manifest = Manifest.load(folder)
+            if features is not None:
+                find_features(Path(features), [manifest], "data.features")
+        if score.startswith("retrieval/"):
+            check_best(score, [f"retrieval/{name}" for name in retrieval_scores()])
+        if test is not None:
+            pairs = open_pairs(Path(test.data), test.split)
+            if test.features is not None:
+                find_features(Path(test.features), [pairs], "test.features")
     except UserError as error:
         raise UserError(f"{study.path}: {str(error).replace('checkpoint.best', 'score')}") from None
 

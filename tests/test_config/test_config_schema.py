@@ -20,7 +20,8 @@ CONFIGS = sorted((ROOT / "configs" / "train").glob("*.yaml"))
 
 KEYS = """
 output seed
-data.train data.val data.zero_shot data.num_workers data.crop_scale data.flip data.shuffle_window data.max_bad_fraction
+data.train data.val data.features data.zero_shot data.num_workers data.crop_scale data.flip data.shuffle_window
+data.max_bad_fraction
 data.cache_dir data.cache_gb data.allow_pipe
 model.name model.pretrained model.image_size model.embed_dim
 model.image_mean model.image_std model.image_interpolation model.image_resize_mode

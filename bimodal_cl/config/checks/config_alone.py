@@ -46,6 +46,31 @@ def _heads_that_do_not_fit(config: Config) -> str | None:
     return None
 
 
+def _features_of_trained_towers(config: Config) -> str | None:
+    """Features stand for locked towers; without the key, the same config then trains the same on pixels."""
+    if config.data.features is None:
+        return None
+    for modality, tower in (("image", config.optim.image), ("text", config.optim.text)):
+        if not tower.lock or tower.unlocked_groups:
+            what = f"lock=false: set optim.{modality}.lock=true" if not tower.lock else "unlocked_groups: leave it out"
+            return f"data.features: the {modality} tower was locked when it was encoded, but optim.{modality}.{what}"
+    return None
+
+
+def _features_without_pixels(config: Config) -> str | None:
+    if config.data.features is None:
+        return None
+    if config.data.zero_shot is not None:
+        return (
+            "data.zero_shot needs pixels, and data.features has none: leave it out, and score the run by "
+            "`bimodal-eval zero-shot`"
+        )
+    if config.model.pretrained is not None:
+        return "model.pretrained: data.features trains new heads, so it takes no weights of a whole model: leave it out"
+    idle = [key for key in ("grad_checkpointing", "patch_dropout") if getattr(config.train, key)]
+    return f"train.{idle[0]} has no effect with data.features, whose towers do not run: leave it out" if idle else None
+
+
 def _idle_min_learning_rate(config: Config) -> str | None:
     optim = config.optim
     if optim.schedule == "constant" and optim.is_set("min_learning_rate"):
@@ -212,6 +237,8 @@ CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
     _learning_rate_that_rises,
     _cooldown_of_no_length,
     _heads_that_do_not_fit,
+    _features_of_trained_towers,
+    _features_without_pixels,
     _tracker_not_installed,
 )
 CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -32,12 +33,13 @@ class Batch:
     Args:
         epoch: the pass over the data that the batch is part of.
         step: number of the global batch in that epoch.
-        images: uint8 ``[batch, 3, height, width]``, in channels-last memory.
-        texts: the drawn caption of each image (evaluation: its first).
+        images: uint8 ``[batch, 3, height, width]``, in channels-last memory; or features, float16 ``[batch, width]``.
+        texts: the drawn caption of each image (evaluation: its first); none with features, nor ``captions``.
         image_ids, text_ids: int64 ``[batch]``.
         captions: all captions of each image.
         first_text_ids: ``text_id`` of each image's first caption, int64 ``[batch]``.
-        tokens: of the texts, int64 ``[batch, tokens]``; ``[batch, 0]`` from a stream without a tokenizer.
+        tokens: of the texts, int64 ``[batch, tokens]``; ``[batch, 0]`` from a stream without a tokenizer; or their
+            features, float16 ``[batch, width]``.
     """
 
     epoch: int
@@ -51,7 +53,7 @@ class Batch:
     tokens: Tensor
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.image_ids)
 
     def pin_memory(self) -> Batch:
         """Return the batch with images and tokens in page-locked memory."""
@@ -226,12 +228,26 @@ def _prepare_row(
     return PreparedSample(image_id, image, tuple(row.captions), row.first_text_id, used=used)
 
 
+def draw_substitutes(
+    neighbours: Callable[[bool], tuple[int, int]], seed: int, epoch: int, image_id: int
+) -> Iterator[int]:
+    """Yield the images that may take the place of a faulty one, in turn; see :func:`fill_batches`.
+
+    Args:
+        neighbours: whether near ones are wanted -> the first id and the number of the images to draw from.
+        seed: of the run.
+        epoch: the pass over the data.
+        image_id: of the faulty image.
+    """
+    for attempt in range(SAME_SHARD_DRAWS + ANY_SHARD_DRAWS):
+        first, rows = neighbours(attempt < SAME_SHARD_DRAWS)
+        yield first + int(draw_below(rows, Purpose.SUBSTITUTE, seed, epoch, image_id, attempt)[0])
+
+
 def _find_substitute(
     reader: RowReader, epoch: int, image_id: int, prepare: Prepare, seed: int, stopwatch: Stopwatch
 ) -> PreparedSample:
-    for attempt in range(SAME_SHARD_DRAWS + ANY_SHARD_DRAWS):
-        first, rows = reader.neighbours(image_id, near=attempt < SAME_SHARD_DRAWS)
-        drawn = first + int(draw_below(rows, Purpose.SUBSTITUTE, seed, epoch, image_id, attempt)[0])
+    for drawn in draw_substitutes(partial(reader.neighbours, image_id), seed, epoch, image_id):
         sample = _prepare_row(reader, epoch, drawn, prepare, stopwatch)
         if isinstance(sample, PreparedSample):
             return sample

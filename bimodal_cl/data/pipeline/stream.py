@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from bimodal_cl.data.images.decode import MAX_PIXELS, open_encoded
 from bimodal_cl.data.images.transforms import TrainTransform
-from bimodal_cl.data.order.draws import Purpose, draw_below
+from bimodal_cl.data.order.draws import draw_caption
 from bimodal_cl.data.order.plan import SHUFFLE_WINDOW
 from bimodal_cl.data.order.schedule import EvaluationSchedule, Schedule, TrainSchedule
 from bimodal_cl.data.pipeline import stages
@@ -166,6 +166,7 @@ def open_stream(
     max_pixels: int = MAX_PIXELS,
     pin_memory: bool = False,
     eval_transform: Callable[[Image.Image], Tensor] | None = None,
+    augment_epoch: int | None = None,
     tokenize: Callable[[list[str]], Tensor] | None = None,
     storage: Storage | None = None,
 ) -> Stream:
@@ -186,11 +187,12 @@ def open_stream(
         rank, world_size: this process among the ranks.
         num_workers, train: processes that read and decode, 0: this process does; training or evaluation.
         num_epochs, shuffle_window: passes; rows that are permuted together; >= 1 (training).
-        scale, ratio, flip, interpolation: of :class:`~bimodal_cl.data.images.transforms.TrainTransform` (training).
+        scale, ratio, flip, interpolation: of :class:`~bimodal_cl.data.images.transforms.TrainTransform`.
         max_bad_fraction: in [0, 1]; see :meth:`~bimodal_cl.data.shards.faults.FaultCounts.require_few`.
         max_pixels: an image with more pixels is a fault, >= 1.
         pin_memory: put images and tokens in page-locked memory if CUDA is available.
         eval_transform: of evaluation, for RGB images; None: ``EvalTransform(image_size)``. A model has its own.
+        augment_epoch: of evaluation: crop and mirror each image as this epoch of a training does; None: the centre.
         tokenize: ``list of texts -> int64 [texts, tokens]``, called by the workers to fill ``batch.tokens``.
         storage: opens shards that are not on this machine.
 
@@ -210,14 +212,14 @@ def open_stream(
     )
     mixture = open_mixture(folder)
     schedule: Schedule
-    prepare: stages.Prepare
+    augment = Augment(TrainTransform(image_size, scale, ratio, flip, interpolation), seed, max_pixels, augment_epoch)
     if train:
         steps = (num_epochs, start_step, batch_size)
         schedule = TrainSchedule(mixture, seed, epoch, *steps, rank, world_size, shuffle_window)
-        prepare = Augment(TrainTransform(image_size, scale, ratio, flip, interpolation), seed, max_pixels)
     else:
         schedule = EvaluationSchedule(mixture.num_images, batch_size, rank, world_size, start_step)
-        prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels)
+    centred = not train and augment_epoch is None
+    prepare = Preprocess(eval_transform or EvalTransform(image_size), max_pixels) if centred else augment
     _require_ranges(start_step=(start_step, 0, schedule.steps))
     open_reader = partial(RowReader, mixture, storage or Storage())
     build_pipeline = partial(_build_pipeline, schedule, open_reader, prepare, seed, tokenize, train)
@@ -248,11 +250,13 @@ class Augment:
         transform: the augmentation.
         seed: of the run.
         max_pixels: an image with more pixels is a fault.
+        epoch: in place of that of the pass; None: that one.
     """
 
     transform: TrainTransform
     seed: int
     max_pixels: int
+    epoch: int | None = None
 
     def __call__(self, row: Row, epoch: int, image_id: int, stopwatch: Stopwatch) -> tuple[Tensor, Iterable[str]]:
         """Return the pixels of a row, uint8 ``[3, height, width]``, and the oddities of its image.
@@ -261,6 +265,7 @@ class Augment:
             BadImage: the image cannot be used.
         """
         encoded = open_encoded(row.image, self.max_pixels, row.extension)
+        epoch = epoch if self.epoch is None else self.epoch
         pixels = self.transform.apply(encoded, self.seed, epoch, image_id, partial(stopwatch.lap, "decode"))
         stopwatch.lap("augment")
         return pixels, encoded.notes
@@ -314,7 +319,7 @@ def _outlive_signals() -> None:
 
 
 def _draw_caption(seed: int, epoch: int, image_id: int, count: int) -> int:
-    return int(draw_below(count, Purpose.CAPTION, seed, epoch, image_id)[0])
+    return int(draw_caption(count, seed, epoch, image_id)[0])
 
 
 def _first(epoch: int, image_id: int, count: int) -> int:

@@ -192,6 +192,11 @@ class Mixture:
         first, after = self.image_offsets[data_set : data_set + 2].tolist()
         return first, after - first
 
+    def neighbours(self, image_id: int, near: bool) -> tuple[int, int]:
+        """Return the first id and the number of images of an image's shard (``near``), or of its data set."""
+        shard, _ = self.locate(image_id)
+        return self.shard_extent(shard) if near else self.set_extent(self.shards[shard].data_set)
+
     def count(self, image_ids: np.ndarray) -> Counter[str]:
         """Count the images, int64 ``[batch]``, of each data set, by name."""
         sets = np.searchsorted(self.image_offsets, image_ids, side="right") - 1

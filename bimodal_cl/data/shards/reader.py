@@ -169,8 +169,7 @@ class RowReader:
 
     def neighbours(self, image_id: int, near: bool) -> tuple[int, int]:
         """Return the first id and the number of images of an image's shard (``near``), or of its data set."""
-        shard, _ = self.mixture.locate(image_id)
-        return self.mixture.shard_extent(shard) if near else self.mixture.set_extent(self._shards[shard].data_set)
+        return self.mixture.neighbours(image_id, near)
 
     def folder(self, image_id: int) -> str:
         """Return the folder of an image's data set, for messages."""

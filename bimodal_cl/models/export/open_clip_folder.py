@@ -16,6 +16,7 @@ from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.export.parity import CAPTIONS, NotExported, require_equal, sample_pixels
 from bimodal_cl.models.tokenizers import is_hugging_face, tokenizer_name
+from bimodal_cl.models.towers.heads import RESIDUAL
 from bimodal_cl.models.weights.file_names import (
     OPEN_CLIP_CONFIG,
     OPEN_CLIP_MODEL_CONFIG,
@@ -108,6 +109,12 @@ def _refuse_unknown_towers(architecture: Architecture) -> None:
         family = architecture.hf_text_config.get("model_type")
         if family not in arch_dict:
             raise NotExported(f"open_clip has no text tower of the family '{family}', only {', '.join(arch_dict)}")
+    for key, kind in (
+        ("timm_proj", architecture.vision.get("timm_proj")),
+        ("hf_proj_type", architecture.text.get("hf_proj_type")),
+    ):
+        if kind == RESIDUAL:
+            raise NotExported(f"open_clip has no {key} '{RESIDUAL}'")
     preprocess = architecture.preprocess
     if preprocess.get("interpolation", "bicubic") not in _INTERPOLATIONS:
         raise NotExported(f"open_clip does not resize images by '{preprocess['interpolation']}'")

@@ -11,6 +11,7 @@ from bimodal_cl.errors import UserError, did_you_mean, one_line
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.locate.hub import why_not_fetched
 from bimodal_cl.models.tokenizers import Tokenizer, is_hugging_face, vocabulary_size
+from bimodal_cl.models.towers.heads import RESIDUAL, build_image_head
 from bimodal_cl.models.towers.huggingface_text import (
     HuggingFaceTextTower,
     build_transformer,
@@ -48,7 +49,12 @@ def build_image_tower(architecture: Architecture, timm_file: TimmFile | None = N
         raise UserError(f"model.vision.image_size must be a multiple of 32 for a ResNet, got {architecture.image_size}")
     notes: list[str] = []
     try:
-        tower = _build_vision_tower(architecture.embed_dim, CLIPVisionCfg(**vision), architecture.quick_gelu)
+        residual = vision.get("timm_proj") == RESIDUAL  # which open_clip does not know
+        known = {**vision, "timm_proj": "linear"} if residual else vision
+        tower = _build_vision_tower(architecture.embed_dim, CLIPVisionCfg(**known), architecture.quick_gelu)
+        if residual:
+            width, drop = tower.head.proj.in_features, vision.get("timm_drop") or 0.0
+            tower.head = build_image_head(RESIDUAL, width, architecture.embed_dim, drop)
         if timm_file is not None:  # of the model's own image size; position embeddings are resampled below
             notes.append(timm_file.load_into(tower.trunk, str(timm_name)))
         if timm_name:

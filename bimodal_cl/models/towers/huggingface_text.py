@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.models.locate.hub import why_not_fetched
+from bimodal_cl.models.towers.heads import HEADS, build_text_head
 from bimodal_cl.models.weights.transformers_loading import quiet_transformers, refuse_other_weights
 
 POOLERS = ("mean_pooler", "max_pooler", "cls_pooler", "cls_last_hidden_state_pooler")
-PROJECTIONS = ("linear", "mlp", "none")
+PROJECTIONS = (*HEADS, "none")
 
 
 class HuggingFaceTextTower(nn.Module):
@@ -35,7 +36,7 @@ class HuggingFaceTextTower(nn.Module):
         eos_id: the tokenizer's end-of-text token, which some tokenizers also use as padding.
         pooler: ``mean_pooler``, ``max_pooler``, ``cls_pooler`` (the model's own pooled output if it has one, else the
             first token) or ``cls_last_hidden_state_pooler`` (the first token).
-        projection: ``linear``, ``mlp`` (one hidden layer with GELU, of the mean width of input and output) or ``none``.
+        projection: a head of :mod:`~bimodal_cl.models.towers.heads`, or ``none``.
 
     Raises:
         UserError: the pooler or projection is unknown, or the projection is ``none`` and the widths differ.
@@ -59,15 +60,15 @@ class HuggingFaceTextTower(nn.Module):
         self.transformer = transformer
         self.context_length = context_length
         self.pad_id, self.eos_id, self.pooler = pad_id, eos_id, pooler
-        self.proj = _build_projection(projection, width, dim)
+        self.proj = nn.Identity() if projection == "none" else build_text_head(projection, width, dim)
 
     def forward(self, tokens: Int64[Tensor, "batch tokens"]) -> Float[Tensor, "batch dim"]:
         """Encode tokens; the result is not normalised."""
-        valid = self._valid_tokens(tokens)
+        valid = self.valid_tokens(tokens)
         output = self.transformer(input_ids=tokens, attention_mask=valid.long())
         return self.proj(self._pool(output, valid))
 
-    def _valid_tokens(self, tokens: Tensor) -> Tensor:
+    def valid_tokens(self, tokens: Tensor) -> Tensor:
         """Return the mask of tokens that are not padding, bool ``[batch, tokens]``."""
         padding = tokens == self.pad_id
         if self.pad_id != self.eos_id:
@@ -96,15 +97,6 @@ def check_head(pooler: str, projection: str) -> None:
         raise UserError(f"model.text.hf_pooler_type '{pooler}' is unknown{did_you_mean(pooler, POOLERS)}")
     if projection not in PROJECTIONS:
         raise UserError(f"model.text.hf_proj_type '{projection}' is unknown{did_you_mean(projection, PROJECTIONS)}")
-
-
-def _build_projection(projection: str, width: int, dim: int) -> nn.Module:
-    if projection == "none":
-        return nn.Identity()
-    if projection == "linear":
-        return nn.Linear(width, dim, bias=False)
-    hidden = (width + dim) // 2
-    return nn.Sequential(nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, dim, bias=False))
 
 
 def load_text_config(name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Our own checkpoints.
 WEIGHTS_FILE, ARCHITECTURE_FILE, TOKENIZER_FOLDER = "model.safetensors", "model.json", "tokenizer"
 EMA_FILE = "ema.safetensors"  # of the averaged weights, beside the weights, with the same names of tensors
+HEADS_FILE = "heads.json"  # beside the heads of locked towers: where those are
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 # In order of preference: safetensors first, as they hold tensors only.
 OPEN_CLIP_WEIGHTS = (

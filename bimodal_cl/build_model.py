@@ -1,0 +1,147 @@
+"""Build a run's model from its config: a dual encoder or, on encoded features, the heads of locked towers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from open_clip import CLIPVisionCfg
+
+from bimodal_cl.cli.progress import note
+from bimodal_cl.config.checks import check_patches
+from bimodal_cl.config.schema import Config
+from bimodal_cl.data import Manifest
+from bimodal_cl.data.features.manifest import TOWERS_FOLDER, FeatureManifest, TowersRecord, find_features
+from bimodal_cl.data.features.tables import FeatureTable, FeatureTables
+from bimodal_cl.data.shards.mixture import Mixture
+from bimodal_cl.errors import UserError
+from bimodal_cl.models import DualEncoder, build_model
+from bimodal_cl.models.architecture import Architecture
+from bimodal_cl.models.features.heads import FeatureHeads, TowersReference, load_heads
+from bimodal_cl.models.load import load_saved
+from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE
+from bimodal_cl.scoring.evaluation import Evaluation
+from bimodal_cl.scoring.retrieval import evaluate_features
+from bimodal_cl.training.trained_parts import lock_towers
+
+# What a head may be is free; the features are of what comes before it.
+_HEAD_KEYS = {"embed_dim", "vision.timm_proj", "vision.timm_drop", "text.hf_proj_type"}
+
+
+def build_model_of(config: Config, checkpoint: Path | None, accelerator: Accelerator) -> DualEncoder:
+    """Build the dual encoder, or load the checkpoint's, and lock what is not trained.
+
+    Raises:
+        UserError: an unknown model, or weights that cannot be found or do not fit.
+    """
+    if checkpoint is None:
+        model = build_model(**config.model.model_dump(mode="json"))
+        for line in model.notes if accelerator.is_main_process else ():
+            note(line)
+    else:
+        model = load_saved(checkpoint).train()
+    model.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast
+    vision = model.architecture.vision
+    if "timm_model_name" not in vision and not isinstance(vision.get("layers"), (list, tuple)):
+        check_patches(model.image_size, vision.get("patch_size") or CLIPVisionCfg.patch_size)
+    towers = {"image": config.optim.image, "text": config.optim.text}
+    unlocked = {modality: tower.unlocked_groups if tower.lock else None for modality, tower in towers.items()}
+    fresh = checkpoint is None and config.model.pretrained is None
+    of_a_file = config.model.vision is not None and config.model.vision.timm_checkpoint_path is not None
+    fresh_towers = {"image": fresh and not of_a_file, "text": fresh}
+    lock_towers(model, unlocked, fresh_towers, config.optim.image.freeze_statistics)
+    return model
+
+
+def open_features(config: Config, mixture: Mixture) -> FeatureTables | None:
+    """Open the features of the training data; None for a run on pixels.
+
+    Raises:
+        UserError: there are none of these shards, or they were encoded by other towers or crops than the config's.
+    """
+    if config.data.features is None:
+        return None
+    folder = Path(config.data.features)
+    tables = FeatureTables([FeatureTable(each) for each in find_features(folder, mixture.manifests, "data.features")])
+    towers = TowersRecord.load(folder / TOWERS_FOLDER)
+    _require_same_towers(config, towers, tables.first)
+    if tables.first.views:
+        for key, used in (("crop_scale", tuple(config.data.crop_scale)), ("flip", config.data.flip)):
+            if (encoded := getattr(tables.first, key)) != used:
+                raise UserError(
+                    f"data.{key}={_shown(used)}, but the features in {folder} were encoded with {_shown(encoded)}: use "
+                    "the same, or encode them again"
+                )
+    return tables
+
+
+def build_heads(config: Config, tables: FeatureTables, checkpoint: Path | None) -> FeatureHeads:
+    """Build the heads that a run trains, or load those of a checkpoint.
+
+    Raises:
+        UserError: a head that cannot be trained on features, or a damaged checkpoint.
+    """
+    if checkpoint is not None:
+        return load_heads(checkpoint).train()  # type: ignore[return-value]
+    assert config.data.features is not None
+    folder = Path(config.data.features) / TOWERS_FOLDER
+    record = TowersRecord.load(folder)
+    towers = Architecture.read(folder / ARCHITECTURE_FILE)
+    model = config.model.model_dump(mode="json")
+    heads = {
+        "vision": {key: model["vision"].get(key) for key in ("timm_proj", "timm_drop")},
+        "text": {"hf_proj_type": model["text"].get("hf_proj_type") or towers.text.get("hf_proj_type")},
+    }
+    heads["vision"]["timm_proj"] = heads["vision"]["timm_proj"] or towers.vision.get("timm_proj")
+    heads["vision"]["timm_drop"] = heads["vision"]["timm_drop"] or 0.0
+    architecture = replace(
+        towers,
+        embed_dim=model["embed_dim"],
+        vision={**towers.vision, **heads["vision"]},
+        text={**towers.text, **heads["text"]},
+    )
+    reference = TowersReference(str(folder.absolute()), record.sha256, record.text_norm)
+    return FeatureHeads(architecture, reference, tables.moments())
+
+
+def build_feature_evaluation(config: Config) -> Evaluation:
+    """Open the features of the validation data.
+
+    Raises:
+        UserError: there are none of these shards.
+    """
+    if config.data.val is None:
+        return Evaluation(None, None)
+    assert config.data.features is not None
+    manifest = Manifest.load(config.data.val)
+    found = find_features(Path(config.data.features), [manifest], "data.features")
+    return Evaluation(None, None, partial(evaluate_features, tables=FeatureTables([FeatureTable(found[0])])))
+
+
+def _require_same_towers(config: Config, towers: TowersRecord, features: FeatureManifest) -> None:
+    where = f"data.features={config.data.features}"
+    if features.towers_sha256 != towers.sha256:
+        raise UserError(f"{where}: {features.folder} was encoded by other towers than those in it now: encode it again")
+    wanted, encoded = _flatten(config.model.model_dump(mode="json")), _flatten(towers.model)
+    for key in sorted({*wanted, *encoded} - _HEAD_KEYS):
+        if wanted.get(key) != encoded.get(key):
+            raise UserError(
+                f"{where}: its towers were built with model.{key}={_shown(encoded.get(key))}, this config has "
+                f"{_shown(wanted.get(key))}: use the same, or encode with this config into another folder"
+            )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)

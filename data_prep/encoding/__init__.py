@@ -1,0 +1,1 @@
+"""The command ``bimodal-prep encode``: encode shards by locked towers, once."""

@@ -1,0 +1,76 @@
+"""Read pairs that ``bimodal-prep encode`` has encoded, to score the heads of locked towers without the towers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bimodal_cl.errors import UserError
+
+from ..encode import ScoredModel
+
+if TYPE_CHECKING:
+    from bimodal_cl.data import Manifest
+    from bimodal_cl.data.features.tables import FeatureTables
+    from bimodal_cl.data.shards.faults import FaultCounts
+    from bimodal_cl.scoring.retrieval import PairFeatures
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """The features of a data set, and its captions.
+
+    Args:
+        tables: the features.
+        captions: in the order of ``text_id``.
+    """
+
+    tables: FeatureTables
+    captions: list[str]
+
+    @classmethod
+    def open(cls, folder: Path, data: Manifest) -> EncodedPairs:
+        """Open the features of some shards.
+
+        Raises:
+            UserError: the folder has none of these shards.
+        """
+        from bimodal_cl.data.features.manifest import find_features
+        from bimodal_cl.data.features.tables import FeatureTable, FeatureTables
+        from bimodal_cl.data.shards.reader import RowReader
+
+        found = find_features(folder, [data], "--features")
+        tables = FeatureTables([FeatureTable(found[0])])
+        reader = RowReader(data)
+        try:
+            captions = [text for image_id in range(data.num_images) for text in reader.read_captions(image_id)[1]]
+        finally:
+            reader.close()
+        return cls(tables, captions)
+
+    def encode(self, model: ScoredModel) -> tuple[PairFeatures, FaultCounts]:
+        """Project all features by the heads of a model.
+
+        Raises:
+            UserError: its heads were trained on other towers' features.
+        """
+        from bimodal_cl.data.shards.faults import FaultCounts
+        from bimodal_cl.models.features.heads import FeatureHeads
+        from bimodal_cl.scoring.retrieval import encode_features
+
+        heads, first = model.encoder, self.tables.first
+        assert isinstance(heads, FeatureHeads)
+        if heads.towers.sha256 != first.towers_sha256:
+            raise UserError(
+                f"--features {first.folder.parent}: was encoded by other towers than those of {model.checkpoint}, in "
+                f"{heads.towers.folder}"
+            )
+        faults = FaultCounts()
+        faults.add(first.num_images, first.unusable)
+        return encode_features(heads, self.tables, self.captions), faults
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the results record about the features."""
+        first = self.tables.first
+        return {"folder": str(first.folder), "towers_sha256": first.towers_sha256}
