@@ -28,6 +28,7 @@ _MODULES = {
     "temperatures": ("temperatures.command", "show the temperatures a run learned for its images and texts"),
     "export": ("export.command", "write a model for open_clip, transformers and ONNX, with a model card"),
     "report": ("report.command", "write a page about a run, or a comparison of several"),
+    "study": ("study.command", "tune and compare methods with several seeds, and go on where it was interrupted"),
 }
 COMMANDS = CommandGroup(
     "Score models, show what a run learned, and export models.",
