@@ -49,6 +49,7 @@ def name_images(manifest: Manifest, storage: Storage, field: str | None, table: 
         OSError: the disk or a server failed.
     """
     name: Callable[[StoredRow], str]
+    loaded = None
     if table is not None:
         loaded = ConceptTable.load(table)
         loaded.require_ids_of(manifest.num_images)
@@ -64,8 +65,10 @@ def name_images(manifest: Manifest, storage: Storage, field: str | None, table: 
         names.append(name(row) if row.captions else "")
         keys.append(row.key)
     concepts = ImageConcepts.from_names(names)
+    if not concepts.names and loaded is not None:
+        raise loaded.refuse(manifest.folder, keys[0] if keys else "")
     if not concepts.names:
-        source = table or (f"the field '{field}' of the .json" if field else "the words of the captions")
+        source = f"the field '{field}' of the .json" if field else "the words of the captions"
         raise UserError(f"{manifest.folder}: no image has a concept by {source}")
     return NamedImages(concepts, keys)
 

@@ -54,7 +54,7 @@ def load_image_concepts(path: Path, data: Mixture) -> ImageConcepts:
     """Read the concept of each image of the training data from a table; a concept's count is that in these data.
 
     Raises:
-        UserError: see :class:`ConceptTable`; or the table is one of other shards.
+        UserError: see :class:`ConceptTable`; or the table is one of other shards, or names no concept.
     """
     from bimodal_cl.data.shards.reader import RowReader
 
@@ -62,10 +62,13 @@ def load_image_concepts(path: Path, data: Mixture) -> ImageConcepts:
     table.require_ids_of(data.num_images)
     reader = RowReader(data)
     try:
-        keys = (reader.describe(image_id)[1] for image_id in range(data.num_images))
-        return ImageConcepts.from_names(table.name_of(image_id, key) for image_id, key in enumerate(keys))
+        keys = [reader.describe(image_id)[1] for image_id in range(data.num_images)]
+        concepts = ImageConcepts.from_names(table.name_of(image_id, key) for image_id, key in enumerate(keys))
     finally:
         reader.close()
+    if not concepts.names:
+        raise table.refuse(data, keys[0])
+    return concepts
 
 
 def find_owners(data: Mixture) -> np.ndarray:

@@ -214,5 +214,9 @@ def test_a_table_of_other_shards_is_refused(run, tmp_path, capsys, monkeypatch):
     assert "image_id 3 has the key '000004', but '000003'" in read_mistake(capsys, cli.main, *flags)
     table.write_text("image_id,concept\n180,a\n")
     assert "image_id 180 is outside [0, 180)" in read_mistake(capsys, cli.main, *flags)
+    table.write_text("key,concept\nanother,a\n")
+    assert "no image of data/train; its first key is 'another', that of the shards '000000'" in read_mistake(
+        capsys, cli.main, *flags
+    )
     monkeypatch.chdir(Path("/"))
     assert "--concepts: the training data were not found" in read_mistake(capsys, cli.main, *flags)

@@ -77,10 +77,10 @@ class ConceptTable:
         try:
             lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
             header = next(lines, [])
-            _require_columns(path, header)
             rows = [(lines.line_num, dict(zip(header, cells, strict=False))) for cells in lines if cells]
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        _require_columns(path, header)
         with_ids = "image_id" in header
         by_id: dict[int, tuple[str, str]] = {}
         by_key: dict[str, str] = {}
@@ -125,6 +125,12 @@ class ConceptTable:
             raise UserError(
                 f"{self.path}: image_id {last} is outside [0, {num_images}), so the table is one of other shards"
             )
+
+    def refuse(self, data: object, key: str) -> UserError:
+        """Return the error that the table names no image of some data, with its first key beside that of the data."""
+        first = next(iter(self.by_key), "")
+        hint = f"; its first key is '{first}', that of the shards '{key}'" if first else ""
+        return UserError(f"{self.path}: names a concept of no image of {data}{hint}")
 
 
 def _require_columns(path: Path, header: list[str]) -> None:

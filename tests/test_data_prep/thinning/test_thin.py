@@ -107,7 +107,7 @@ def test_a_table_names_the_concepts_by_id_or_by_key(prep, shards, tmp_path):
         ("key,concept\nimg01,a\nimg01,b\n", "line 3: key 'img01' comes twice"),
         ("image_id,key,concept\n2,img07,a\n", "image_id 2 has the key 'img07', but 'img02' in these shards"),
         ("image_id,concept\n20,a\n", "image_id 20 is outside [0, 20), so the table is one of other shards"),
-        ("key,concept\n99,a\n", "no image has a concept by"),
+        ("key,concept\n99,a\n", "its first key is '99', that of the shards 'img00'"),
         ('image_id,concept\n1,"a\n', "cannot be read"),
         (None, "cannot be read: No such file"),
     ],
@@ -117,8 +117,20 @@ def test_a_table_that_does_not_fit_is_refused(prep, shards, tmp_path, content, m
     if content is not None:
         path.write_text(content)
     error = prep("thin", shards, "--concepts", path, "--to", tmp_path / "to").error
-    assert message in error and "table.csv" in error
+    assert message in error and error.count("table.csv") == 1
     assert not (tmp_path / "to").exists()
+
+
+def test_captions_that_name_nothing_are_refused(prep, tmp_path):
+    write_files(tmp_path / "raw", {"a.jpg": photo(0), "a.txt": "running"})
+    assert prep("write", "folder", "--images", tmp_path / "raw", "--to", tmp_path / "in").status == 0
+    error = prep("thin", tmp_path / "in", "--to", tmp_path / "to").error
+    assert error.endswith("in: no image has a concept by the words of the captions")
+    assert (
+        "no image has a concept by the field 'x'"
+        in prep("concepts", tmp_path / "in", "--field", "x", "--to", tmp_path / "c.csv").error
+    )
+    assert not (tmp_path / "to").exists() and not (tmp_path / "c.csv").exists()
 
 
 def test_shards_from_elsewhere(prep, tmp_path):
@@ -139,3 +151,27 @@ def test_shards_from_elsewhere(prep, tmp_path):
     assert whole["txt"] == b"a dog\nand a dog" and second == {"jpg": photo(4), "caption": b"a dog"}
     manifest = Manifest.load(tmp_path / "to")
     assert (manifest.captions, manifest.num_images, manifest.num_texts) == ("whole", 2, 2)
+
+
+def test_shards_behind_urls(prep, shards, tmp_path):
+    """A manifest here, its shards elsewhere: they are read through the cache, and the subset is local."""
+    content = json.loads((shards / "manifest.json").read_text())
+    for entry in content["shards"]:
+        entry["name"] = f"file://{shards / entry['name']}"
+    write_files(tmp_path / "here", {"manifest.json": json.dumps(content)})
+    cache = ("--cache-dir", tmp_path / "cache", "--cache-gb", 0.01)
+    assert prep("thin", tmp_path / "here", "--to", tmp_path / "one", *cache).status == 0
+    assert list((tmp_path / "cache").iterdir())
+    assert prep("thin", shards, "--to", tmp_path / "two").status == 0
+    assert read_folder(tmp_path / "one") == read_folder(tmp_path / "two")
+
+
+def test_a_shard_that_is_not_the_manifests_is_refused(prep, shards, tmp_path):
+    content = json.loads((shards / "manifest.json").read_text())
+    first = shards / "00000.tar"
+    write_tar(first, [("img00.jpg", photo(0)), ("img00.txt", b"a dog")])
+    content["shards"][0].update(bytes=first.stat().st_size)
+    (shards / "manifest.json").write_text(json.dumps(content))
+    error = prep("thin", shards, "--to", tmp_path / "to").error
+    assert "00000.tar: holds 1 images but the manifest says 6; `bimodal-prep index" in error
+    assert not (tmp_path / "to").exists()
