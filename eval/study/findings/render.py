@@ -149,7 +149,7 @@ def _comparisons(findings: Findings) -> list[tuple[str, list[tuple[str, int, lis
         rows = []
         for each in found:
             cells = [_difference(metric, each) for metric in findings.metrics]
-            rows.append((comparison_name(each), len(each.seeds), cells))
+            rows.append((comparison_name(each, of_setting=True), len(each.seeds), cells))
         shown.append((setting[:1].upper() + setting[1:], rows))
     return shown
 

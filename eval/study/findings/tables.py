@@ -113,14 +113,15 @@ def _differences(findings: Findings) -> str:
 def _tuning(findings: Findings) -> str:
     score = findings.study.settings.score
     name = score.rpartition("/")[2]
-    head = ["method", "setting", "points", "seeds", f"best validation {metric_name(name)}", "worst", "chosen", "border"]
-    lines = [markdown_line(head), markdown_line(["---", "---", "---:", "---:", "---:", "---:", "---", "---"])]
+    head = ["method", "setting", "chosen", "border", "points", "seeds", f"best validation {metric_name(name)}", "worst"]
+    lines = [markdown_line(head), markdown_line([*["---"] * 4, *["---:"] * 4])]
     for each in findings.cells:
         means = [point.mean for point in each.choice.points if not math.isnan(point.mean)]
         ends = [format_metric(name, max(means)), format_metric(name, min(means))] if means else ["", ""]
         seeds = len(findings.study.settings.tune.seeds) if each.choice.points else 0
-        row = [each.cell.method, each.cell.place.describe(), str(len(each.cell.points)), str(seeds), *ends]
-        lines.append(markdown_line([*row, chosen_text(each.choice), ", ".join(each.choice.at_border())]))
+        texts = [each.cell.method, each.cell.place.describe(), chosen_text(each.choice)]
+        texts.append(", ".join(each.choice.at_border()))
+        lines.append(markdown_line([*texts, str(len(each.cell.points)), str(seeds), *ends]))
     return "\n".join(lines)
 
 
@@ -161,11 +162,12 @@ def chosen_text(choice: Choice) -> str:
     return describe_point(choice.cell.points[choice.chosen])
 
 
-def comparison_name(one: Comparison) -> str:
-    """Return the name of a difference; cells of one setting share its words."""
+def comparison_name(one: Comparison, of_setting: bool = False) -> str:
+    """Return the name of a difference; cells of one setting share its words, or have none where a heading says them."""
     first, second = one.first, one.second
     if first.place.labels == second.place.labels:
-        return f"{first.method} − {second.method}" + (f", {first.place.describe()}" if first.place.labels else "")
+        setting = "" if of_setting else first.place.describe()
+        return ", ".join(filter(None, [f"{first.method} − {second.method}", setting]))
     return f"{first.describe()} − {second.describe()}"
 
 
