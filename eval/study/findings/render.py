@@ -19,6 +19,7 @@ from ...report.scores import format_metric, metric_name
 from ...report.sources import Sources
 from ..records import Records
 from ..runs import describe_point
+from ..schedule import plan_runs
 from .comparisons import CellScores, Comparison
 from .figures import marker_of, method_number, place_figures
 from .tables import (
@@ -78,7 +79,8 @@ def _describe(findings: Findings, records: Records, sources: Sources) -> dict[st
     """Return what the page shows."""
     sources.tabulate("Scores, differences, tuning", [records.path])
     settings = findings.study.settings
-    kept = [each for each in records.all() if "seconds" in each]
+    runs = {run.folder: records.find(run) for run in plan_runs(findings.study, records).done}
+    seconds = sum(record["seconds"] for record in runs.values() if record is not None and "seconds" in record)
     seeds = ", ".join(map(str, settings.final.seeds))
     tests = len(findings.comparisons)
     return {
@@ -93,7 +95,7 @@ def _describe(findings: Findings, records: Records, sources: Sources) -> dict[st
                 f"at {len(findings.study.places())} settings",
             ),
             (len(settings.final.seeds), "seeds", seeds),
-            (len(records.all()), "runs", format_duration(sum(each["seconds"] for each in kept)) + " of training"),
+            (len(runs), "runs", f"{format_duration(seconds)} of work, one thread each"),
             (tests, "comparisons" if tests != 1 else "comparison", "corrected by Holm"),
         ],
         "notes": notes(findings),
