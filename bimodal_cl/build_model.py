@@ -20,7 +20,7 @@ from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.models.architecture import Architecture
-from bimodal_cl.models.features.heads import FeatureHeads, TowersReference, load_heads
+from bimodal_cl.models.features.heads import FeatureHeads, TowersReference, is_heads, load_heads
 from bimodal_cl.models.load import load_saved
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE
 from bimodal_cl.scoring.evaluation import Evaluation
@@ -79,26 +79,26 @@ def build_heads(config: Config, tables: FeatureTables, checkpoint: Path | None) 
     """Build the heads that a run trains, or load those of a checkpoint.
 
     Raises:
-        UserError: a head that cannot be trained on features, or a damaged checkpoint.
+        UserError: a head that cannot be trained on features, or a checkpoint that is damaged or of a run on images.
     """
     if checkpoint is not None:
+        if not is_heads(checkpoint):
+            raise UserError(
+                f"checkpoint {checkpoint}: data.features was null, this config has {config.data.features}: resume "
+                "without it, or start another run"
+            )
         return load_heads(checkpoint).train()  # type: ignore[return-value]
     assert config.data.features is not None
     folder = Path(config.data.features) / TOWERS_FOLDER
     record = TowersRecord.load(folder)
     towers = Architecture.read(folder / ARCHITECTURE_FILE)
     model = config.model.model_dump(mode="json")
-    heads = {
-        "vision": {key: model["vision"].get(key) for key in ("timm_proj", "timm_drop")},
-        "text": {"hf_proj_type": model["text"].get("hf_proj_type") or towers.text.get("hf_proj_type")},
-    }
-    heads["vision"]["timm_proj"] = heads["vision"]["timm_proj"] or towers.vision.get("timm_proj")
-    heads["vision"]["timm_drop"] = heads["vision"]["timm_drop"] or 0.0
+    vision, text = model["vision"], model["text"]
     architecture = replace(
         towers,
         embed_dim=model["embed_dim"],
-        vision={**towers.vision, **heads["vision"]},
-        text={**towers.text, **heads["text"]},
+        vision={**towers.vision, "timm_proj": vision.get("timm_proj"), "timm_drop": vision.get("timm_drop", 0.0)},
+        text={**towers.text, "hf_proj_type": text.get("hf_proj_type")},
     )
     reference = TowersReference(str(folder.absolute()), record.sha256, record.text_norm)
     return FeatureHeads(architecture, reference, tables.moments())

@@ -76,15 +76,16 @@ def merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_locked_config(path: Path, train: Path, changes: dict[str, Any] | None = None) -> Path:
-    """Write ``LOCKED`` with changes; the text tower, a random BERT, is written beside it once."""
+    """Write ``LOCKED`` with changes; the text tower is a random BERT, which is written beside it if it is not given."""
     bert = path.parent / "bert"
-    if not bert.exists():
+    values = copy.deepcopy(LOCKED) | {"output": str(path.with_suffix(""))}
+    values["data"]["train"] = str(train)
+    values["model"]["text"]["hf_model_name"] = str(bert)
+    values = merge(values, changes or {})
+    if (values["model"]["text"] or {}).get("hf_model_name") == str(bert) and not bert.exists():
         import torch
 
         torch.manual_seed(0)
         text_folder(bert, "bert")
-    values = copy.deepcopy(LOCKED) | {"output": str(path.with_suffix(""))}
-    values["data"]["train"] = str(train)
-    values["model"]["text"]["hf_model_name"] = str(bert)
-    path.write_text(yaml.safe_dump(merge(values, changes or {})))
+    path.write_text(yaml.safe_dump(values))
     return path
