@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -65,13 +66,20 @@ def open_features(config: Config, mixture: Mixture) -> FeatureTables | None:
     tables = FeatureTables([FeatureTable(each) for each in find_features(folder, mixture.manifests, "data.features")])
     towers = TowersRecord.load(folder / TOWERS_FOLDER)
     _require_same_towers(config, towers, tables.first)
-    if tables.first.views:
-        for key, used in (("crop_scale", tuple(config.data.crop_scale)), ("flip", config.data.flip)):
-            if (encoded := getattr(tables.first, key)) != used:
-                raise UserError(
-                    f"data.{key}={show_setting(used)}, but the features in {folder} were encoded with "
-                    f"{show_setting(encoded)}: use the same, or encode them again"
-                )
+    data, first = config.data, tables.first
+    if not first.views and (idle := [key for key in ("crop_scale", "flip") if data.is_set(key)]):
+        warnings.warn(
+            f"data.{idle[0]} has no effect: the features in {folder} hold no augmented views; `bimodal-prep encode "
+            "--views K` encodes some",
+            stacklevel=2,
+        )
+    crops = {"crop_scale": tuple(data.crop_scale), "flip": data.flip}
+    for key, used in crops.items() if first.views else ():
+        if (encoded := getattr(first, key)) != used:
+            raise UserError(
+                f"data.{key}={show_setting(used)}, but the features in {folder} were encoded with "
+                f"{show_setting(encoded)}: use the same, or encode them again"
+            )
     return tables
 
 

@@ -1,4 +1,4 @@
-"""The program ``bimodal-prep``: write shards from a source, index existing shards, verify and encode shards."""
+"""The program ``bimodal-prep``: write shards from a source; index, thin, verify and encode shards."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ COMMANDS = CommandGroup(
         "index": Command(
             "write a manifest for existing tars",
             partial(importlib.import_module, ".indexing.command", __package__),
+        ),
+        "concepts": Command(
+            "name a concept for each image of shards",
+            partial(importlib.import_module, ".thinning.concepts_command", __package__),
+        ),
+        "thin": Command(
+            "write a long-tailed subset of shards, by concept",
+            partial(importlib.import_module, ".thinning.thin_command", __package__),
         ),
         "verify": Command(
             "read every byte, and report what is broken",

@@ -27,7 +27,8 @@ _MODULES = {
     "composition": ("composition.command", "choose between captions that differ in their order or in one word"),
     "temperatures": ("temperatures.command", "show the temperatures a run learned for its images and texts"),
     "export": ("export.command", "write a model for open_clip, transformers and ONNX, with a model card"),
-    "report": ("report.command", "write a run's report.html"),
+    "report": ("report.command", "write a page about a run, or a comparison of several"),
+    "study": ("study.command", "tune and compare methods with several seeds, and go on where it was interrupted"),
 }
 COMMANDS = CommandGroup(
     "Score models, show what a run learned, and export models.",

@@ -89,13 +89,15 @@ def add_column_arguments(parser: Parser) -> None:
         "--image-column",
         metavar="NAME",
         default=None,
-        help="column of images or image paths (default: 'image', else the only one of a usual name)",
+        help="column of images or image paths (default: the only one of the type Image, else 'image', else the only "
+        "one of a usual name)",
     )
     parser.add_argument(
         "--label-column",
         metavar="NAME",
         default=None,
-        help="column of labels (default: 'label', else the only one of a usual name)",
+        help="column of labels (default: the only one of the type ClassLabel, else 'label', else the only one of a "
+        "usual name)",
     )
     parser.add_argument(
         "--label-separator",

@@ -219,8 +219,8 @@ def open_model(given: str, device: torch.device, weights: str = TRAINED, heads_a
         heads_alone: load the heads of locked towers, which take encoded features, and not the towers.
 
     Raises:
-        UserError: there is no such model, it has no averaged weights, or it cannot be read.
-        OSError: a file of it was removed meanwhile.
+        UserError: there is no such model, it has no averaged weights, it cannot be read, or a file of it was removed
+            meanwhile, as a training that goes on removes old checkpoints.
     """
     from bimodal_cl.models.features.heads import is_heads, load_heads
     from bimodal_cl.models.load import load_source
@@ -229,18 +229,24 @@ def open_model(given: str, device: torch.device, weights: str = TRAINED, heads_a
     source = locate_model(given, "MODEL", weights)
     if heads_alone and (source.folder is None or not is_heads(source.folder)):
         raise UserError(f"MODEL '{given}': --features scores runs of data.features alone; leave --features out")
-    encoder = load_heads(source.folder, source.weights.name) if heads_alone and source.folder else load_source(source)
-    return ScoredModel(
-        encoder=encoder.to(device).eval(),
-        name=source.name,
-        pretrained=source.pretrained,
-        checkpoint=source.folder,
-        sha256=_hash_weights(source.weights),
-        step=None if source.folder is None else _read_step(source.folder),
-        run=source.run,
-        weights=source.of_checkpoint,
-        descriptions_sha256=None if source.folder is None else _hash_descriptions(source.folder),
-    )
+    try:
+        encoder = (
+            load_heads(source.folder, source.weights.name) if heads_alone and source.folder else load_source(source)
+        )
+        return ScoredModel(
+            encoder=encoder.to(device).eval(),
+            name=source.name,
+            pretrained=source.pretrained,
+            checkpoint=source.folder,
+            sha256=_hash_weights(source.weights),
+            step=None if source.folder is None else _read_step(source.folder),
+            run=source.run,
+            weights=source.of_checkpoint,
+            descriptions_sha256=None if source.folder is None else _hash_descriptions(source.folder),
+        )
+    except FileNotFoundError as error:
+        missing = error.filename or one_line(error)
+        raise UserError(f"MODEL '{given}': a file was removed while the model was read: {missing}") from None
 
 
 def result_folder(run: Path | None, given: str, to: str | None, models: Sequence[str]) -> Path:

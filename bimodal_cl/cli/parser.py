@@ -21,7 +21,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show a default only where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        none = action.default is None or action.default is False or action.default == []  # 0 is one
+        return action.help if none else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):

@@ -34,7 +34,7 @@ def describe_mistake(error: ValidationError, file_of: Callable[[Keys], Path], fl
     keys = tuple(location)
     dotted = ".".join(keys)
     path = file_of(keys)
-    flag = next((given for given in flags if given == keys[: len(given)]), None)
+    flag = max((given for given in flags if given == keys[: len(given)]), key=len, default=None)
     source = f"{path}: {dotted}" if dotted else str(path)
     inside_flags = [f"--{'.'.join(given)}" for given in flags if keys and given[: len(keys)] == keys != given]
     if inside_flags and not flag:  # a mistake between keys of a section

@@ -86,7 +86,7 @@ class _MergedFiles:
         self._first = Path(paths[0])
         self._file_of: dict[Keys, Path] = {}
         for path in map(Path, paths):
-            self._lay_over(self.values, _read_yaml(path), path, ())
+            self._lay_over(self.values, read_yaml(path), path, ())
 
     def file_of(self, keys: Keys) -> Path:
         """Return the last file that sets a key or, where none does, the section around it."""
@@ -142,10 +142,19 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str = "config file") -> dict[str, Any]:
+    """Return the values of a YAML file.
+
+    Args:
+        path: the file.
+        what: what it is called where it is not found.
+
+    Raises:
+        UserError: it is not there or cannot be read, is not YAML, gives a key twice, or is no mapping.
+    """
     if not path.is_file():
         near = [str(other) for other in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise UserError(f"config file not found: {path}{did_you_mean(str(path), near)}")
+        raise UserError(f"{what} not found: {path}{did_you_mean(str(path), near)}")
     try:
         values = yaml.load(read_text(path), Loader=_StrictLoader)
     except (OSError, NotText) as error:

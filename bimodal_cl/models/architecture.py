@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.models.tower_keys import check_tower_keys
 from bimodal_cl.preprocess import EvalTransform
 
@@ -127,7 +127,7 @@ class Architecture:
         Raises:
             UserError: the file is missing, is not JSON, or has another version or unknown keys.
         """
-        values = read_json(path)
+        values = read_mapping(path)
         version = values.pop("version", None)
         if version != _ARCHITECTURE_VERSION:
             raise UserError(f"{path}: version {version!r} is not {_ARCHITECTURE_VERSION}")

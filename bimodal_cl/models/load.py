@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.assemble import assemble, build_encoder, try_towers
 from bimodal_cl.models.compatibility import match_architectures
@@ -187,14 +187,14 @@ def _resized(
 
 
 def _read_open_clip_config(path: Path) -> Architecture:
-    config = read_json(path)
+    config = read_mapping(path)
     if "model_cfg" not in config:
         raise UserError(f"{path}: key 'model_cfg' is missing")
     architecture = architecture_from_open_clip(config["model_cfg"], None, config.get("preprocess_cfg"), f"{path}: ")
     text_config = path.with_name(TEXT_CONFIG)
     if not architecture.text.get("hf_model_name") or not text_config.is_file():
         return architecture
-    values = read_json(text_config)
+    values = read_mapping(text_config)
     # An image-text model's own configuration, in a repository of both formats, is not that of its text tower.
     return architecture if "text_config" in values else replace(architecture, hf_text_config=values)
 

@@ -157,20 +157,20 @@ def classify(classifier: Classifier, image_features: Tensor, targets: Tensor) ->
 
 
 def score_classification(
-    classifier: Classifier, ranks: np.ndarray, predictions: np.ndarray, targets: Tensor
+    ranks: np.ndarray, predictions: np.ndarray, targets: np.ndarray, num_candidates: int
 ) -> dict[str, float]:
-    """Compute ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall`` after :func:`classify`.
+    """Compute ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall``.
 
     Args:
-        classifier: from :func:`build_classifier`.
-        ranks: int64 ``[images]``, from 1.
+        ranks: int64 ``[images]``, from 1, the rank of each image's class.
         predictions: int64 ``[images]``, the predicted classes.
         targets: int64 ``[images]``, the true classes.
+        num_candidates: among which the classes were ranked.
 
     Returns:
         Fractions in ``[0, 1]``.
     """
-    shares = {f"acc{k}": int((ranks <= k).sum()) / len(ranks) for k in (1, 5) if k <= classifier.num_candidates}
+    shares = {f"acc{k}": int((ranks <= k).sum()) / len(ranks) for k in (1, 5) if k <= num_candidates}
     return {**shares, "mean_per_class_recall": mean_per_class_recall(predictions, targets)}
 
 

@@ -168,7 +168,7 @@ def evaluate_zero_shot(
         sims = class_similarities(classifier, encoded.image_features)
         return {"mean_average_precision": mean_average_precision(sims, encoded.targets)}
     ranks, predictions = classify(classifier, encoded.image_features, encoded.targets)
-    return score_classification(classifier, ranks, predictions, encoded.targets)
+    return score_classification(ranks, predictions, encoded.targets.numpy(), classifier.num_candidates)
 
 
 def zero_shot_scores(labelled: Labelled) -> list[str]:

@@ -90,7 +90,7 @@ class _Copy:
         """Write a sample; return the extensions that are left out because they are too long."""
         safe = self.keys.make(key)
         too_long = [extension for extension in members if not fits_header(safe + extension)]
-        self.tar.write_sample(safe, {ext: data for ext, data in members.items() if ext not in too_long})
+        self.tar.write_sample(safe, {ext: data for ext, data in sorted(members.items()) if ext not in too_long})
         self.num_images += 1
         self.num_texts += num_texts
         return too_long

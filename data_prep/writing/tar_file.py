@@ -53,16 +53,16 @@ class TarWriter:
         return self
 
     def write_sample(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Append the members of one sample, sorted by extension.
+        """Append the members of one sample, in their order.
 
         Args:
             key: a safe key.
             members: content by extension, with its dot; each name must fit a header.
         """
-        for extension in sorted(members):
+        for extension, content in members.items():
             info = tarfile.TarInfo(key + extension)  # mtime 0, uid 0, no owner's name
-            info.size = len(members[extension])
-            self._tar.addfile(info, io.BytesIO(members[extension]))
+            info.size = len(content)
+            self._tar.addfile(info, io.BytesIO(content))
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         try:

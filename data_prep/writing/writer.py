@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 from bimodal_cl.cli.progress import note, progress
 from bimodal_cl.data.images.decode import BadImage
 from bimodal_cl.data.shards.index import index_shard
-from bimodal_cl.data.shards.manifest import Manifest, Shard
+from bimodal_cl.data.shards.manifest import CaptionsMode, Manifest, Shard
 from bimodal_cl.data.shards.row_table import save_row_table
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
@@ -167,24 +168,45 @@ def write_split(split: Split, folder: Path, options: WriteOptions) -> WriteRepor
     with contextlib.closing(map_in_order(prepare, split.items, options.num_workers, preload=PRELOADED)) as prepared:
         items = progress(prepared, split.total, "items", f"write {split.name}".strip())
         samples = _samples(items, options.strict, report)
-        sample = next(samples, None)
-        while sample is not None:
-            name = f"{len(report.shards):05d}.tar"
-            num_images = num_texts = 0
-            with TarWriter(folder / name) as tar:
-                while sample is not None and num_images < options.shard_size:
-                    key, members, count = sample
-                    tar.write_sample(key, members)
-                    num_images, num_texts = num_images + 1, num_texts + count
-                    sample = next(samples, None)
-            report.shards.append(Shard(name, num_images, num_texts, tar.size, tar.sha256))
-            save_row_table(folder, report.shards[-1], index_shard(folder / name, "lines"))
+        report.shards.extend(write_shards(samples, folder, options.shard_size))
     if not report.shards:
         what = f"split '{split.name}'" if split.name else "the source"
         left_out = f"; files left out: {describe_endings(report.left_out)}" if report.left_out else ""
         raise UserError(f"{what} has no item that can be written ({report.skipped} skipped{left_out})")
     Manifest(folder=folder, captions="lines", shards=tuple(report.shards)).save()
     return report
+
+
+def write_shards(
+    samples: Iterable[tuple[str, Mapping[str, bytes], int]],
+    folder: Path,
+    shard_size: int,
+    captions: CaptionsMode = "lines",
+) -> Iterator[Shard]:
+    """Write samples as the shards ``00000.tar``, ``00001.tar``, ... with their row tables; yield each when it is whole.
+
+    Args:
+        samples: key, content by extension in the order of the members, and number of captions.
+        folder: an existing folder.
+        shard_size: samples per shard, >= 1.
+        captions: how the texts are split.
+    """
+    remaining = iter(samples)
+    sample = next(remaining, None)
+    for number in itertools.count():
+        if sample is None:
+            return
+        name = f"{number:05d}.tar"
+        num_images = num_texts = 0
+        with TarWriter(folder / name) as tar:
+            while sample is not None and num_images < shard_size:
+                key, members, count = sample
+                tar.write_sample(key, members)
+                num_images, num_texts = num_images + 1, num_texts + count
+                sample = next(remaining, None)
+        shard = Shard(name, num_images, num_texts, tar.size, tar.sha256)
+        save_row_table(folder, shard, index_shard(folder / name, captions))
+        yield shard
 
 
 def _samples(
@@ -203,7 +225,7 @@ def _samples(
         assert item.members is not None
         if item.reencoded:
             report.reencoded[item.reencoded] += 1
-        yield keys.make(item.name), item.members, item.num_texts
+        yield keys.make(item.name), dict(sorted(item.members.items())), item.num_texts
 
 
 def _prepare(item: Item | BadItem, max_side: int | None, quality: int) -> Prepared:

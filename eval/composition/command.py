@@ -33,9 +33,12 @@ def add_arguments(parser: Parser) -> None:
         "--data", metavar="DIR", type=Path, required=True, help="a folder in SugarCrepe's or in Winoground's format"
     )
     parser.add_argument(
-        "--images", metavar="DIR", type=Path, help="the folder of the images (default: images/ or val2017/ in DIR)"
+        "--images",
+        metavar="DIR",
+        type=Path,
+        help="the folder of the images (default: images/, val2017/ or data/images/ in DIR)",
     )
-    parser.add_argument("--split", default="test", help="the split to score, of a saved data set")
+    parser.add_argument("--split", default="test", help="the split to score, of parquet files or of a saved data set")
     parser.add_argument("--examples", type=natural_number, default=12, help="number of misses that go into the results")
 
 

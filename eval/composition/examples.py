@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.image_formats import IMAGE_EXTENSIONS
-from bimodal_cl.files.text_files import NotText, read_text
 
 from ..features.identity import hash_values
 
@@ -117,18 +115,6 @@ def hash_examples(examples: list[Example]) -> str:
     """
     texts = [(each.subset, each.key, each.captions, len(each.images)) for each in examples]
     return hash_values(texts, ExampleImages(examples).digest())
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        UserError: it cannot be read or is not JSON.
-    """
-    try:
-        return json.loads(read_text(path))
-    except (OSError, NotText, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from None
 
 
 def require_texts(entry: Any, keys: tuple[str, ...], where: str) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.json_files import read_json
 
-from .examples import Example, find_image, image_folder, read_json, require_texts
+from .examples import Example, find_image, image_folder, require_texts
 
 KEYS = ("filename", "caption", "negative_caption")
 

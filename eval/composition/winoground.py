@@ -21,7 +21,13 @@ _SUBSET = "winoground"
 
 @dataclass(frozen=True)
 class RowImage:
-    """An image in a row of a data set, whose column is of type ``Image(decode=False)``."""
+    """An image in a row of a data set.
+
+    Attributes:
+        rows: with this column alone, of type ``Image(decode=False)``: a row is read as a whole.
+        row: its number.
+        column: the column's name.
+    """
 
     rows: Any
     row: int
@@ -101,21 +107,23 @@ def _from_rows(rows: Any, folder: Path, pictures: Path) -> list[Example]:
             rows = rows.cast_column(column, Image(decode=False))
     except Exception as error:  # of the readers: the column holds something else
         raise UserError(f"{folder}: column '{column}' holds no images: {one_line(error)}") from None
-    texts = rows.select_columns([name for name in rows.column_names if name not in IMAGES])
+    columns = {column: rows.select_columns(column) for column in IMAGES}
+    wanted = [column for column in rows.column_names if column in ("id", *CAPTIONS, *IMAGES)]
     examples = []
-    for number, entry in enumerate(texts):
+    for number, entry in enumerate(rows.select_columns(wanted)):
         where = f"{folder}, row {number}"
         captions = require_texts(entry, CAPTIONS, where)
-        images = tuple(_row_image(rows, number, column, pictures, where) for column in IMAGES)
+        in_rows = [RowImage(columns[name], number, name) for name in IMAGES]
+        images = tuple(_find_stored(image, entry[image.column], pictures, where) for image in in_rows)
         examples.append(Example(where, str(entry.get("id", number)), _SUBSET, images, tuple(captions)))
     return examples
 
 
-def _row_image(rows: Any, number: int, column: str, pictures: Path, where: str) -> StoredImage:
-    stored = rows[number][column]
+def _find_stored(image: RowImage, stored: Any, pictures: Path, where: str) -> StoredImage:
+    """Return the image of a row, given what its column holds: it, or the file that the row names."""
     if stored is None or (stored["bytes"] is None and not stored["path"]):
-        raise UserError(f"{where}: '{column}' is empty")
+        raise UserError(f"{where}: '{image.column}' is empty")
     if stored["bytes"] is not None:
-        return RowImage(rows, number, column)
+        return image
     path = Path(stored["path"])
     return ImageFile(path) if path.is_file() else find_image(pictures, path.name, where)

@@ -210,11 +210,11 @@ def _encode_or_load(
     if arguments.cache is None:
         return encode()
     store = FeatureStore(arguments.cache)
-    data = gather_objects(_try_hash(what, hash_data) if is_main_process() else None)[0]
-    if data is None:
+    # The main process alone identifies them: processes may run on machines that differ.
+    identity = gather_objects(_identify(model, arguments, what, hash_data) if is_main_process() else None)[0]
+    if identity is None:
         return encode()
-    key = f"{what}-{hash_values(what, identify_model(model, arguments.precision), data)[:40]}"
-    key = gather_objects(key)[0]  # processes may run on machines that differ
+    key, data = identity
     entry = store.load(key)
     found = None if entry is None else restore(entry)
     record = {"of": what, "key": key, "data_sha256": data, "from_cache": True}
@@ -230,6 +230,16 @@ def _encode_or_load(
         store.save(key, keep(encoded))
         note(f"features of {what}: kept in {store.path(key)}")
     return encoded
+
+
+def _identify(
+    model: ScoredModel, arguments: argparse.Namespace, what: str, hash_data: Callable[[], str | None]
+) -> tuple[str, str] | None:
+    """Return the key of features in the store, and a hash of their data; None where the data have none."""
+    data = _try_hash(what, hash_data)
+    if data is None:
+        return None
+    return f"{what}-{hash_values(what, identify_model(model, arguments.precision), data)[:40]}", data
 
 
 def _try_hash(what: str, hash_data: Callable[[], str | None]) -> str | None:

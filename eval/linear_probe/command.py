@@ -20,8 +20,9 @@ from bimodal_cl.errors import UserError
 from ..encode import ScoredModel, add_model_arguments
 from ..results import Scored
 from ..score_models import Score, Summary, score_models
+from ..zero_shot.class_scores import score_label_sets
 from .few_shot import require_shots, score_few_shots, summarize_shots
-from .scores import PREFIX, build_probe_result, score_classes, score_label_sets, summarize
+from .scores import PREFIX, build_probe_result, score_classes, summarize
 from .splits import Encoded, Split, add_split_arguments, encode_split, hash_splits, open_splits
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _score_all(
     with _counted(NUM_FITS + 1, "fits", "train linear probes") as on_fit:
         probe = train_probe(encoded["train"].part, encoded["val"].part, on_fit=on_fit)
     if splits["train"].several:
-        scores = score_label_sets(score_sets(probe, test), test, classnames)
+        scores = score_label_sets(score_sets(probe, test), test.targets, classnames)
     else:
         scores = score_classes(probe.classifier.logits(test.features), probe.classes, test, classnames)
     scores = scores.prefixed(PREFIX)

@@ -13,7 +13,8 @@ from bimodal_cl.errors import UserError
 
 from ..results import Scored, percent, percent_in_interval
 from ..score_models import Summary
-from .scores import PREFIX, ProbeScores, chance_levels, describe_images
+from ..zero_shot.class_scores import ClassScores, chance_levels
+from .scores import PREFIX, describe_images
 from .splits import Encoded, Split
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def require_shots(train: Split, targets: np.ndarray, arguments: argparse.Namespa
 
 def score_few_shots(
     encoded: Mapping[str, Encoded], arguments: argparse.Namespace, on_draw: Callable[[], object]
-) -> tuple[ProbeScores, list[dict[str, Any]]]:
+) -> tuple[ClassScores, list[dict[str, Any]]]:
     """Score every number of shots.
 
     Args:
@@ -76,7 +77,7 @@ def score_few_shots(
         table.append({"shots": shots, **row, "intervals": ends, "by_draw": by_draw})
     assert resampled is not None  # there is at least one number of shots
     chance = chance_levels(metrics, len(train.classes()))
-    return ProbeScores(metrics, replace(resampled, samples=samples), chance, {}), table
+    return ClassScores(metrics, replace(resampled, samples=samples), chance, {}), table
 
 
 def score_name(name: str, shots: int) -> str:

@@ -17,7 +17,8 @@ from bimodal_cl.errors import UserError
 
 from ..encode import ScoredModel, add_model_arguments
 from ..score_models import Score, score_models
-from .scores import build_probe_result, score_classes, score_label_sets, summarize
+from ..zero_shot.class_scores import score_label_sets
+from .scores import build_probe_result, score_classes, summarize
 from .splits import Encoded, Split, add_split_arguments, encode_split, hash_splits, open_splits
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _score(
     classnames = train.labelled.classnames
     votes = neighbour_votes(known.features, known.targets, asked.features, len(classnames), arguments.k, arguments.tau)
     if train.several:
-        scores = score_label_sets(votes, asked, classnames)
+        scores = score_label_sets(votes, asked.targets, classnames)
     else:
         classes = known.classes()
         scores = score_classes(votes[:, classes], classes, asked, classnames)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..encode import ScoredModel
 from ..results import Scored, build_result, percent, percent_in_interval
 from ..score_models import Summary
-from ..zero_shot.scores import MAX_MATRIX, confusion_matrix, count_confusions, recall_by_class
+from ..zero_shot.class_scores import ClassScores, chance_levels, describe_classes
 from .splits import Encoded, Split
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bimodal_cl.scoring.probes.linear_probe import LabelledPart
-    from bimodal_cl.scoring.uncertainty import Resampled
 
 PREFIX = "lp_"  # of a linear probe's scores, as in CLIP_benchmark
 _SHOWN = {
@@ -29,30 +26,7 @@ _SHOWN = {
 }
 
 
-@dataclass(frozen=True)
-class ProbeScores:
-    """The scores of one probe on the test images.
-
-    Attributes:
-        metrics: fractions in [0, 1].
-        resampled: the same on resamples of the test images.
-        chance: the level of chance of each.
-        details: ``per_class`` and, with one class an image, ``confusions`` and ``confusion_matrix``.
-    """
-
-    metrics: dict[str, float]
-    resampled: Resampled
-    chance: dict[str, float]
-    details: dict[str, Any]
-
-    def prefixed(self, prefix: str) -> ProbeScores:
-        """Return the scores with a prefix before their names."""
-        samples = {prefix + name: values for name, values in self.resampled.samples.items()}
-        metrics, chance = ({prefix + name: each[name] for name in each} for each in (self.metrics, self.chance))
-        return ProbeScores(metrics, replace(self.resampled, samples=samples, outcomes=None), chance, self.details)
-
-
-def score_classes(scores: Tensor, classes: Tensor, test: LabelledPart, classnames: list[str]) -> ProbeScores:
+def score_classes(scores: Tensor, classes: Tensor, test: LabelledPart, classnames: list[str]) -> ClassScores:
     """Score images of one class each.
 
     Args:
@@ -61,55 +35,22 @@ def score_classes(scores: Tensor, classes: Tensor, test: LabelledPart, classname
         test: the images.
         classnames: name of each class.
     """
-    from bimodal_cl.scoring.probes.linear_probe import rank_classes, score_ranks
+    from bimodal_cl.scoring.classifier import score_classification
+    from bimodal_cl.scoring.probes.linear_probe import rank_classes
     from bimodal_cl.scoring.uncertainty import resample_classes
 
     ranks, predictions = rank_classes(scores, classes, test.targets)
     targets = test.targets.numpy()
-    metrics = score_ranks(ranks, predictions, targets, len(classes))
-    details: dict[str, Any] = {
-        "per_class": recall_by_class(ranks, targets, classnames),
-        "confusions": count_confusions(predictions, targets, classnames),
-    }
-    if len(classnames) <= MAX_MATRIX:
-        details["confusion_matrix"] = confusion_matrix(predictions, targets, classnames)
+    metrics = score_classification(ranks, predictions, targets, len(classes))
+    details = describe_classes(ranks, predictions, targets, classnames)
     resampled = resample_classes(ranks, predictions, targets, len(classes), names=classnames)
-    return ProbeScores(metrics, resampled, chance_levels(metrics, len(classes)), details)
-
-
-def score_label_sets(scores: Tensor, test: LabelledPart, classnames: list[str]) -> ProbeScores:
-    """Score images of several classes each by mean average precision.
-
-    Args:
-        scores: float64 ``[images, classes]``.
-        test: the images.
-        classnames: name of each class.
-    """
-    from bimodal_cl.metrics import average_precision, chance_average_precision
-    from bimodal_cl.scoring.uncertainty import resample_sets
-
-    precisions = average_precision(scores, test.targets)
-    counts = test.targets.sum(dim=0)
-    name = "mean_average_precision"
-    chance = {name: chance_average_precision(len(test.targets), counts)}
-    per_class = [
-        {"class": shown, "count": count, "average_precision": precision}
-        for shown, count, precision in zip(classnames, counts.tolist(), precisions.tolist(), strict=True)
-    ]
-    metrics = {name: math.fsum(precisions) / len(precisions)}
-    resampled = resample_sets(scores.numpy(), test.targets.numpy())
-    return ProbeScores(metrics, resampled, chance, {"per_class": per_class})
-
-
-def chance_levels(metrics: Mapping[str, float], num_candidates: int) -> dict[str, float]:
-    """Return the level of chance of each score among some candidates."""
-    return {name: (5 if "acc5" in name else 1) / num_candidates for name in metrics}
+    return ClassScores(metrics, resampled, chance_levels(metrics, len(classes)), details)
 
 
 def build_probe_result(
     task: str,
     model: ScoredModel,
-    scores: ProbeScores,
+    scores: ClassScores,
     splits: Mapping[str, Split],
     encoded: Mapping[str, Encoded],
     arguments: argparse.Namespace,
@@ -124,7 +65,7 @@ def build_probe_result(
         scores: its scores.
         splits: ``train``, ``test`` and, where there is one, ``val``.
         encoded: the features of each.
-        arguments: ``name``, ``data``, ``precision``, ``classnames``.
+        arguments: ``name``, ``data``, ``precision``, ``classnames``, ``language``.
         settings: how the probe was trained, under ``probe``.
         more: further keys.
     """
@@ -148,12 +89,13 @@ def build_probe_result(
             "split": test.name,
             "splits": {part: each.name for part, each in splits.items()},
             "precision": arguments.precision,
-            "features": "unit-norm image features",
+            "image_features": "unit norm",
             "classnames": str(arguments.classnames) if arguments.classnames else "data set",
             "chance": scores.chance,
             "unseen_classes": [train.labelled.classnames[each] for each in unseen],
             "skipped": [line for each in encoded.values() for line in each.skipped],
         },
+        language=arguments.language,
         probe=settings,
         **scores.details,
         **more,

@@ -56,12 +56,16 @@ def run(args: argparse.Namespace) -> None:
     if not args.folders and not args.group:
         raise UserError("report: name a run's folder, or several runs and folders of results")
     single = len(args.folders) == 1 and not args.group and not _holds_results_alone(Path(args.folders[0]))
-    for folder in (args.tables, args.figures):
-        if folder is not None:
-            make_folder(Path(folder))  # before anything is written
     write = _write_one_run if single else _write_comparison
     for path in write(args):
         print(path)
+
+
+def _make_folders(args: argparse.Namespace) -> None:
+    """Make the folders of the other files before anything is written, so that a mistake shows early."""
+    for folder in (args.tables, args.figures):
+        if folder is not None:
+            make_folder(Path(folder))
 
 
 def _holds_results_alone(folder: Path) -> bool:
@@ -77,6 +81,7 @@ def _write_one_run(args: argparse.Namespace) -> list[Path]:
     from .sources import Sources
 
     trained = load_run(args.folders[0])
+    _make_folders(args)
     target = trained.folder.report if args.to is None else Path(args.to)
     placed: list[Sources] = []
 
@@ -103,6 +108,7 @@ def _write_comparison(args: argparse.Namespace) -> list[Path]:
 
     groups = load_groups(args.folders, args.group)
     tables = compare_groups(groups)
+    _make_folders(args)
     target = Path("report.html" if args.to is None else args.to)
     placed: list[Sources] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,27 @@ from bimodal_cl.cli.parser import Parser
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import write_atomically
 
+from ..captions import ConceptTemperature
 from ..encode import resolve_device
 from ..trained_run import TrainedRun, differs_from_training, find_training_data, load_run
 from .concepts import visited_concepts
 from .correlation import correlate
+from .frequency import (
+    Frequency,
+    correlate_with_concepts,
+    correlate_with_visits,
+    correlation_lines,
+    correlations_as_json,
+    find_owners,
+    load_image_concepts,
+    mean_by_concept,
+)
 from .history import describe_spreads, spread_by_checkpoint, spread_by_log, thin_out
 from .learned import LearnedTemperatures, require_temperatures
 from .neighbours import CROWDED, DUPLICATE, Neighbours, find_neighbours
 from .summary import write_summary
 from .tables import as_csv, as_json, text_rows, write_parquet
+from .visits import Visits, count_visits
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
@@ -61,6 +74,13 @@ def add_arguments(parser: Parser) -> None:
         help="images, with one caption each, that the run's model encodes to count near neighbours; 0: none",
     )
     parser.add_argument(
+        "--concepts",
+        metavar="FILE",
+        type=path_text,
+        help="CSV file with the columns concept, and image_id or key, as bimodal-prep concepts and thin write it: "
+        "correlate temperatures with the number of images of the concept",
+    )
+    parser.add_argument(
         "--device", default="auto", help="where to encode: cpu, cuda, ...; auto: cuda where there is one"
     )
 
@@ -69,8 +89,8 @@ def run(args: argparse.Namespace) -> None:
     """Print quantiles and the captions of the extremes; write every id's temperature to ``--to``.
 
     Raises:
-        UserError: no run, no temperatures in it, ``--top`` below 0, ``--shards`` that are not the run's data, or a file
-            name that ends in none of .csv, .json and .parquet.
+        UserError: no run, no temperatures in it, ``--top`` below 0, ``--shards`` or ``--concepts`` that are not of the
+            run's data, or a file name that ends in none of .csv, .json and .parquet.
     """
     if args.top < 0:
         raise UserError(f"--top: {args.top} must be 0 or more")
@@ -84,8 +104,9 @@ def run(args: argparse.Namespace) -> None:
     folder = load_run(args.run)
     images, texts = require_temperatures(folder)
     data, why = find_training_data(folder, args.shards)
-    if data is None and args.shards:
-        raise UserError(f"--shards: {why}")
+    if data is None and (args.shards or args.concepts):
+        raise UserError(f"{'--shards' if args.shards else '--concepts'}: {why}")
+    concepts = load_image_concepts(Path(args.concepts), data) if data is not None and args.concepts else None
     print("\n".join(describe(folder, images, texts)))
     if data is None:
         print(f"\nNo captions: {why}.")
@@ -98,18 +119,20 @@ def run(args: argparse.Namespace) -> None:
         for text_id, tau in rows:
             print(f"  {tau:<9.4g} text {text_id:<9d} {captions.get(text_id, '')}".rstrip())
     _show_images(data, images, args.top)
-    measures = _show_history(folder)
+    measures, frequency = _show_history(folder), Frequency(concepts=concepts)
     neighbours: dict[str, Neighbours] = {}
     if data is not None:
         neighbours = _show_neighbours(folder, data, images, texts, args)
         correlations = {"neighbours": {kind: each.as_json() for kind, each in neighbours.items()}}
-        correlations["concept_counts"] = _show_concepts(data, images, texts)
+        if concepts is not None or target is not None:
+            frequency = replace(frequency, visits=_find_visits(folder, data, images, texts))
+        correlations |= _show_frequency(data, images, texts, frequency)
         measures["correlations"] = {name: found for name, found in correlations.items() if found}
     if neighbours:  # the report measures everything else itself
         both = {"image": images, "text": texts}
         print(f"\n{write_summary(folder, both, neighbours, measures, args.command_line)}")
     if target is not None:
-        print(f"\n{target}: {_write(target, folder, data, images, texts, measures, neighbours)}")
+        print(f"\n{target}: {_write(target, folder, data, images, texts, measures, neighbours, frequency)}")
 
 
 def _show_images(data: Mixture | None, images: LearnedTemperatures, top: int) -> None:
@@ -172,9 +195,37 @@ def _show_neighbours(
     return found
 
 
-def _show_concepts(data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures) -> dict[str, Any]:
-    """Print the correlation of the concepts' temperatures with their counts, where the data have such counts."""
-    rows = visited_concepts(data, images, texts)
+def _find_visits(
+    folder: TrainedRun, data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures
+) -> Visits | None:
+    """Return the number of visits, or print why it is not known."""
+    visits, why = count_visits(folder, data, images, texts)
+    if visits is None:
+        print(f"\nVisits were not counted: {why}")
+    return visits
+
+
+def _show_frequency(
+    data: Mixture, images: LearnedTemperatures, texts: LearnedTemperatures, frequency: Frequency
+) -> dict[str, Any]:
+    """Print the correlations with the concepts' counts and the visits, as far as known, and return them by name."""
+    both, concepts, visits = {"image": images, "text": texts}, frequency.concepts, frequency.visits
+    if concepts is None:
+        return {"concept_counts": _show_concepts(visited_concepts(data, images, texts))}
+    owners = find_owners(data)
+    by_concept = _show_concepts(mean_by_concept(concepts, owners, images, texts))
+    found = {"concept_frequency": correlate_with_concepts(concepts, owners, both, visits)}
+    title = "Rank correlation with the number of images of the anchor's concept, with its 95 % interval over concepts"
+    print("", *correlation_lines(title, found["concept_frequency"]), sep="\n")
+    if visits is not None:
+        found["visits"] = correlate_with_visits(visits, owners, both)
+        title = "Rank correlation with the number of visits of the anchor, with its 95 % interval over images"
+        print("", *correlation_lines(title, found["visits"]), sep="\n")
+    return {"concept_counts": by_concept, **{name: correlations_as_json(each) for name, each in found.items()}}
+
+
+def _show_concepts(rows: list[ConceptTemperature]) -> dict[str, Any]:
+    """Print the correlation of the concepts' mean temperatures with their counts, where there are enough concepts."""
     if len(rows) < 3:
         return {}
     counts = np.array([each.count for each in rows])
@@ -196,12 +247,13 @@ def _write(
     texts: LearnedTemperatures,
     measures: dict[str, Any],
     neighbours: dict[str, Neighbours],
+    frequency: Frequency,
 ) -> str:
     """Write the file in the format that its name ends in, and return how much it holds."""
     if target.suffix.lower() == ".parquet":
-        return f"{write_parquet(target, folder, data, images, texts, neighbours):,} images and texts"
-    rows = list(text_rows(data, images, texts))
-    as_text = as_csv(rows) if target.suffix.lower() == ".csv" else as_json(folder, rows, images, measures)
+        return f"{write_parquet(target, folder, data, images, texts, neighbours, frequency):,} images and texts"
+    rows = list(text_rows(data, images, texts, frequency))
+    as_text = as_csv(rows) if target.suffix.lower() == ".csv" else as_json(folder, rows, images, measures, frequency)
     write_atomically(target, as_text)
     return f"{len(rows):,} texts"
 

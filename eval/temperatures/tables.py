@@ -16,6 +16,7 @@ from bimodal_cl.errors import UserError
 from bimodal_cl.files.atomic import open_atomically
 
 from ..trained_run import TrainedRun
+from .frequency import Frequency
 from .learned import LearnedTemperatures
 from .neighbours import Neighbours
 
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
 
 _ROWS_AT_ONCE = 50_000
+_CSV_COLUMNS = ("text_id", "tau", "caption", "image_id", "image_tau", "visits", "concept", "concept_count")
+UNKNOWN = Frequency()
 
 
 def text_rows(
-    data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures
+    data: Mixture | None, images: LearnedTemperatures, texts: LearnedTemperatures, frequency: Frequency = UNKNOWN
 ) -> Iterator[dict[str, Any]]:
     """Yield one mapping per text, in the order of ids; the temperature of an id never visited is ``None``."""
     image_tau, text_tau = images.by_id(), texts.by_id()
     if data is None:
         for text_id, tau in enumerate(text_tau.tolist()):
-            yield {"text_id": text_id, "tau": _or_none(tau), "caption": None, "image_id": None, "image_tau": None}
+            place = {"caption": None, "image_id": None, "image_tau": None}
+            yield {"text_id": text_id, "tau": _or_none(tau), **place, **frequency.columns("text", text_id, None)}
         return
     from ..captions import iterate_captions
 
@@ -44,6 +48,7 @@ def text_rows(
                 "caption": caption,
                 "image_id": image_id,
                 "image_tau": _or_none(image_tau[image_id]),
+                **frequency.columns("text", text_id, image_id),
             }
 
 
@@ -54,17 +59,24 @@ def _or_none(value: float) -> float | None:
 def as_csv(rows: list[dict[str, Any]]) -> str:
     """Return the rows of :func:`text_rows` as CSV."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, ["text_id", "tau", "caption", "image_id", "image_tau"], lineterminator="\n")
+    writer = csv.DictWriter(stream, _CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()
 
 
 def as_json(
-    run: TrainedRun, rows: list[dict[str, Any]], images: LearnedTemperatures, measures: dict[str, Any] | None = None
+    run: TrainedRun,
+    rows: list[dict[str, Any]],
+    images: LearnedTemperatures,
+    measures: dict[str, Any] | None = None,
+    frequency: Frequency = UNKNOWN,
 ) -> str:
     """Return the rows of :func:`text_rows`, the images' temperatures, and other measures by name as JSON."""
-    taus = [{"image_id": image_id, "tau": _or_none(tau)} for image_id, tau in enumerate(images.by_id().tolist())]
+    taus = [
+        {"image_id": image_id, "tau": _or_none(tau), **frequency.columns("image", image_id, image_id)}
+        for image_id, tau in enumerate(images.by_id().tolist())
+    ]
     content = {"loss": run.loss["name"], "step": run.step, **(measures or {}), "texts": rows, "images": taus}
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
@@ -76,6 +88,7 @@ def write_parquet(
     images: LearnedTemperatures,
     texts: LearnedTemperatures,
     neighbours: Mapping[str, Neighbours] | None = None,
+    frequency: Frequency = UNKNOWN,
 ) -> int:
     """Write one row per image and per text, an image's row before those of its captions, and return their number.
 
@@ -88,6 +101,7 @@ def write_parquet(
         data: its training data; None: the table has no keys and no captions.
         images, texts: their temperatures.
         neighbours: of a sample of the images ("image") and texts ("text"); their columns are null elsewhere.
+        frequency: of the anchors and of their concepts.
 
     Raises:
         UserError: the file cannot be written, or the data cannot be read.
@@ -114,10 +128,14 @@ def write_parquet(
             ("num_near_duplicates", pa.int32()),
             ("nearest_id", pa.int64()),
             ("nearest_cosine", pa.float32()),
+            ("visits", pa.int64()),
+            ("concept", pa.string()),
+            ("concept_count", pa.int64()),
         ],
         metadata=origin,
     )
-    rows = _with_values(_places(data, images.num_ids, texts.num_ids), {"image": images, "text": texts}, neighbours)
+    places = _places(data, images.num_ids, texts.num_ids)
+    rows = _with_values(places, {"image": images, "text": texts}, neighbours, frequency)
     count = 0
     try:
         with open_atomically(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
@@ -133,6 +151,7 @@ def _with_values(
     places: Iterable[dict[str, Any]],
     temperatures: Mapping[str, LearnedTemperatures],
     neighbours: Mapping[str, Neighbours],
+    frequency: Frequency,
 ) -> Iterator[dict[str, Any]]:
     """Add each row's values to its place."""
     tau = {kind: each.by_id() for kind, each in temperatures.items()}
@@ -152,6 +171,7 @@ def _with_values(
             "log_u": estimate,
             "visited": value is not None,
             **found.get(kind, {}).get(number, {}),
+            **frequency.columns(kind, number, place.get("image_id")),
         }
 
 

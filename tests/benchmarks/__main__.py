@@ -24,12 +24,14 @@ BENCHMARKS = {
     "loader": "samples a second of our loader and of open_clip's, and where our time goes",
     "training": "the whole training command and open_clip's: pairs a second, and where the time of a step goes",
     "step": "what the trainer adds to the time of model, loss and optimizer",
+    "features": "training heads on encoded features: pairs a second, of the stream alone and of whole steps",
     "retrieval_memory": "retrieval among 25,000 images and 125,000 captions: peak memory, and equality with the matrix",
     "clip_benchmark": "scores of three data sets and their time, by our evaluator and by CLIP_benchmark",
 }
 _FOLDERS = {
     "training": "training.against_open_clip",
     "step": "training.step_overhead",
+    "features": "training.features",
     "retrieval_memory": "retrieval.memory",
     "clip_benchmark": "clip_benchmark.command",
 }  # of the benchmarks that are not modules of this folder

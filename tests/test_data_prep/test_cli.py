@@ -23,7 +23,9 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("words", [(), ("write",), ("write", "csv"), ("write", "hf"), ("index",), ("verify",)])
+@pytest.mark.parametrize(
+    "words", [(), ("write",), ("write", "csv"), ("write", "hf"), ("index",), ("concepts",), ("thin",), ("verify",)]
+)
 def test_help_is_fast_and_loads_no_torch(words):
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", HELP, *words, "--help"], cwd=ROOT, capture_output=True, text=True)
@@ -33,10 +35,11 @@ def test_help_is_fast_and_loads_no_torch(words):
 
 
 def test_writing_loads_no_torch(tmp_path):
-    raw = write_photos(tmp_path / "raw", range(2))
+    raw = write_photos(tmp_path / "raw", range(2), "a dog\n")
     code = (
         "import sys; from data_prep.cli import main; raw, to = sys.argv[1:]\n"
         "status = main(['write', 'folder', '--images', raw, '--to', to]) + main(['index', to]) + main(['verify', to])\n"
+        "status += main(['thin', to, '--to', to + '-thin'])\n"
         "sys.exit('torch' in sys.modules or status)"
     )
     done = subprocess.run([sys.executable, "-c", code, raw, tmp_path / "to"], cwd=ROOT, capture_output=True, text=True)
@@ -56,6 +59,9 @@ def test_writing_loads_no_torch(tmp_path):
         ("write folder --images x --to y --quality high", "--quality"),
         ("write hf --dataset x --to y --caption-colum z", "did you mean '--caption-column'?"),
         ("write img2dataset x --to y --num-prok 2", "did you mean '--num-workers'?"),
+        ("thin x --to y --expnent 2", "did you mean '--exponent'?"),
+        ("thin x --to y --exponent -1", "--exponent: must be a number of at least 0, got '-1'"),
+        ("thin x --to y --field a --concepts b", "not allowed with"),
         ("verify x --repiar", "did you mean '--repair'?"),
         ("index x --captions line", "did you mean 'lines'?"),
         ("write folder --images x", "--to"),

@@ -36,6 +36,14 @@ def test_help_lists_every_command(capsys):
     assert all(name in shown for name in COMMANDS.commands)
 
 
+def test_help_shows_every_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["linear-probe", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "of the held out images and of the draws (default: 0)" in shown
+    assert "in place of all --draws" in shown  # without any shots, nothing is said
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 
 import pytest
 import torch
 from transformers import CLIPImageProcessor, SiglipImageProcessor
 
+from bimodal_cl.models import load
 from eval.cli import main
 from eval.encode import open_model, result_folder
 from tests.refusals import read_mistake
@@ -91,6 +93,24 @@ def test_models_of_other_sizes_and_libraries_score_in_one_call(source, run_folde
     assert {result["provenance"]["counts"]["num_images"] for result in results} == {12}
     shown = capsys.readouterr().out
     assert all(f"\n{name}" in shown for name in names)
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_read_is_one_line(
+    run_folder, class_folders, tmp_path, monkeypatch, capsys
+):
+    checkpoint = tmp_path / "step_00000008"
+    shutil.copytree(run_folder / "checkpoints" / "step_00000008", checkpoint)
+    real = load.load_source
+
+    def load_source(source):
+        model = real(source)
+        shutil.rmtree(checkpoint)  # as a training with checkpoint.keep_last does
+        return model
+
+    monkeypatch.setattr(load, "load_source", load_source)
+    error = read_mistake(capsys, main, "zero-shot", checkpoint, "--data", class_folders, "--to", tmp_path / "out")
+    removed = checkpoint / "model.safetensors"
+    assert error == f"error: MODEL '{checkpoint}': a file was removed while the model was read: {removed}"
 
 
 def test_a_model_that_is_given_twice_is_refused(run_folder, shards, capsys):

@@ -167,8 +167,9 @@ def test_every_figure_names_the_files_it_is_from(compared):
 def test_mistakes_are_one_line_and_write_nothing(made_runs, tmp_path, capsys, words, message):
     words = [word.format(*made_runs) for word in words]
     (made_runs[0] / "empty").mkdir()
-    assert message in read_mistake(capsys, cli.main, "report", *words, "--to", tmp_path / "page.html")
-    assert not (tmp_path / "page.html").exists()
+    targets = ["--to", tmp_path / "out" / "page.html", "--figures", tmp_path / "out" / "figures"]
+    assert message in read_mistake(capsys, cli.main, "report", *words, *targets)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_group_without_runs_is_refused():

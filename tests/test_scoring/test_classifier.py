@@ -36,7 +36,11 @@ def scores_of(names, targets, angles, model=None):
     classifier = build_classifier(model or Words(), names, ["{c}"])
     wanted = torch.tensor(targets)
     ranks, predictions = classify(classifier, directions(angles), wanted)
-    return score_classification(classifier, ranks, predictions, wanted), ranks.tolist(), predictions.tolist()
+    return (
+        score_classification(ranks, predictions, wanted.numpy(), classifier.num_candidates),
+        ranks.tolist(),
+        predictions.tolist(),
+    )
 
 
 def test_equal_prompts_are_one_candidate():

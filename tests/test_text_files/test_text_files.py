@@ -11,7 +11,7 @@ import yaml
 from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.data import Manifest
 from bimodal_cl.data.shards.index import index_shard, split_captions
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.files.text_files import NotText, read_text
 from bimodal_cl.run_folder import read_state
 from data_prep.cli import main as prep
@@ -53,7 +53,7 @@ def test_files_that_are_not_text_are_refused_in_one_line(content, message, tmp_p
 
 def test_json_and_yaml(written, tmp_path):
     assert read_state(written(tmp_path / "state.json", '{"step": 4}\n').parent) == {"step": 4}
-    assert read_json(written(tmp_path / "open_clip_config.json", '{"model_cfg": {}}')) == {"model_cfg": {}}
+    assert read_mapping(written(tmp_path / "open_clip_config.json", '{"model_cfg": {}}')) == {"model_cfg": {}}
     manifest = {"version": 1, "captions": "lines", "shards": [], "num_images": 0, "num_texts": 0}
     written(tmp_path / "shards" / "manifest.json", json.dumps(manifest))
     assert Manifest.load(tmp_path / "shards").num_images == 0

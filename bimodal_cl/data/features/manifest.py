@@ -26,7 +26,7 @@ from bimodal_cl.data.shards.manifest import Manifest
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.errors import UserError, did_you_mean
 from bimodal_cl.files.atomic import write_atomically
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 
 FEATURES_FILE, TOWERS_FOLDER, TOWERS_FILE = "features.json", "towers", "towers.json"
 IMAGES_FILE, TEXTS_FILE = "images.npy", "texts.npy"
@@ -79,7 +79,7 @@ class FeatureManifest:
             UserError: it cannot be read, has another version, or keys are missing or unknown.
         """
         path = folder / FEATURES_FILE
-        values = read_json(path)
+        values = read_mapping(path)
         if values.pop("version", None) != _VERSION:
             raise UserError(f"{path}: its version is not {_VERSION}, the one this program reads")
         known = [entry.name for entry in fields(cls) if entry.name != "folder"]
@@ -122,7 +122,7 @@ class TowersRecord:
         Raises:
             UserError: it cannot be read, or is not what :meth:`save` writes.
         """
-        values = read_json(folder / TOWERS_FILE)
+        values = read_mapping(folder / TOWERS_FILE)
         if values.pop("version", None) != _VERSION:
             raise UserError(f"{folder / TOWERS_FILE}: its version is not {_VERSION}, the one this program reads")
         try:

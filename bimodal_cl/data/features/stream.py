@@ -14,7 +14,7 @@ import torch
 import webdataset as wds
 
 from bimodal_cl.data.features.tables import FeatureTables
-from bimodal_cl.data.order.draws import Purpose, draw_below
+from bimodal_cl.data.order.draws import Purpose, draw_below, draw_caption
 from bimodal_cl.data.order.schedule import ScheduledBatch, TrainSchedule
 from bimodal_cl.data.pipeline import stages
 from bimodal_cl.data.pipeline.stages import Batch, Delivery, Stopwatch
@@ -74,9 +74,7 @@ def draw_batches(
         faults = [tables.unusable[each] for each in batch.image_ids if each in tables.unusable]
         image_ids = np.array([_usable(each, tables, mixture, seed, batch.epoch) for each in batch.image_ids])
         first = first_text_ids[image_ids]
-        text_ids = first + draw_below(
-            first_text_ids[image_ids + 1] - first, Purpose.CAPTION, seed, batch.epoch, image_ids
-        )
+        text_ids = first + draw_caption(first_text_ids[image_ids + 1] - first, seed, batch.epoch, image_ids)
         views = np.zeros_like(image_ids)
         if tables.first.views:
             views = 1 + draw_below(tables.first.views, Purpose.VIEW, seed, batch.epoch, image_ids)

@@ -29,7 +29,8 @@ class Purpose(IntEnum):
     SUBSTITUTE = 7
     LANES = 8
     FRACTION = 9
-    VIEW = 10
+    THINNING = 10
+    VIEW = 11
 
 
 def _mix(state: np.ndarray) -> np.ndarray:
@@ -50,6 +51,11 @@ def draw_bits(purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:
 def draw_below(bound: int | np.ndarray, purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:
     """Draw integers from ``[0, bound)``, int64. The bias of the remainder is below ``bound / 2**64``."""
     return (draw_bits(purpose, *keys) % np.asarray(bound).astype(np.uint64)).astype(np.int64)
+
+
+def draw_caption(count: int | np.ndarray, seed: int, epoch: int, image_id: int | np.ndarray) -> np.ndarray:
+    """Draw which of its ``count`` captions an image has in an epoch of training, int64."""
+    return draw_below(count, Purpose.CAPTION, seed, epoch, image_id)
 
 
 def draw_uniform(purpose: Purpose, *keys: int | np.ndarray) -> np.ndarray:

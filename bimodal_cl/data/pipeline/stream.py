@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from bimodal_cl.data.images.decode import MAX_PIXELS, open_encoded
 from bimodal_cl.data.images.transforms import TrainTransform
-from bimodal_cl.data.order.draws import Purpose, draw_below
+from bimodal_cl.data.order.draws import draw_caption
 from bimodal_cl.data.order.plan import SHUFFLE_WINDOW
 from bimodal_cl.data.order.schedule import EvaluationSchedule, Schedule, TrainSchedule
 from bimodal_cl.data.pipeline import stages
@@ -319,7 +319,7 @@ def _outlive_signals() -> None:
 
 
 def _draw_caption(seed: int, epoch: int, image_id: int, count: int) -> int:
-    return int(draw_below(count, Purpose.CAPTION, seed, epoch, image_id)[0])
+    return int(draw_caption(count, seed, epoch, image_id)[0])
 
 
 def _first(epoch: int, image_id: int, count: int) -> int:

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.models.architecture import Architecture
 from bimodal_cl.models.dual_encoder import DualEncoder, Features
 from bimodal_cl.models.towers.heads import build_image_head, build_text_head, check_kind
@@ -56,7 +56,7 @@ class TowersReference:
             UserError: it cannot be read, or keys are missing or unknown.
         """
         try:
-            return cls(**read_json(path))
+            return cls(**read_mapping(path))
         except TypeError as error:
             raise UserError(f"{path}: {error}") from None
 

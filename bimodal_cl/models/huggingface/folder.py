@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.models.dual_encoder import DualEncoder
 from bimodal_cl.models.huggingface.clip import load_huggingface_clip
 from bimodal_cl.models.huggingface.siglip import load_huggingface_siglip
@@ -32,7 +32,7 @@ def load_huggingface(folder: Path, image_size: int | None = None) -> DualEncoder
         UserError: another kind of model, an option that is not supported, or damaged files.
     """
     path = folder / "config.json"
-    family = str(read_json(path).get("model_type"))
+    family = str(read_mapping(path).get("model_type"))
     if family.startswith("siglip2"):
         raise UserError(
             f"{path}: model_type '{family}' is NaFlex, whose images keep their aspect ratio; only square images are "

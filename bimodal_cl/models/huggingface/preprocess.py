@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from bimodal_cl.errors import UserError
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.models.architecture import default_preprocess
 
 # Keys that do not change the pixels of an RGB image.
@@ -71,12 +71,12 @@ def _find_values(folder: Path) -> tuple[dict[str, Any], str]:
     """Return the image processor's keys, and a prefix for messages; files are tried in transformers' order."""
     path = folder / "processor_config.json"
     if path.is_file():
-        values = read_json(path).get("image_processor")
+        values = read_mapping(path).get("image_processor")
         if isinstance(values, dict):
             return values, f"{path}: image_processor."
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return read_json(path), f"{path}: "
+        return read_mapping(path), f"{path}: "
     warnings.warn(f"{folder}: no preprocessor_config.json, so its family's usual preprocessing is used", stacklevel=2)
     return {}, f"{path}: "
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from bimodal_cl.errors import UserError, did_you_mean
-from bimodal_cl.files.json_files import read_json
+from bimodal_cl.files.json_files import read_mapping
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, OPEN_CLIP_CONFIG, WEIGHT_SUFFIXES
 from bimodal_cl.models.weights.foreign_formats import FOREIGN_SUFFIXES
 
@@ -22,7 +22,7 @@ def refuse_other_family(config: Path) -> None:
         UserError: it describes a single tower or a timm model, or has no ``model_type``; the message names the setting
             that takes such a model.
     """
-    values = read_json(config)
+    values = read_mapping(config)
     family = values.get("model_type")
     if family is None:
         if _TIMM_KEY in values or "architecture" in values:
@@ -50,7 +50,7 @@ def explain_folder(folder: Path) -> str:
     """Describe what a folder without a model holds instead."""
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        base = read_json(adapter).get("base_model_name_or_path")
+        base = read_mapping(adapter).get("base_model_name_or_path")
         return (
             f"folder '{folder}' holds an adapter (LoRA) of '{base}', not a model: merge it into that one "
             "(peft's merge_and_unload), save it, and give the merged folder"

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bimodal_cl.metrics.bootstrap import LEVEL, SEED
+from bimodal_cl.scoring.classifier import score_classification
 from bimodal_cl.scoring.probes.draws import draw_shots
-from bimodal_cl.scoring.probes.linear_probe import LabelledPart, rank_classes, score_ranks, train_probe
+from bimodal_cl.scoring.probes.linear_probe import LabelledPart, rank_classes, train_probe
 from bimodal_cl.scoring.uncertainty import Resampled, resample_classes
 
 MOST_VAL_SHOTS = 4
@@ -68,7 +69,7 @@ def score_shots(
         few_val = val.take(draw_shots(val.targets.numpy(), min(shots, MOST_VAL_SHOTS), seed, draw, at_most=True))
         probe = train_probe(few, few_val, refit=False)
         ranks, predictions = rank_classes(probe.classifier.logits(test.features), probe.classes, test.targets)
-        scores = score_ranks(ranks, predictions, targets, len(probe.classes))
+        scores = score_classification(ranks, predictions, targets, len(probe.classes))
         resampled = resample_classes(ranks, predictions, targets, len(probe.classes))
         found.append(DrawScores(scores, probe.classifier.l2, resampled))
         on_draw()

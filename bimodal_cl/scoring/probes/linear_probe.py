@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bimodal_cl.metrics import mean_per_class_recall
 from bimodal_cl.scoring.probes.logistic import LinearClassifier, LogisticProblem
 from bimodal_cl.scoring.probes.sweep import Sweep, sweep_l2
 
@@ -109,14 +108,6 @@ def rank_classes(scores: Tensor, classes: Tensor, targets: Tensor) -> tuple[np.n
     others = torch.where(known[:, None], scores.scatter(1, columns[:, None], -torch.inf), scores)
     best = classes.numpy()[others.numpy().argmax(axis=1)]  # numpy returns the first maximum, torch any of them
     return ranks, np.where(ranks == 1, targets.numpy(), best)
-
-
-def score_ranks(
-    ranks: np.ndarray, predictions: np.ndarray, targets: np.ndarray, num_candidates: int
-) -> dict[str, float]:
-    """Return ``acc1``, ``acc5`` (with at least 5 candidates) and ``mean_per_class_recall``, fractions in [0, 1]."""
-    shares = {f"acc{k}": int((ranks <= k).sum()) / len(ranks) for k in (1, 5) if k <= num_candidates}
-    return {**shares, "mean_per_class_recall": mean_per_class_recall(predictions, targets)}
 
 
 def score_sets(probe: Probe, test: LabelledPart) -> Tensor:

@@ -16,7 +16,7 @@ from .chance import chance_levels
 from .groups import Group
 from .members import ResultFile
 
-_COLUMNS = {
+COLUMNS = {
     "zeroshot_retrieval": [
         *(f"{way}_retrieval_recall@{k}" for way in ("image", "text") for k in (1, 5, 10)),
         "rsum",
@@ -118,7 +118,7 @@ def _compare(key: tuple[str, str], groups: list[Group]) -> ComparedScores:
     task, dataset = key
     files = {each.number: each.results(key) for each in groups}
     known = list(dict.fromkeys(name for each in groups for file in files[each.number] for name in file.scores))
-    metrics = [name for name in _COLUMNS.get(task, known) if name in known] or known
+    metrics = [name for name in COLUMNS.get(task, known) if name in known] or known
     first = {number: each[0] for number, each in files.items()}
     reference = first[groups[0].number]
     comparable = all(same_data(reference, each) is not False for found in files.values() for each in found)

@@ -62,14 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
     print(format_table(["model, loss", "bare", "range", "trainer", "range", "log a step", "overhead"], rows))
 
 
-def measure(size: str, loss_name: str, arguments: argparse.Namespace) -> tuple[list[float], ...]:
-    """Return the seconds of bare steps, of the trainer's, and of a log line's values."""
-    torch.manual_seed(0)
-    batch_size, spelled = arguments.batch_size, MODELS[size]
-    model = build_model(**spelled).to(memory_format=torch.channels_last).train()
-    hyper = {} if loss_name == "clip" else {"rho": 6.0}
-    loss = build_loss(loss_name, num_images=NUM_SAMPLES, num_texts=NUM_SAMPLES, **hyper)
-    optimizer = build_optimizer(model, loss.parameters(), learning_rate=LEARNING_RATE, weight_decay=0.1)
+def start_trainer(model: Any, loss: Any, optimizer: torch.optim.Optimizer, batch_size: int) -> Trainer:
+    """Return a trainer on the CPU that has started, and that neither logs, nor evaluates, nor saves."""
     settings = RunSettings(
         num_steps=10**6,
         steps_per_epoch=1000,
@@ -98,6 +92,18 @@ def measure(size: str, loss_name: str, arguments: argparse.Namespace) -> tuple[l
         identity={},
     )
     trainer.start()
+    return trainer
+
+
+def measure(size: str, loss_name: str, arguments: argparse.Namespace) -> tuple[list[float], ...]:
+    """Return the seconds of bare steps, of the trainer's, and of a log line's values."""
+    torch.manual_seed(0)
+    batch_size, spelled = arguments.batch_size, MODELS[size]
+    model = build_model(**spelled).to(memory_format=torch.channels_last).train()
+    hyper = {} if loss_name == "clip" else {"rho": 6.0}
+    loss = build_loss(loss_name, num_images=NUM_SAMPLES, num_texts=NUM_SAMPLES, **hyper)
+    optimizer = build_optimizer(model, loss.parameters(), learning_rate=LEARNING_RATE, weight_decay=0.1)
+    trainer = start_trainer(model, loss, optimizer, batch_size)
     side, tokens = spelled["image_size"], spelled["text"]["context_length"]
     batch: Any = SimpleNamespace(
         images=torch.randint(256, (batch_size, 3, side, side), dtype=torch.uint8),
@@ -106,7 +112,7 @@ def measure(size: str, loss_name: str, arguments: argparse.Namespace) -> tuple[l
         text_ids=torch.arange(batch_size),
     )
     stream: Any = SimpleNamespace(seconds={"wait": 0.0}, mixture=SimpleNamespace(names=["one"]))
-    values = StepValues(settings, trainer.learning_rates_at, stream, 0, SeenData())
+    values = StepValues(trainer.settings, trainer.learning_rates_at, stream, 0, SeenData())
     latest: list[Any] = []
 
     def bare() -> None:

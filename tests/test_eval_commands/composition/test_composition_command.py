@@ -83,12 +83,14 @@ def test_tables_score_as_the_lines(layout, run_folder, winoground, winoground_ro
     names = ("image_0", "image_1")
     folder = tmp_path / "table"
     kinds = {name: Value("string") if layout == "paths" else ImageType() for name in names}
+    kinds["preview"] = ImageType()  # of no interest, and broken
     features = Features({"id": Value("int64"), **dict.fromkeys(CAPTIONS, Value("string")), **kinds})
     rows = [
         {**row, **{name: row[name] if layout == "paths" else str(pictures / f"{row[name]}.png") for name in names}}
         for row in winoground_rows
     ]
-    table = Dataset.from_list(rows, features=features)
+    broken = {"bytes": b"no image", "path": None}
+    table = Dataset.from_list([{**row, "preview": broken} for row in rows], features=features)
     if layout == "saved":
         table.save_to_disk(str(folder))
     else:

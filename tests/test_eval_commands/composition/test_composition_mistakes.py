@@ -36,7 +36,8 @@ def test_an_entry_of_sugar_crepe(change, message, run_folder, sugar_crepe, capsy
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "add_att.json: not readable as JSON"),
+        ("{", "add_att.json: not valid JSON (Expecting property name"),
+        ("[" * 100_000, "add_att.json: not valid JSON ("),
         ("[1]", "add_att.json: not in SugarCrepe's format"),
         ('{"images": [1]}', "add_att.json, entry 'images': must be an object with 'filename'"),
     ],

@@ -33,6 +33,13 @@ def test_the_most_similar_training_images_vote(run_folder, colours, tiny_model, 
     assert "18 images of 6 classes, by 4 neighbours among 30 images of train" in capsys.readouterr().out
 
 
+def test_language_and_kept_features_are_recorded(run_folder, colours, tmp_path):
+    result = knn(run_folder, colours, tmp_path / "out", "--cache", tmp_path / "kept", "--language", "de")
+    assert (tmp_path / "out" / "knn_colours~de.json").is_file() and result["language"] == "de"
+    assert [each["of"] for each in result["provenance"]["features"]] == ["images", "images"]
+    assert result["provenance"]["image_features"] == "unit norm"
+
+
 def test_several_classes_an_image_are_scored_by_mean_average_precision(run_folder, several, tmp_path):
     result = knn(run_folder, several, tmp_path / "out")
     chance = result["provenance"]["chance"]["mean_average_precision"]

@@ -20,10 +20,11 @@ PROGRAM = Path(sys.executable).with_name("bimodal-eval")
 
 
 def read_results(folder):
-    """Return the results below a folder by their path in it, without the command that differs."""
+    """Return the results below a folder by their path in it, without command and cache, which differ."""
     results = {path.relative_to(folder).as_posix(): json.loads(path.read_text()) for path in folder.rglob("*.json")}
     for result in results.values():
         assert result["provenance"].pop("command").startswith("bimodal-eval ")
+        result["provenance"].pop("features", None)
     return results
 
 
@@ -52,7 +53,7 @@ def test_zero_shot_equals_one_process(run_folder, class_folders, tmp_path, capsy
     assert errors.count("(process 1 of 2)") == 2 and "process 2 of 2" not in errors
 
 
-def test_retrieval_equals_one_process(run_folder, shards, tmp_path):
+def test_retrieval_equals_one_process_which_finds_the_features_that_two_kept(run_folder, shards, tmp_path, capfd):
     members = [("a.png", as_png(draw("red", 3))), ("a.txt", b"red\nblue"), ("b.png", b"no image"), ("b.txt", b"two")]
     write_tar(shards / "00002.tar", members)
     manifest = json.loads((shards / "manifest.json").read_text())["shards"]
@@ -60,11 +61,15 @@ def test_retrieval_equals_one_process(run_folder, shards, tmp_path):
     write_manifest(shards, [*counts, ("00002.tar", 2, 3)])
     words = ["retrieval", run_folder, "--data", shards]
     assert main([*map(str, words), "--to", str(tmp_path / "one")]) == 0
-    status, output, errors = launch("-m", "eval.cli", *words, "--to", tmp_path / "two")
+    cache = ["--cache", tmp_path / "kept"]
+    status, output, errors = launch("-m", "eval.cli", *words, "--to", tmp_path / "two", *cache)
     assert status == 0, errors
     results = read_results(tmp_path / "two")
     assert len(results) == 1 and results == read_results(tmp_path / "one")
     assert "1 skipped" in output and errors.count("key b: undecodable") == 1  # rank 1 has met it
+    assert main([*map(str, words), "--to", str(tmp_path / "three"), *map(str, cache)]) == 0
+    assert "features of pairs: taken from " in capfd.readouterr().err
+    assert read_results(tmp_path / "three") == results
 
 
 @pytest.mark.parametrize(("task", "line"), [("mistake", "error: a mistake on rank 1"), ("interrupt", "interrupted")])

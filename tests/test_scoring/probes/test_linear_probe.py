@@ -12,9 +12,10 @@ from scipy.stats import t as student
 
 from bimodal_cl.metrics import mean_per_class_recall, topk_accuracy
 from bimodal_cl.metrics.bootstrap import SEED
+from bimodal_cl.scoring.classifier import score_classification
 from bimodal_cl.scoring.probes.draws import draw_shots, hold_out
 from bimodal_cl.scoring.probes.few_shot import mean_scores, resample_draws, score_shots
-from bimodal_cl.scoring.probes.linear_probe import LabelledPart, rank_classes, score_ranks, score_sets, train_probe
+from bimodal_cl.scoring.probes.linear_probe import LabelledPart, rank_classes, score_sets, train_probe
 from bimodal_cl.scoring.probes.logistic import LogisticProblem
 from bimodal_cl.scoring.probes.sweep import NUM_FITS
 from tests.refusals import refused
@@ -25,7 +26,7 @@ COUNTS = [12, 12, 12, 12, 12]
 
 def scores_of(probe, test):
     ranks, predictions = rank_classes(probe.classifier.logits(test.features), probe.classes, test.targets)
-    return score_ranks(ranks, predictions, test.targets.numpy(), len(probe.classes))
+    return score_classification(ranks, predictions, test.targets.numpy(), len(probe.classes))
 
 
 def test_classes_far_apart_are_learned_without_a_mistake():

@@ -1,0 +1,228 @@
+"""Write a study's tables: Markdown for readers, CSV with every number unscaled."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bimodal_cl.metrics.seeds import Estimate
+
+from ..report.comparison.cells import digits, half_width, interval_text, scale_of, signed, unit_of
+from ..report.comparison.score_tables import SIGNIFICANT, Cell
+from ..report.scores import format_metric, markdown_line, metric_name
+from .choice import Choice, choose
+from .comparisons import CellScores, Comparison, compare_cells, find_pairs, metrics_of, score_cells
+from .records import Records
+from .runs import Study, describe_point
+
+METHOD = (
+    "Scores are means over the seeds. ± is half the width of the 95 % interval over the seeds, with the variance "
+    "between seeds pooled over the methods at the same setting (Student's t). **bold**: the best mean of a setting. "
+    "Differences are paired by seed: runs of one seed share initialization and the order of the samples. p-values are "
+    "of a two-sided paired t-test over the seeds, corrected by Holm's method over all comparisons in the column; \\* "
+    "marks p < 0.05. Intervals and p-values are about other seeds on the same data: what other test data would change "
+    "is not in them."
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study found.
+
+    Attributes:
+        study: the study.
+        cells: scores of all methods at all combinations of the axes.
+        comparisons: the tests.
+    """
+
+    study: Study
+    cells: list[CellScores]
+    comparisons: list[Comparison]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics shown."""
+        return metrics_of(self.cells)
+
+    @property
+    def data(self) -> str:
+        """What the scores are of."""
+        test = self.study.settings.test
+        return f"test data {test.data}" if test is not None else "validation data"
+
+    def at(self, labels: dict[str, str]) -> list[CellScores]:
+        """Return the cells at a combination of the axes."""
+        return [each for each in self.cells if each.cell.place.labels == labels]
+
+
+def collect_findings(study: Study, records: Records) -> Findings:
+    """Choose the points, collect the scores and do the tests, of what is done so far."""
+    choices = [choose(study, records, cell) for cell in study.cells]
+    cells = score_cells(study, records, choices)
+    return Findings(study, cells, compare_cells(find_pairs(study), cells))
+
+
+def as_markdown(findings: Findings) -> str:
+    """Return the study as Markdown: scores by setting, tests, grids, notes."""
+    parts = [f"# {findings.study.path.stem}: scores on {findings.data}"]
+    for place in findings.study.places():
+        title = place.describe() or "all methods"
+        parts.append(f"## {title[0].upper()}{title[1:]}\n\n{_scores(findings, findings.at(place.labels))}")
+    if findings.comparisons:
+        parts.append(f"## Differences, paired by seed\n\n{_differences(findings)}")
+    parts.append(f"## Tuning\n\n{_tuning(findings)}")
+    if lines := notes(findings):
+        parts.append("## Notes\n\n" + "\n".join(f"- {each}" for each in lines))
+    return "\n\n".join([*parts, METHOD]) + "\n"
+
+
+def _scores(findings: Findings, cells: Sequence[CellScores]) -> str:
+    metrics = findings.metrics
+    head = ["method", "chosen", "points", "seeds", *(f"{metric_name(each)} ({unit_of(each)})" for each in metrics)]
+    lines = [markdown_line(head), markdown_line(["---", "---", *["---:"] * (len(head) - 2)])]
+    best = best_means(cells, metrics)
+    for each in cells:
+        shown = []
+        for metric in metrics:
+            one = each.estimates.get(metric)
+            text = "" if one is None else digits(metric, one.value)
+            text = f"**{text}**" if one is not None and one.value == best.get(metric) else text
+            shown.append(" ".join(filter(None, [text, half_interval(metric, one)])))
+        lines.append(
+            markdown_line(
+                [each.cell.method, chosen_text(each.choice), str(len(each.cell.points)), str(len(each.records)), *shown]
+            )
+        )
+    return "\n".join(lines)
+
+
+def _differences(findings: Findings) -> str:
+    head = ["difference", "seeds", *(f"{metric_name(each)}" for each in findings.metrics)]
+    lines = [markdown_line(head), markdown_line(["---", *["---:"] * (len(head) - 1)])]
+    for each in findings.comparisons:
+        shown = [difference_text(metric, each.scores.get(metric)) for metric in findings.metrics]
+        lines.append(markdown_line([comparison_name(each), str(len(each.seeds)), *shown]))
+    return "\n".join(lines)
+
+
+def _tuning(findings: Findings) -> str:
+    score = findings.study.settings.score
+    name = score.rpartition("/")[2]
+    head = ["method", "setting", "points", "seeds", f"best validation {metric_name(name)}", "worst", "chosen", "border"]
+    lines = [markdown_line(head), markdown_line(["---", "---", "---:", "---:", "---:", "---:", "---", "---"])]
+    for each in findings.cells:
+        means = [point.mean for point in each.choice.points if not math.isnan(point.mean)]
+        ends = [format_metric(name, max(means)), format_metric(name, min(means))] if means else ["", ""]
+        seeds = len(findings.study.settings.tune.seeds) if each.choice.points else 0
+        row = [each.cell.method, each.cell.place.describe(), str(len(each.cell.points)), str(seeds), *ends]
+        lines.append(markdown_line([*row, chosen_text(each.choice), ", ".join(each.choice.at_border())]))
+    return "\n".join(lines)
+
+
+def notes(findings: Findings) -> list[str]:
+    """Return what a reader must know: grids of unequal size, choices on a border, failed and missing runs."""
+    lines = []
+    sizes = {each.cell.method: len(each.cell.points) for each in findings.cells}
+    if len(set(sizes.values())) > 1:
+        counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        lines.append(f"The grids differ in size, so the methods are not tuned equally: {counts}.")
+    for each in findings.cells:
+        name = each.cell.describe()
+        if border := each.choice.at_border():
+            lines.append(f"{name}: chosen on the border of its grid: {', '.join(border)}.")
+        for point, score in zip(each.cell.points, each.choice.points, strict=False):
+            if score.failed:
+                lines.append(f"{name}: {describe_point(point)} failed: {score.failed}")
+        lines += [f"{name}: a final run failed: {reason}" for reason in each.failed]
+        if missing := each.missing + sum(point.missing for point in each.choice.points):
+            lines.append(f"{name}: {missing} runs are yet to be done.")
+    return lines
+
+
+def chosen_text(choice: Choice) -> str:
+    """Return the chosen point in words."""
+    if choice.chosen is None:
+        return "none: every point failed" if choice.done else "not chosen yet"
+    return describe_point(choice.cell.points[choice.chosen])
+
+
+def comparison_name(one: Comparison) -> str:
+    """Return the name of a difference; cells of one setting share its words."""
+    first, second = one.first, one.second
+    if first.place.labels == second.place.labels:
+        return f"{first.method} − {second.method}" + (f", {first.place.describe()}" if first.place.labels else "")
+    return f"{first.describe()} − {second.describe()}"
+
+
+def half_interval(metric: str, one: Estimate | None) -> str:
+    """Return half the width of an interval with its sign; "" where there is none."""
+    return "" if one is None else half_width(metric, Cell(one, ()))
+
+
+def difference_text(metric: str, found: tuple[Estimate, float] | None) -> str:
+    """Return a difference with interval, corrected p-value and star."""
+    if found is None:
+        return ""
+    one, corrected = found
+    return " ".join(filter(None, [signed(metric, one.value) + interval_text(metric, one), p_text(corrected)]))
+
+
+def p_text(corrected: float) -> str:
+    """Return a p-value, with a star where it is under 0.05; "" where it is not known."""
+    if math.isnan(corrected):
+        return ""
+    shown = "p < 0.001" if corrected < 0.001 else f"p = {corrected:.3f}"
+    return f"{shown} \\*" if corrected < SIGNIFICANT else shown
+
+
+def best_means(cells: Sequence[CellScores], metrics: Sequence[str]) -> dict[str, float]:
+    """Return the best mean of each metric where at least two cells have one."""
+    means = {metric: [each.estimates[metric].value for each in cells if metric in each.estimates] for metric in metrics}
+    return {
+        metric: (min if scale_of(metric) == 1.0 else max)(values)
+        for metric, values in means.items()
+        if len(set(values)) > 1
+    }
+
+
+def as_csv(findings: Findings) -> str:
+    """Return every score of every cell as CSV, unscaled, with the values of the seeds."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    axes = list(findings.study.settings.axes)
+    names = "chosen points metric seeds mean low high seed_error dof values runs"
+    writer.writerow(["method", *axes, *names.split()])
+    for each in findings.cells:
+        chosen = "" if each.choice.chosen is None else json.dumps(each.cell.points[each.choice.chosen])
+        for metric, one in each.estimates.items():
+            numbers = (one.value, one.low, one.high, one.seed_error, one.dof)
+            values = each.scores[metric]
+            writer.writerow(
+                [
+                    *(each.cell.method, *each.cell.place.labels.values(), chosen, len(each.cell.points), metric),
+                    " ".join(map(str, values)),
+                    *("" if math.isnan(number) else repr(number) for number in numbers),
+                    " ".join(map(repr, values.values())),
+                    " ".join(record["folder"] for record in each.records),
+                ]
+            )
+    return stream.getvalue()
+
+
+def differences_as_csv(findings: Findings) -> str:
+    """Return every difference as CSV, unscaled."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    names = "first second metric seeds difference low high p_value p_value_holm dof"
+    writer.writerow(names.split())
+    for each in findings.comparisons:
+        for metric, (one, corrected) in each.scores.items():
+            numbers = (one.value, one.low, one.high, one.p_value, corrected, one.dof)
+            shown = ["" if math.isnan(number) else repr(number) for number in numbers]
+            seeds = " ".join(map(str, each.seeds))
+            writer.writerow([each.first.describe(), each.second.describe(), metric, seeds, *shown])
+    return stream.getvalue()
