@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bimodal_cl.models import load_model
-from bimodal_cl.models.features.heads import load_heads
+from bimodal_cl.models.features.heads import Standardize, load_heads
 from bimodal_cl.models.weights.file_names import HEADS_FILE, WEIGHTS_FILE
 from tests.refusals import refused
 from tests.test_models.features.small_heads import Made, make
@@ -125,3 +125,11 @@ def test_damaged_heads_are_refused(tmp_path):
     for load in (load_model, load_heads):
         with refused(r"model\.safetensors: cannot be read"):
             load(made.folder)
+
+
+def test_a_feature_that_never_changed_keeps_its_scale():
+    """A unit that is off in all training data may be on in others."""
+    mean, variance = torch.tensor([0.0, 3.0, 3.0, -2.0]), torch.tensor([0.0, 1e-15, 4.0, 0.25])
+    standardize = Standardize(mean.double(), variance.double())
+    assert standardize.std.tolist() == [1.0, 1.0, 2.0, 0.5]
+    assert standardize(torch.tensor([0.5, 3.0, 5.0, -2.5])).tolist() == [0.5, 0.0, 1.0, -1.0]
