@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.locked_towers import write_noise
@@ -65,3 +66,15 @@ def test_features_of_towers_that_were_replaced(
     path.write_text(json.dumps({**json.loads(path.read_text()), "towers_sha256": "0" * 64}))
     error = heads_error(data={"features": str(features)})
     assert f"{features}/{split} was encoded by other towers than those in it now: encode it again" in error
+
+
+def test_crops_without_effect_are_warned_of(
+    run_heads: Callable[..., Path], encoded: Encoded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = shutil.copytree(encoded.features, tmp_path / "features")
+    path, table = features / "train" / "features.json", features / "train" / "images.npy"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "views": 0}))
+    np.save(table, np.load(table)[:1])
+    run_heads(data={"features": str(features), "crop_scale": [0.25, 1.0]}, train={"num_epochs": 1})
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert f"data.crop_scale has no effect: the features in {features} hold no augmented views" in warning

@@ -1,4 +1,4 @@
-"""Trainings of heads on features: resumed, averaged, on two processes, and scored."""
+"""Trainings of heads on features: resumed, averaged, on two data sets, and scored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from bimodal_cl.models import load_model
 from bimodal_cl.models.features.heads import FeatureHeads, load_heads
 from bimodal_cl.scoring.retrieval import evaluate_retrieval
 from tests.test_training.features.conftest import Encoded
-from tests.test_training.processes.launching import launch
 from tests.test_training.run_files import assert_equal_runs, assert_equal_tensors, copy_run, read_log, read_losses
 
 RunHeads = Callable[..., Path]
@@ -64,16 +63,6 @@ def test_several_data_sets_are_mixed(run_heads: RunHeads, encoded: Encoded) -> N
     part = copy_run(run, "part")
     run_heads("part", "--resume", "step_00000005", data={"train": sets}, checkpoint=KEEP_ALL)
     assert_equal_runs(run, part)
-
-
-def test_two_processes_equal_one(run_heads: RunHeads, write_run: Callable[..., Path], tmp_path: Path) -> None:
-    # Each rank draws its own dropout.
-    changes = {"train": {"num_epochs": 3}, "model": {"vision": {"timm_drop": 0.0}}}
-    one = run_heads("on_1", **changes)
-    done = launch(write_run("on_2", **changes), 2)
-    assert done.returncode == 0, done.stderr
-    assert read_losses(tmp_path / "on_2") == pytest.approx(read_losses(one), rel=1e-4)
-    assert last_scores(tmp_path / "on_2") == pytest.approx(last_scores(one))
 
 
 @pytest.mark.parametrize("kind", ["linear", "residual"])
