@@ -89,15 +89,17 @@ def build_heads(config: Config, tables: FeatureTables, checkpoint: Path | None) 
     Raises:
         UserError: a head that cannot be trained on features, or a checkpoint that is damaged or of a run on images.
     """
+    assert config.data.features is not None
+    folder = Path(config.data.features) / TOWERS_FOLDER
     if checkpoint is not None:
         if not is_heads(checkpoint):
             raise UserError(
                 f"checkpoint {checkpoint}: data.features was null, this config has {config.data.features}: resume "
                 "without it, or start another run"
             )
-        return load_heads(checkpoint).train()  # type: ignore[return-value]
-    assert config.data.features is not None
-    folder = Path(config.data.features) / TOWERS_FOLDER
+        heads = load_heads(checkpoint)
+        heads.towers = replace(heads.towers, folder=str(folder.absolute()))  # they may have been moved
+        return heads.train()  # type: ignore[return-value]
     record = TowersRecord.load(folder)
     towers = Architecture.read(folder / ARCHITECTURE_FILE)
     model = config.model.model_dump(mode="json")

@@ -41,8 +41,8 @@ class LockedTowers:
             self.image_width = self.encode_image(pixels).shape[1]
             with _last_norm(encoder.text) as norm:
                 text = self.encode_text(encoder.tokenize(["a"]))
-            self.text_width = text.shape[1]
             self.text_norm = f"text.{norm[0]}" if norm and self._pools(norm[0], text) else ""
+        self.text_width = text.shape[1]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the pooled features of uint8 pixels ``[batch, 3, image_size, image_size]``, float32."""

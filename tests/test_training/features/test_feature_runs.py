@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,3 +119,11 @@ def test_a_resume_on_other_features_is_refused(run_heads: RunHeads, heads_error:
     write_checksums(state.parent)
     error = heads_error("run", "--resume", "latest", train=steps)
     assert "data.features was {" in error and "'views': 4" in error
+
+
+def test_a_resumed_run_knows_where_its_towers_are_now(run_heads: RunHeads, encoded: Encoded, tmp_path: Path) -> None:
+    features = shutil.copytree(encoded.features, tmp_path / "before")
+    run = run_heads(data={"features": str(features)}, checkpoint=KEEP_ALL)
+    moved = features.rename(tmp_path / "after")
+    run_heads("run", "--resume", "step_00000006", data={"features": str(moved)}, checkpoint=KEEP_ALL)
+    assert load_model(run).encode_text(["a dog"]).shape == (1, 16)
