@@ -88,6 +88,9 @@ class FeatureManifest:
                 raise UserError(f"{path}: unknown key '{key}'{did_you_mean(key, known)}")
         if missing := [key for key in known if key not in values]:
             raise UserError(f"{path}: key '{missing[0]}' is missing")
+        for key in ("num_images", "num_texts", "image_width", "text_width", "views", "seed"):
+            if type(values[key]) is not int:
+                raise UserError(f"{path}: {key} must be a whole number, got {values[key]!r}")
         try:
             values["unusable"] = tuple(Fault(**each) for each in values["unusable"])
             values["crop_scale"] = tuple(values["crop_scale"])
@@ -148,7 +151,7 @@ class TowersRecord:
 
 
 def show_setting(value: Any) -> str:
-    """Return a setting as a config would have it, for messages."""
+    """Return a setting's value for a message; ``null`` where it is not given."""
     return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
 
 

@@ -148,6 +148,7 @@ def test_moments_without_a_part_are_refused(two_sets: list[Path], write_features
         ({"veiws": 1}, "unknown key 'veiws'; did you mean 'views'"),
         ({"views": ...}, "key 'views' is missing"),
         ({"version": 2}, "its version is not 1"),
+        ({"num_images": "nine"}, "num_images must be a whole number, got 'nine'"),
         ({"unusable": [{"kind": "undecodable"}]}, "features.json: .*missing"),
         ({"crop_scale": 3}, "features.json: .*int"),
     ],
