@@ -15,6 +15,8 @@ from bimodal_cl.run_folder import LOSS_FILE, STATE_FILE
 
 from .figures.drawing import Drawing
 
+_LINES = {"metrics.jsonl": "the log of the training", "runs.jsonl": "the records of the runs of a study"}
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -90,7 +92,7 @@ def _facts(path: Path) -> list[tuple[str, str]]:
     if path.name == LOSS_FILE:
         return [("holds", "the learned temperatures"), *_of_state(path.with_name(STATE_FILE))]
     if path.suffix != ".json":
-        return [("holds", "the log of the training")] if path.suffix == ".jsonl" else []
+        return [("holds", _LINES[path.name])] if path.name in _LINES else []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

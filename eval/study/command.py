@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a mistake in the file or in the config of one of its runs.
     """
-    from .comparisons import find_pairs
+    from .findings.comparisons import find_pairs
     from .records import Records, locked, scored_on
     from .runs import expand
     from .settings import read_study
@@ -151,8 +151,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 def _render(study: Study, records: Records) -> int:
     """Write what was found, print the paths, and return a failure where a method has no final score."""
-    from .render import write_study
-    from .tables import collect_findings
+    from .findings.render import write_study
+    from .findings.tables import collect_findings
 
     findings = collect_findings(study, records)
     for path in write_study(findings, records):

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -142,19 +142,17 @@ def _clear(run: RunFolder, keep: bool) -> None:
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Append what the process prints, by any road, to a file."""
+    """Append what the process prints to a file, also what libraries print past Python."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = os.dup(1), os.dup(2)
-    with path.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
     try:
-        with warnings_as_lines():
-            yield
+        with path.open("a", buffering=1, encoding="utf-8") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            with redirect_stdout(file), redirect_stderr(file), warnings_as_lines():
+                yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         for number, each in enumerate(before, start=1):
             os.dup2(each, number)
             os.close(each)

@@ -56,10 +56,6 @@ class Records:
         found = self.find(run)
         return None if found is None or "failed" in found else found
 
-    def all(self) -> list[Record]:
-        """Return all records, those of runs that are no longer part of the study as well."""
-        return [each for records in self._of_run.values() for each in records]
-
     def append(self, record: Record) -> None:
         """Add a run's record and write its line to the disk."""
         line = json.dumps(_finite(record), ensure_ascii=False, allow_nan=False).encode() + b"\n"

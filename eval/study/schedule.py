@@ -54,18 +54,27 @@ def plan_runs(study: Study, records: Records) -> Plan:
 
 
 def estimate_seconds(study: Study, records: Records, plan: Plan, jobs: int) -> float | None:
-    """Estimate how long the lacking runs take, by those done: of the same place, else of any; None: unknown."""
-    recorded = [(each.cell.place, records.find(each)) for each in plan.done]
-    timed = [(place, each["seconds"]) for place, each in recorded if each and not each.get("resumed", True)]
+    """Estimate how long the lacking runs take by those done, of the same setting and stage if there are some.
+
+    Returns:
+        Seconds; None where nothing is done yet.
+    """
+    timed: dict[tuple[str, ...], list[float]] = {}
+    for run in plan.done:
+        record = records.find(run)
+        if record is not None and "val" in record and not record["resumed"]:
+            setting = run.cell.key[1:]
+            for key in ((run.stage, *setting), setting, ("any",)):
+                timed.setdefault(key, []).append(record["seconds"])
     if not timed:
         return None
-    overall = sum(seconds for _, seconds in timed) / len(timed)
-    means = {}
-    for place in study.places():
-        here = [seconds for each, seconds in timed if each == place]
-        means[tuple(place.labels.values())] = sum(here) / len(here) if here else overall
-    total = sum(means[tuple(each.cell.place.labels.values())] for each in plan.lacking)
-    total += sum(number * means[key[1:]] for key, number in plan.unknown.items())
+
+    def expect(stage: str, setting: tuple[str, ...]) -> float:
+        found = timed.get((stage, *setting)) or timed.get(setting) or timed["any",]
+        return sum(found) / len(found)
+
+    total = sum(expect(each.stage, each.cell.key[1:]) for each in plan.lacking)
+    total += sum(number * expect(FINAL, key[1:]) for key, number in plan.unknown.items())
     return total / jobs
 
 

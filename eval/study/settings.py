@@ -28,7 +28,15 @@ def _as_dotted(value: Any) -> Any:
             flat |= {f"{key}.{below}": each for below, each in _as_dotted(inner).items()}
         else:
             flat[str(key)] = inner
-    return flat
+    return _without_own(flat)
+
+
+def _without_own(values: Values) -> Values:
+    """Refuse the keys of a training config that the study itself sets."""
+    for key, instead in (("seed", "tune.seeds and final.seeds give the seeds"), ("output", "a study names its runs")):
+        if key in values:
+            raise ValueError(f"{key} cannot be set here: {instead}")
+    return values
 
 
 Overrides = Annotated[Values, BeforeValidator(_as_dotted)]
@@ -77,7 +85,7 @@ class Method(Section):
             for key, values in value.items():
                 if not isinstance(values, list | tuple) or not values:
                     raise ValueError(f"{key} should be a list of values, got {values!r}")
-            return {str(key): tuple(values) for key, values in value.items()}
+            return _without_own({str(key): tuple(values) for key, values in value.items()})
         if isinstance(value, list | tuple) and value and all(isinstance(each, Mapping) for each in value):
             return tuple(_as_dotted(each) for each in value)
         raise ValueError(
@@ -89,7 +97,9 @@ def _axis(name: str, value: Any) -> dict[str, Values]:
     if isinstance(value, Mapping) and value:
         return {str(label): _as_dotted(values) for label, values in value.items()}
     if isinstance(value, list | tuple) and value and not any(isinstance(each, Mapping) for each in value):
-        return {str(each): {name: each} for each in value}
+        if len({str(each) for each in value}) < len(value):
+            raise ValueError(f"{name} has a value twice")
+        return {str(each): _without_own({name: each}) for each in value}
     raise ValueError(f"{name} should be a list of its values, or a mapping of names to settings, got {value!r}")
 
 

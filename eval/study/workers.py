@@ -56,6 +56,14 @@ class Workers:
                 worker.process.kill()
                 worker.process.join()
 
+    def _next_idle(self) -> _Worker | None:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.process.is_alive():
+                return worker
+            worker.connection.close()
+        return None
+
     def do(self, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """Do all jobs, and yield the number of each with what became of it as soon as it has ended.
 
@@ -64,7 +72,7 @@ class Workers:
         waiting = deque(range(len(jobs)))
         while waiting or self._busy:
             while waiting and len(self._busy) < self._count:
-                worker = self._idle.pop() if self._idle else _start()
+                worker = self._next_idle() or _start()
                 number = waiting.popleft()
                 worker.connection.send(jobs[number])
                 self._busy[number] = worker

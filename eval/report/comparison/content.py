@@ -26,7 +26,7 @@ from .warnings import find_warnings
 
 _EXAMPLES = 3  # of each row and direction
 _MOST_GALLERIES, _MOST_HEAT_MAPS, _MOST_EXAMPLES = 4, 24, 24  # on the page
-_SYMBOLS = dict(zip(MARKERS, "●■▲◆▼✚✖★", strict=True))
+SYMBOLS = dict(zip(MARKERS, "●■▲◆▼✚✖★", strict=True))
 
 
 def describe_comparison(
@@ -66,7 +66,7 @@ def _group(group: Group) -> dict[str, Any]:
     return {
         "label": group.label,
         "number": group.number,
-        "symbol": _SYMBOLS[MARKERS[group.number % len(MARKERS)]],
+        "symbol": SYMBOLS[MARKERS[group.number % len(MARKERS)]],
         "paths": [str(each.path) for each in group.members],
         "seeds": ", ".join(map(str, seeds)),
     }

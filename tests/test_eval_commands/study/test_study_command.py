@@ -8,6 +8,8 @@ import json
 from eval.cli import main
 from eval.study.records import read_records
 
+DRAWN = ("image_retrieval_recall-1", "text_retrieval_recall-1", "rsum")
+
 
 def test_a_study_runs_once_and_a_second_call_only_writes_again(write_study, project, capsys):
     folder = project / "studies" / "tiny"
@@ -45,7 +47,16 @@ def test_a_study_runs_once_and_a_second_call_only_writes_again(write_study, proj
     values = [each["test"]["rsum"] for each in records if each["stage"] == "final" and each["method"] == "clip"]
     assert float(rsum["clip"]["mean"]) == sum(values) / 2
     assert rsum["clip"]["seeds"] == "1 2"
+    assert float(rsum["clip"]["with_data_low"]) < float(rsum["clip"]["mean"])
+    (difference,) = (each for each in csv.DictReader((folder / "differences.csv").open()) if each["metric"] == "rsum")
+    assert float(difference["data_error"]) > 0
     assert "learning_rate 1e+30 failed: " in (folder / "table.md").read_text()
+
+    plots = {each.name for each in (folder / "plots").glob("*.png")}
+    assert plots == {"grid-8.png", *(f"scores-8-{each}.png" for each in DRAWN)}
+    page = (folder / "study.html").read_text()
+    assert "learning_rate 1e+30 failed" in page
+    assert page.count("<svg") == len(plots)
 
     before = (folder / "runs.jsonl").read_bytes()
     assert main(["study", study]) == 0

@@ -65,7 +65,7 @@ def test_a_recipe_is_told_by_its_config_and_not_by_seed_folder_or_order(expand_s
     longer = expand_study(final={"seeds": [1, 2], "overrides": {"train.num_steps": 4}})
     assert longer.tuning(cell)[0].recipe == tune[0].recipe
     assert longer.finals(cell, 0)[0].recipe != final[0].recipe
-    defaults = expand_study(overrides={"optim.beta2": 0.98, "output": "elsewhere"})  # what it is anyway
+    defaults = expand_study(overrides={"optim.beta2": 0.98})  # what it is anyway
     assert defaults.tuning(cell)[0].recipe == tune[0].recipe
 
 

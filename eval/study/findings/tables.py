@@ -11,21 +11,22 @@ from dataclasses import dataclass
 
 from bimodal_cl.metrics.seeds import Estimate
 
-from ..report.comparison.cells import digits, half_width, interval_text, scale_of, signed, unit_of
-from ..report.comparison.score_tables import SIGNIFICANT, Cell
-from ..report.scores import format_metric, markdown_line, metric_name
-from .choice import Choice, choose
+from ...report.comparison.cells import digits, half_width, interval_text, scale_of, signed, unit_of
+from ...report.comparison.score_tables import SIGNIFICANT, Cell
+from ...report.scores import format_metric, markdown_line, metric_name
+from ..choice import Choice, choose
+from ..records import Records
+from ..runs import Study, describe_point
 from .comparisons import CellScores, Comparison, compare_cells, find_pairs, metrics_of, score_cells
-from .records import Records
-from .runs import Study, describe_point
 
+_UNKNOWN = Estimate(*[math.nan] * 7)
 METHOD = (
     "Scores are means over the seeds. ± is half the width of the 95 % interval over the seeds, with the variance "
     "between seeds pooled over the methods at the same setting (Student's t). **bold**: the best mean of a setting. "
     "Differences are paired by seed: runs of one seed share initialization and the order of the samples. p-values are "
     "of a two-sided paired t-test over the seeds, corrected by Holm's method over all comparisons in the column; \\* "
-    "marks p < 0.05. Intervals and p-values are about other seeds on the same data: what other test data would change "
-    "is not in them."
+    "marks p < 0.05. These are about other seeds on the same data. \\*\\* marks differences that keep p < 0.05 where "
+    "the chance of other test data is added (bootstrap of the queries, the same for both sides)."
 )
 
 
@@ -104,7 +105,7 @@ def _differences(findings: Findings) -> str:
     head = ["difference", "seeds", *(f"{metric_name(each)}" for each in findings.metrics)]
     lines = [markdown_line(head), markdown_line(["---", *["---:"] * (len(head) - 1)])]
     for each in findings.comparisons:
-        shown = [difference_text(metric, each.scores.get(metric)) for metric in findings.metrics]
+        shown = [difference_text(metric, each) for metric in findings.metrics]
         lines.append(markdown_line([comparison_name(each), str(len(each.seeds)), *shown]))
     return "\n".join(lines)
 
@@ -112,14 +113,15 @@ def _differences(findings: Findings) -> str:
 def _tuning(findings: Findings) -> str:
     score = findings.study.settings.score
     name = score.rpartition("/")[2]
-    head = ["method", "setting", "points", "seeds", f"best validation {metric_name(name)}", "worst", "chosen", "border"]
-    lines = [markdown_line(head), markdown_line(["---", "---", "---:", "---:", "---:", "---:", "---", "---"])]
+    head = ["method", "setting", "chosen", "border", "points", "seeds", f"best validation {metric_name(name)}", "worst"]
+    lines = [markdown_line(head), markdown_line([*["---"] * 4, *["---:"] * 4])]
     for each in findings.cells:
         means = [point.mean for point in each.choice.points if not math.isnan(point.mean)]
         ends = [format_metric(name, max(means)), format_metric(name, min(means))] if means else ["", ""]
         seeds = len(findings.study.settings.tune.seeds) if each.choice.points else 0
-        row = [each.cell.method, each.cell.place.describe(), str(len(each.cell.points)), str(seeds), *ends]
-        lines.append(markdown_line([*row, chosen_text(each.choice), ", ".join(each.choice.at_border())]))
+        texts = [each.cell.method, each.cell.place.describe(), chosen_text(each.choice)]
+        texts.append(", ".join(each.choice.at_border()))
+        lines.append(markdown_line([*texts, str(len(each.cell.points)), str(seeds), *ends]))
     return "\n".join(lines)
 
 
@@ -130,17 +132,27 @@ def notes(findings: Findings) -> list[str]:
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
         lines.append(f"The grids differ in size, so the methods are not tuned equally: {counts}.")
+    borders = sum(bool(each.choice.at_border()) for each in findings.cells)
+    if borders:
+        lines.append(
+            f"{borders} of {len(findings.cells)} chosen points lie on the border of their grid, see Tuning: beyond it "
+            "may be better ones."
+        )
+    failed: dict[str, list[str]] = {}
     for each in findings.cells:
-        name = each.cell.describe()
-        if border := each.choice.at_border():
-            lines.append(f"{name}: chosen on the border of its grid: {', '.join(border)}.")
         for point, score in zip(each.cell.points, each.choice.points, strict=False):
             if score.failed:
-                lines.append(f"{name}: {describe_point(point)} failed: {score.failed}")
-        lines += [f"{name}: a final run failed: {reason}" for reason in each.failed]
-        if missing := each.missing + sum(point.missing for point in each.choice.points):
-            lines.append(f"{name}: {missing} runs are yet to be done.")
-    return lines
+                what = f"{each.cell.method}: the point {describe_point(point)} failed"
+                failed.setdefault(f"{what}: {score.failed}", []).append(each.cell.place.describe())
+        for reason in each.failed:
+            failed.setdefault(f"{each.cell.method}: a final run failed: {reason}", []).append(
+                each.cell.place.describe()
+            )
+    lines += [
+        f"{what}{f' ({places})' if (places := '; '.join(filter(None, at))) else ''}" for what, at in failed.items()
+    ]
+    missing = sum(each.missing + sum(point.missing for point in each.choice.points) for each in findings.cells)
+    return [*lines, f"{missing} runs are yet to be done."] if missing else lines
 
 
 def chosen_text(choice: Choice) -> str:
@@ -150,11 +162,12 @@ def chosen_text(choice: Choice) -> str:
     return describe_point(choice.cell.points[choice.chosen])
 
 
-def comparison_name(one: Comparison) -> str:
-    """Return the name of a difference; cells of one setting share its words."""
+def comparison_name(one: Comparison, of_setting: bool = False) -> str:
+    """Return the name of a difference; cells of one setting share its words, or have none where a heading says them."""
     first, second = one.first, one.second
     if first.place.labels == second.place.labels:
-        return f"{first.method} − {second.method}" + (f", {first.place.describe()}" if first.place.labels else "")
+        setting = "" if of_setting else first.place.describe()
+        return ", ".join(filter(None, [f"{first.method} − {second.method}", setting]))
     return f"{first.describe()} − {second.describe()}"
 
 
@@ -163,20 +176,25 @@ def half_interval(metric: str, one: Estimate | None) -> str:
     return "" if one is None else half_width(metric, Cell(one, ()))
 
 
-def difference_text(metric: str, found: tuple[Estimate, float] | None) -> str:
-    """Return a difference with interval, corrected p-value and star."""
-    if found is None:
+def difference_text(metric: str, each: Comparison) -> str:
+    """Return a difference with interval, corrected p-value and stars."""
+    if metric not in each.scores:
         return ""
-    one, corrected = found
-    return " ".join(filter(None, [signed(metric, one.value) + interval_text(metric, one), p_text(corrected)]))
+    one, corrected = each.scores[metric]
+    parts = [signed(metric, one.value) + interval_text(metric, one), p_text(corrected), stars(metric, each)]
+    return " ".join(filter(None, parts)).replace("*", "\\*")
 
 
 def p_text(corrected: float) -> str:
-    """Return a p-value, with a star where it is under 0.05; "" where it is not known."""
-    if math.isnan(corrected):
-        return ""
-    shown = "p < 0.001" if corrected < 0.001 else f"p = {corrected:.3f}"
-    return f"{shown} \\*" if corrected < SIGNIFICANT else shown
+    """Return a p-value; "" where it is not known."""
+    return "" if math.isnan(corrected) else "p < 0.001" if corrected < 0.001 else f"p = {corrected:.3f}"
+
+
+def stars(metric: str, each: Comparison) -> str:
+    """Return a star for a corrected p-value under 0.05 over the seeds, and a second one if also over the test data."""
+    sure = metric in each.scores and each.scores[metric][1] < SIGNIFICANT
+    surer = sure and metric in each.with_data and each.with_data[metric][1] < SIGNIFICANT
+    return "**" if surer else "*" if sure else ""
 
 
 def best_means(cells: Sequence[CellScores], metrics: Sequence[str]) -> dict[str, float]:
@@ -194,12 +212,15 @@ def as_csv(findings: Findings) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     axes = list(findings.study.settings.axes)
-    names = "chosen points metric seeds mean low high seed_error dof values runs"
+    names = (
+        "chosen points metric seeds mean low high seed_error dof data_error with_data_low with_data_high values runs"
+    )
     writer.writerow(["method", *axes, *names.split()])
     for each in findings.cells:
         chosen = "" if each.choice.chosen is None else json.dumps(each.cell.points[each.choice.chosen])
         for metric, one in each.estimates.items():
-            numbers = (one.value, one.low, one.high, one.seed_error, one.dof)
+            wide = each.with_data.get(metric, _UNKNOWN)
+            numbers = (one.value, one.low, one.high, one.seed_error, one.dof, wide.data_error, wide.low, wide.high)
             values = each.scores[metric]
             writer.writerow(
                 [
@@ -218,10 +239,13 @@ def differences_as_csv(findings: Findings) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     names = "first second metric seeds difference low high p_value p_value_holm dof"
+    names += " data_error with_data_low with_data_high with_data_p_value with_data_p_value_holm"
     writer.writerow(names.split())
     for each in findings.comparisons:
         for metric, (one, corrected) in each.scores.items():
-            numbers = (one.value, one.low, one.high, one.p_value, corrected, one.dof)
+            wide, p_wide = each.with_data.get(metric, (_UNKNOWN, math.nan))
+            numbers = [one.value, one.low, one.high, one.p_value, corrected, one.dof]
+            numbers += [wide.data_error, wide.low, wide.high, wide.p_value, p_wide]
             shown = ["" if math.isnan(number) else repr(number) for number in numbers]
             seeds = " ".join(map(str, each.seeds))
             writer.writerow([each.first.describe(), each.second.describe(), metric, seeds, *shown])
