@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,21 +15,18 @@ from bimodal_cl.cli.progress import note
 from bimodal_cl.config.checks import check_patches
 from bimodal_cl.config.schema import Config
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.features.manifest import TOWERS_FOLDER, FeatureManifest, TowersRecord, find_features
+from bimodal_cl.data.features.manifest import TOWERS_FOLDER, FeatureManifest, TowersRecord, find_features, show_setting
 from bimodal_cl.data.features.tables import FeatureTable, FeatureTables
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.errors import UserError
 from bimodal_cl.models import DualEncoder, build_model
 from bimodal_cl.models.architecture import Architecture
-from bimodal_cl.models.features.heads import FeatureHeads, TowersReference, load_heads
+from bimodal_cl.models.features.heads import FeatureHeads, TowersReference, is_heads, load_heads
 from bimodal_cl.models.load import load_saved
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE
 from bimodal_cl.scoring.evaluation import Evaluation
 from bimodal_cl.scoring.retrieval import evaluate_features
 from bimodal_cl.training.trained_parts import lock_towers
-
-# What a head may be is free; the features are of what comes before it.
-_HEAD_KEYS = {"embed_dim", "vision.timm_proj", "vision.timm_drop", "text.hf_proj_type"}
 
 
 def build_model_of(config: Config, checkpoint: Path | None, accelerator: Accelerator) -> DualEncoder:
@@ -82,8 +77,8 @@ def open_features(config: Config, mixture: Mixture) -> FeatureTables | None:
     for key, used in crops.items() if first.views else ():
         if (encoded := getattr(first, key)) != used:
             raise UserError(
-                f"data.{key}={_shown(used)}, but the features in {folder} were encoded with {_shown(encoded)}: use "
-                "the same, or encode them again"
+                f"data.{key}={show_setting(used)}, but the features in {folder} were encoded with "
+                f"{show_setting(encoded)}: use the same, or encode them again"
             )
     return tables
 
@@ -92,26 +87,28 @@ def build_heads(config: Config, tables: FeatureTables, checkpoint: Path | None) 
     """Build the heads that a run trains, or load those of a checkpoint.
 
     Raises:
-        UserError: a head that cannot be trained on features, or a damaged checkpoint.
+        UserError: a head that cannot be trained on features, or a checkpoint that is damaged or of a run on images.
     """
-    if checkpoint is not None:
-        return load_heads(checkpoint).train()  # type: ignore[return-value]
     assert config.data.features is not None
     folder = Path(config.data.features) / TOWERS_FOLDER
+    if checkpoint is not None:
+        if not is_heads(checkpoint):
+            raise UserError(
+                f"checkpoint {checkpoint}: data.features was null, this config has {config.data.features}: resume "
+                "without it, or start another run"
+            )
+        heads = load_heads(checkpoint)
+        heads.towers = replace(heads.towers, folder=str(folder.absolute()))  # they may have been moved
+        return heads.train()  # type: ignore[return-value]
     record = TowersRecord.load(folder)
     towers = Architecture.read(folder / ARCHITECTURE_FILE)
     model = config.model.model_dump(mode="json")
-    heads = {
-        "vision": {key: model["vision"].get(key) for key in ("timm_proj", "timm_drop")},
-        "text": {"hf_proj_type": model["text"].get("hf_proj_type") or towers.text.get("hf_proj_type")},
-    }
-    heads["vision"]["timm_proj"] = heads["vision"]["timm_proj"] or towers.vision.get("timm_proj")
-    heads["vision"]["timm_drop"] = heads["vision"]["timm_drop"] or 0.0
+    vision, text = model["vision"], model["text"]
     architecture = replace(
         towers,
         embed_dim=model["embed_dim"],
-        vision={**towers.vision, **heads["vision"]},
-        text={**towers.text, **heads["text"]},
+        vision={**towers.vision, "timm_proj": vision.get("timm_proj"), "timm_drop": vision.get("timm_drop", 0.0)},
+        text={**towers.text, "hf_proj_type": text.get("hf_proj_type")},
     )
     reference = TowersReference(str(folder.absolute()), record.sha256, record.text_norm)
     return FeatureHeads(architecture, reference, tables.moments())
@@ -121,35 +118,30 @@ def build_feature_evaluation(config: Config) -> Evaluation:
     """Open the features of the validation data.
 
     Raises:
-        UserError: there are none of these shards.
+        UserError: there are none of these shards, or they are of other towers.
     """
     if config.data.val is None:
         return Evaluation(None, None)
     assert config.data.features is not None
     manifest = Manifest.load(config.data.val)
-    found = find_features(Path(config.data.features), [manifest], "data.features")
-    return Evaluation(None, None, partial(evaluate_features, tables=FeatureTables([FeatureTable(found[0])])))
+    (found,) = find_features(Path(config.data.features), [manifest], "data.features")
+    _require_towers_of(found, TowersRecord.load(found.folder.parent / TOWERS_FOLDER))
+    return Evaluation(None, None, partial(evaluate_features, tables=FeatureTables([FeatureTable(found)])))
 
 
 def _require_same_towers(config: Config, towers: TowersRecord, features: FeatureManifest) -> None:
-    where = f"data.features={config.data.features}"
+    _require_towers_of(features, towers)
+    if difference := towers.find_difference(config.model.model_dump(mode="json")):
+        key, encoded, wanted = difference
+        raise UserError(
+            f"data.features={config.data.features}: its towers were built with {key}={encoded}, this config "
+            f"has {wanted}: use the same, or encode with this config into another folder"
+        )
+
+
+def _require_towers_of(features: FeatureManifest, towers: TowersRecord) -> None:
     if features.towers_sha256 != towers.sha256:
-        raise UserError(f"{where}: {features.folder} was encoded by other towers than those in it now: encode it again")
-    wanted, encoded = _flatten(config.model.model_dump(mode="json")), _flatten(towers.model)
-    for key in sorted({*wanted, *encoded} - _HEAD_KEYS):
-        if wanted.get(key) != encoded.get(key):
-            raise UserError(
-                f"{where}: its towers were built with model.{key}={_shown(encoded.get(key))}, this config has "
-                f"{_shown(wanted.get(key))}: use the same, or encode with this config into another folder"
-            )
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
+        raise UserError(
+            f"data.features={features.folder.parent}: {features.folder} was encoded by other towers than those in it "
+            "now: encode it again"
+        )

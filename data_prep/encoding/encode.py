@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from bimodal_cl.cli.progress import note
 from bimodal_cl.config.schema import Config
 from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.data import Manifest
-from bimodal_cl.data.features.manifest import FEATURES_FILE, TOWERS_FOLDER, FeatureManifest, TowersRecord
+from bimodal_cl.data.features.manifest import FEATURES_FILE, TOWERS_FOLDER, FeatureManifest, TowersRecord, show_setting
 from bimodal_cl.data.shards.manifest import MANIFEST_NAME
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.checksums import hash_files, write_checksums
 from bimodal_cl.models import build_model
+from bimodal_cl.models.features.join import read_towers
 from bimodal_cl.models.features.towers import LockedTowers
 from bimodal_cl.models.weights.file_names import WEIGHTS_FILE
 
@@ -124,30 +127,54 @@ def _load_towers(config: Config, config_file: str, device: str) -> LockedTowers:
 
 
 def _keep_towers(towers: LockedTowers, config: Config, config_file: str, to: Path, overwrite: bool) -> str:
-    """Save the towers, or compare them with those that are there; return the hash of their weights."""
+    """Save the towers, or compare them with those that are there; return the hash of their weights' file."""
     folder, partial = to / TOWERS_FOLDER, to / PARTIAL / TOWERS_FOLDER
+    record = TowersRecord(config.model.model_dump(mode="json"), "", towers.text_norm)
     _reset_heads(towers)
     towers.encoder.save(partial)
-    sha256 = hash_files(partial / WEIGHTS_FILE)
     if folder.exists():
         kept = TowersRecord.load(folder)
-        if kept.sha256 == sha256:
+        why = _find_difference(kept, record, folder, partial, config_file)
+        if why is None:
             shutil.rmtree(partial)
-            return sha256
+            return kept.sha256
         if not overwrite:
             raise UserError(
-                f"{to}: was encoded by other towers than those of {config_file}: choose another folder, or give "
-                "--overwrite to replace them, which leaves other data sets in it without use"
+                f"{to}: {why}: choose another folder, or give --overwrite to replace them, which leaves other data "
+                "sets in it without use"
             )
         shutil.rmtree(folder)
-    TowersRecord(config.model.model_dump(mode="json"), sha256, towers.text_norm).save(partial)
+    _add_settings(partial / WEIGHTS_FILE, record.settings)
+    record = replace(record, sha256=hash_files(partial / WEIGHTS_FILE))
+    record.save(partial)
     partial.rename(folder)
-    return sha256
+    return record.sha256
+
+
+def _find_difference(
+    kept: TowersRecord, record: TowersRecord, folder: Path, partial: Path, config_file: str
+) -> str | None:
+    """Say how the towers of a folder differ from new ones; heads may differ."""
+    if difference := kept.find_difference(record.model):
+        key, encoded, wanted = difference
+        return f"its towers were built with {key}={encoded}, {config_file} has {wanted}"
+    before, now = read_towers(folder), read_towers(partial)
+    if before.keys() == now.keys() and all(torch.equal(before[name], now[name]) for name in now):
+        return None
+    return f"was encoded by other towers than those of {config_file}"
+
+
+def _add_settings(weights: Path, settings: dict[str, Any]) -> None:
+    """Write settings that have no weights, such as a pooler, into the weights' file: its hash stands for the towers.
+
+    They are the only entry of its metadata, since safetensors writes several in a random order.
+    """
+    save_file(load_file(weights), weights, metadata={"settings": json.dumps(settings)})
 
 
 @torch.no_grad()
 def _reset_heads(towers: LockedTowers) -> None:
-    """Set the heads, which are not used, to zero, so that the hash is that of the towers."""
+    """Set the heads, which are not used, to zero, so that nobody takes them for trained ones."""
     for part in (towers.encoder.visual.get_submodule("head"), towers.encoder.text.get_submodule("proj")):
         for parameter in part.parameters():
             parameter.zero_()
@@ -188,12 +215,9 @@ def _is_done(job: FeatureManifest, overwrite: bool) -> bool:
         before, now = getattr(old, key), getattr(job, key)
         if before != now and not overwrite:
             raise UserError(
-                f"{job.folder}: was encoded with {key} {_shown(before)}, not {_shown(now)}; give --overwrite"
+                f"{job.folder}: was encoded with {key} {show_setting(before)}, not {show_setting(now)}; "
+                "give --overwrite"
             )
         if before != now:
             return False
     return True
-
-
-def _shown(value: Any) -> str:
-    return str(list(value) if isinstance(value, tuple) else value)

@@ -61,7 +61,7 @@ def encode_set(
     shape = (1 + job.views, job.num_images, job.image_width)
     images = np.lib.format.open_memmap(folder / IMAGES_FILE, "w+", np.float16, shape)
     texts = np.lib.format.open_memmap(folder / TEXTS_FILE, "w+", np.float16, (job.num_texts, job.text_width))
-    seen = np.zeros(job.num_images, dtype=bool)
+    seen = np.zeros(shape[:2], dtype=bool)
     moments = {"image": _Moments(job.image_width), "text": _Moments(job.text_width)}
     faults: dict[int, Fault] = {}
     for view in range(1 + job.views):
@@ -71,8 +71,8 @@ def encode_set(
             ids, rows = _encode_images(towers, batches, manifest)
             images[view, ids] = rows
             moments["image"].add(rows)
+            seen[view, ids] = True
             if view == 0:
-                seen[ids] = True
                 text_ids, rows = _encode_texts(towers, batches)
                 texts[text_ids] = rows
                 moments["text"].add(rows)
@@ -81,7 +81,7 @@ def encode_set(
     texts.flush()
     values: dict[str, Any] = {k: v for name, one in moments.items() for k, v in one.values(name).items()}
     np.savez(folder / MOMENTS_FILE, **values)
-    unusable = [faults.get(each) or _unnamed(manifest, each) for each in np.flatnonzero(~seen).tolist()]
+    unusable = [faults.get(each) or _unnamed(manifest, each) for each in np.flatnonzero(~seen.all(0)).tolist()]
     return replace(job, folder=folder, unusable=tuple(unusable))
 
 

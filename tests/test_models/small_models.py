@@ -40,6 +40,7 @@ def text_folder(folder: Path, family: str) -> Path:
         "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
         "t5": t5,
         "mt5": t5,
+        "albert": {**sizes, "embedding_size": 16},
     }[family]
     config = AutoConfig.for_model(family, vocab_size=len(WORDS), max_position_embeddings=40, **special, **options)
     AutoModel.from_config(config).save_pretrained(folder)

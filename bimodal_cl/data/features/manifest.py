@@ -16,7 +16,7 @@ Rows are ``image_id`` and ``text_id``, so the tables belong to the manifest of t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ FEATURES_FILE, TOWERS_FOLDER, TOWERS_FILE = "features.json", "towers", "towers.j
 IMAGES_FILE, TEXTS_FILE = "images.npy", "texts.npy"
 FIRST_TEXTS_FILE, MOMENTS_FILE = "first_text_ids.npy", "moments.npz"
 _VERSION = 1
+# What a head may be is free; the features are of what comes before it.
+_HEAD_KEYS = {"embed_dim", "vision.timm_proj", "vision.timm_drop", "text.hf_proj_type"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ class FeatureManifest:
                 raise UserError(f"{path}: unknown key '{key}'{did_you_mean(key, known)}")
         if missing := [key for key in known if key not in values]:
             raise UserError(f"{path}: key '{missing[0]}' is missing")
+        for key in ("num_images", "num_texts", "image_width", "text_width", "views", "seed"):
+            if type(values[key]) is not int:
+                raise UserError(f"{path}: {key} must be a whole number, got {values[key]!r}")
         try:
             values["unusable"] = tuple(Fault(**each) for each in values["unusable"])
             values["crop_scale"] = tuple(values["crop_scale"])
@@ -100,7 +105,7 @@ class TowersRecord:
 
     Args:
         model: the section ``model`` of the config that they were built from.
-        sha256: of their weights.
+        sha256: of the file of their weights, which holds the settings of the towers as well.
         text_norm: name of the text tower's last module, a layer norm with weight and bias whose outputs are pooled; ""
             where it has none.
     """
@@ -127,6 +132,38 @@ class TowersRecord:
             return cls(**values)
         except TypeError as error:
             raise UserError(f"{folder / TOWERS_FILE}: {error}") from None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of :attr:`model` that the features depend on, by their dotted keys, in order."""
+        return _tower_settings(self.model)
+
+    def find_difference(self, model: Mapping[str, Any]) -> tuple[str, str, str] | None:
+        """Return the first setting of another section ``model`` that gives other features: key, value here and there.
+
+        None if there is none; settings of the heads do not count.
+        """
+        here, there = self.settings, _tower_settings(model)
+        for key in sorted({*here, *there}):
+            if here.get(key) != there.get(key):
+                return f"model.{key}", show_setting(here.get(key)), show_setting(there.get(key))
+        return None
+
+
+def show_setting(value: Any) -> str:
+    """Return a setting's value for a message; ``null`` where it is not given."""
+    return "null" if value is None else str(list(value) if isinstance(value, tuple) else value)
+
+
+def _tower_settings(model: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in sorted(model.items()):
+        name = prefix + key
+        if isinstance(value, Mapping):
+            flat |= _tower_settings(value, f"{name}.")
+        elif name not in _HEAD_KEYS:
+            flat[name] = value
+    return flat
 
 
 def find_features(folder: Path, manifests: Iterable[Manifest], key: str) -> list[FeatureManifest]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -51,9 +53,21 @@ class FeatureTable:
         path = self.manifest.folder / MOMENTS_FILE
         try:
             with np.load(path) as file:
-                return dict(file)
-        except (OSError, ValueError, EOFError) as error:
+                found = dict(file)
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
+        for modality, width in (("image", self.manifest.image_width), ("text", self.manifest.text_width)):
+            for name in (f"{modality}_mean", f"{modality}_variance"):
+                if name not in found or found[name].shape != (width,):
+                    raise UserError(f"{path}: holds no '{name}' of {width} numbers")
+        return found
+
+    @property
+    def num_encoded(self) -> dict[str, int]:
+        """Number of images, and of captions, that have features: those of usable images."""
+        unusable = [fault.image_id for fault in self.manifest.unusable]
+        without = int(np.diff(self.first_text_ids)[unusable].sum())
+        return {"image": self.manifest.num_images - len(unusable), "text": self.manifest.num_texts - without}
 
     def _open(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         path = self.manifest.folder / name
@@ -118,7 +132,7 @@ class FeatureTables:
     def unusable(self) -> dict[int, Fault]:
         """Images that cannot be trained on, by ``image_id``."""
         return {
-            int(before) + fault.image_id: fault
+            int(before) + fault.image_id: replace(fault, image_id=int(before) + fault.image_id)
             for table, before in zip(self.tables, self.image_offsets, strict=False)
             for fault in table.manifest.unusable
         }
@@ -147,8 +161,8 @@ class FeatureTables:
         The variance of several sets is that within them and that of their means (law of total variance).
         """
         pooled = {}
-        for modality, count in (("image", "num_images"), ("text", "num_texts")):
-            sizes = np.array([getattr(table.manifest, count) for table in self.tables], dtype=np.float64)
+        for modality in ("image", "text"):
+            sizes = np.array([table.num_encoded[modality] for table in self.tables], dtype=np.float64)
             share = (sizes / max(sizes.sum(), 1))[:, None]
             each = [table.moments() for table in self.tables]
             means = np.stack([moments[f"{modality}_mean"] for moments in each])

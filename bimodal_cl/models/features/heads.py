@@ -31,7 +31,7 @@ from bimodal_cl.models.towers.layers import TowerLayers
 from bimodal_cl.models.weights.file_names import ARCHITECTURE_FILE, HEADS_FILE, WEIGHTS_FILE
 from bimodal_cl.models.weights.state_dict import save_weights
 
-_LEAST_STD = 1e-6  # of a feature that never changes
+_LEAST_STD = 1e-6  # below it a feature never changes, but for rounding
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ class TowersReference:
 
 
 class Standardize(nn.Module):
-    """Subtract each feature's mean and divide by its standard deviation, ``[..., width]``."""
+    """Subtract each feature's mean and divide by its standard deviation, ``[..., width]``.
+
+    A feature that never changes in the training data keeps its scale: on other data it may, and would be enormous.
+    """
 
     mean: Tensor
     std: Tensor
@@ -70,7 +73,9 @@ class Standardize(nn.Module):
     def __init__(self, mean: Tensor, variance: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean.float())
-        self.register_buffer("std", variance.sqrt().clamp(min=_LEAST_STD).float())
+        std = variance.sqrt()
+        changes = std > _LEAST_STD * mean.abs().clamp(min=1)
+        self.register_buffer("std", torch.where(changes, std, 1.0).float())
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardise features."""

@@ -24,6 +24,7 @@ from bimodal_cl.models.weights.file_names import HEADS_FILE, TOKENIZER_FOLDER, W
 
 # The first layers of the heads of bimodal_cl.models.towers.heads.
 _FIRST_LAYERS = ("visual.head.proj", "visual.head.mlp.fc1", "visual.head.residual.linear", "visual.head.residual.fc1")
+_NOT_OF_TOWERS = ("visual.head.", "text.proj.", "logit_")
 
 
 def find_towers(folder: Path) -> Path:
@@ -59,7 +60,7 @@ def join_tensors(folder: Path, weights: str = WEIGHTS_FILE) -> dict[str, Tensor]
     Raises:
         UserError: a file is missing or damaged, or the towers are not those of the heads.
     """
-    towers = _read(find_towers(folder) / WEIGHTS_FILE)
+    towers = read_towers(find_towers(folder))
     heads = _read(folder / weights)
     text_norm = TowersReference.read(folder / HEADS_FILE).text_norm
     mean, std = (heads.pop(f"visual.standardize.{name}").double() for name in ("mean", "std"))
@@ -73,10 +74,17 @@ def join_tensors(folder: Path, weights: str = WEIGHTS_FILE) -> dict[str, Tensor]
         scale, shift = towers[f"{text_norm}.weight"], towers[f"{text_norm}.bias"]
         towers[f"{text_norm}.weight"] = (scale.double() / std).to(scale.dtype)
         towers[f"{text_norm}.bias"] = ((shift.double() - mean) / std).to(shift.dtype)
-    kept = {
-        name: tensor for name, tensor in towers.items() if not name.startswith(("visual.head.", "text.proj.", "logit_"))
-    }
-    return {**kept, **heads}
+    return {**towers, **heads}
+
+
+def read_towers(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of saved towers, by name, without those of heads and temperature.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    tensors = _read(folder / WEIGHTS_FILE)
+    return {name: each for name, each in tensors.items() if not name.startswith(_NOT_OF_TOWERS)}
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ class LockedTowers:
     Attributes:
         image_width, text_width: numbers of a feature.
         text_norm: name in `encoder` of the layer norm, with weight and bias, whose outputs the text tower pools; "" if
-            its last module is none.
+            its last module is none, if the norm serves other layers too (ALBERT), or if another module comes after it
+            (BERT's own pooler).
 
     Raises:
         UserError: a tower has no head that could be trained apart from it.
@@ -39,8 +40,9 @@ class LockedTowers:
             pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=encoder.device)
             self.image_width = self.encode_image(pixels).shape[1]
             with _last_norm(encoder.text) as norm:
-                self.text_width = self.encode_text(encoder.tokenize(["a"])).shape[1]
-        self.text_norm = f"text.{norm[0]}" if norm else ""
+                text = self.encode_text(encoder.tokenize(["a"]))
+            self.text_norm = f"text.{norm[0]}" if norm and self._pools(norm[0], text) else ""
+        self.text_width = text.shape[1]
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Return the pooled features of uint8 pixels ``[batch, 3, image_size, image_size]``, float32."""
@@ -61,6 +63,16 @@ class LockedTowers:
         assert isinstance(self.encoder.text, HuggingFaceTextTower)
         columns = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         return (self.encoder.text.valid_tokens(tokens) * columns).amax(dim=1)
+
+    def _pools(self, name: str, before: Tensor) -> bool:
+        """Return whether twice a layer norm's outputs plus one give just that of the pooled feature of "a"."""
+        norm = self.encoder.text.get_submodule(name)
+        hook = norm.register_forward_hook(lambda module, inputs, output: 2 * output + 1)
+        try:
+            after = self.encode_text(self.encoder.tokenize(["a"]))
+        finally:
+            hook.remove()
+        return torch.allclose(after, 2 * before + 1, rtol=1e-4, atol=1e-4)
 
 
 def _require_heads(encoder: DualEncoder, what: str) -> None:
