@@ -82,7 +82,7 @@ def _describe(findings: Findings, records: Records, sources: Sources) -> dict[st
     runs = {run.folder: records.find(run) for run in plan_runs(findings.study, records).done}
     seconds = sum(record["seconds"] for record in runs.values() if record is not None and "seconds" in record)
     seeds = ", ".join(map(str, settings.final.seeds))
-    tests = len(findings.comparisons)
+    tests, places = len(findings.comparisons), findings.study.places()
     return {
         "title": findings.study.path.stem,
         "data": findings.data,
@@ -92,7 +92,7 @@ def _describe(findings: Findings, records: Records, sources: Sources) -> dict[st
             (
                 len({each.cell.method for each in findings.cells}),
                 "methods",
-                f"at {len(findings.study.places())} settings",
+                f"at {len(places)} setting{'s' * (len(places) > 1)}",
             ),
             (len(settings.final.seeds), "seeds", seeds),
             (len(runs), "runs", f"{format_duration(seconds)} of work, one thread each"),
@@ -100,7 +100,7 @@ def _describe(findings: Findings, records: Records, sources: Sources) -> dict[st
         ],
         "notes": notes(findings),
         "columns": [(metric_name(each), unit_of(each)) for each in findings.metrics],
-        "tables": [_table(findings, findings.at(each.labels), each.describe()) for each in findings.study.places()],
+        "tables": [_table(findings, findings.at(each.labels), each.describe()) for each in places],
         "method": METHOD.replace("**bold**", "Bold").replace("\\*", "*"),
         "comparisons": _comparisons(findings),
         "verdict": _verdict(findings),
