@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +16,8 @@ from pathlib import Path
 
 from bimodal_cl.data.shards.manifest import MANIFEST_NAME
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.locks import locked
 from bimodal_cl.files.text_files import read_text
-
-try:
-    import fcntl
-except ImportError:  # Windows lacks this lock, so two runs on one folder are not detected there
-    fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial"
 OWN_SHARD = re.compile(r"[0-9]{5,}\.tar")  # the writer's names; a killed run can leave such shards without a manifest
@@ -129,26 +124,3 @@ def writable(target: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise UserError(f"cannot write to {error.filename or target}: {error.strerror}") from None
         raise
-
-
-@contextlib.contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of a folder, so that only one command writes to it.
-
-    Raises:
-        UserError: another command holds it.
-    """
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(target, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another command is writing to {target}") from None
-        except OSError:
-            pass  # the file system has no locks
-        yield
-    finally:
-        os.close(folder)

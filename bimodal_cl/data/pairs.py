@@ -56,6 +56,21 @@ def read_pairs(folder: Folders, image_ids: Iterable[int] | np.ndarray) -> dict[i
     return pairs
 
 
+def find_first_text_ids(folder: Folders) -> np.ndarray:
+    """Return the ``text_id`` of each image's first caption, and the number of texts: int64 ``[images + 1]``.
+
+    Raises:
+        UserError: the manifest does not fit a shard.
+    """
+    mixture = open_mixture(folder)
+    reader = RowReader(mixture)
+    try:
+        parts = [reader.first_text_ids(shard) for shard in range(len(mixture.shards))]
+    finally:
+        reader.close()
+    return np.concatenate([*parts, [mixture.num_texts]]).astype(np.int64)
+
+
 def image_ids_of_texts(folder: Folders, text_ids: Iterable[int] | np.ndarray) -> np.ndarray:
     """Return the ``image_id`` to which each ``text_id`` belongs, int64 ``[texts]``.
 

@@ -21,12 +21,13 @@ from bimodal_cl.data.shards.manifest import MANIFEST_NAME
 from bimodal_cl.data.shards.mixture import Mixture
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.checksums import hash_files, write_checksums
+from bimodal_cl.files.locks import locked
 from bimodal_cl.models import build_model
 from bimodal_cl.models.features.join import read_towers
 from bimodal_cl.models.features.towers import LockedTowers
 from bimodal_cl.models.weights.file_names import WEIGHTS_FILE
 
-from ..staging import PARTIAL, locked, writable
+from ..staging import PARTIAL, writable
 from .features import encode_set
 
 
@@ -81,8 +82,10 @@ def encode(data: Sequence[Path], config_file: str, to: Path, options: EncodeOpti
                 done = encode_set(manifest, towers, job, partial, options.num_workers, options.batch_size)
                 done.save()
                 write_checksums(partial)
-                shutil.rmtree(job.folder, ignore_errors=True)
+                if job.folder.exists():
+                    job.folder.rename(to / PARTIAL / "replaced")
                 partial.rename(job.folder)
+                shutil.rmtree(to / PARTIAL / "replaced", ignore_errors=True)
                 left_out = f", {len(done.unusable):,} images not usable" if done.unusable else ""
                 yield (
                     f"{job.folder}: {done.num_images:,} images x {1 + done.views} of {done.image_width} numbers, "
@@ -210,9 +213,9 @@ def _is_done(job: FeatureManifest, overwrite: bool) -> bool:
             raise UserError(f"{job.folder}: exists and holds no features: choose another folder")
         return False
     old = FeatureManifest.load(job.folder)
-    crops = ("crop_scale", "flip", "seed") if job.views else ()
-    for key in ("digest", "towers_sha256", "views", *crops):
-        before, now = getattr(old, key), getattr(job, key)
+    before_by_key = {"digest": old.digest, **old.identity}
+    for key, now in {"digest": job.digest, **job.identity}.items():
+        before = before_by_key.get(key)
         if before != now and not overwrite:
             raise UserError(
                 f"{job.folder}: was encoded with {key} {show_setting(before)}, not {show_setting(now)}; "

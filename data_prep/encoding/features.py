@@ -19,9 +19,9 @@ from bimodal_cl.data.features.manifest import (
     TEXTS_FILE,
     FeatureManifest,
 )
+from bimodal_cl.data.pairs import find_first_text_ids
 from bimodal_cl.data.shards.faults import Fault
 from bimodal_cl.data.shards.mixture import Mixture
-from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.errors import UserError
 from bimodal_cl.models.features.towers import LockedTowers
 from bimodal_cl.scoring.encode_once import (
@@ -56,7 +56,7 @@ def encode_set(
     Raises:
         UserError: the shards are not what their manifest says, or features are not finite in float16.
     """
-    first_text_ids = _first_text_ids(manifest)
+    first_text_ids = find_first_text_ids(manifest)
     np.save(folder / FIRST_TEXTS_FILE, first_text_ids)
     shape = (1 + job.views, job.num_images, job.image_width)
     images = np.lib.format.open_memmap(folder / IMAGES_FILE, "w+", np.float16, shape)
@@ -171,15 +171,6 @@ def _to_half(rows: np.ndarray, describe: Callable[[int], str]) -> np.ndarray:
             f"{_LARGEST:,.0f}: these towers cannot be encoded"
         )
     return rows.astype(np.float16)
-
-
-def _first_text_ids(manifest: Manifest) -> np.ndarray:
-    reader = RowReader(manifest)
-    try:
-        parts = [reader.first_text_ids(shard) for shard in range(len(manifest.shards))]
-    finally:
-        reader.close()
-    return np.concatenate([*parts, [manifest.num_texts]]).astype(np.int64)
 
 
 def _unnamed(manifest: Manifest, image_id: int) -> Fault:

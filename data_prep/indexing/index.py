@@ -22,11 +22,11 @@ from bimodal_cl.data.tar.samples import count_members
 from bimodal_cl.errors import UserError
 from bimodal_cl.files.image_files import describe_endings
 from bimodal_cl.files.image_formats import TEXT_EXTENSIONS
+from bimodal_cl.files.locks import locked
 from bimodal_cl.files.text_files import read_text
 
 from ..input_paths import note_other_shards
 from ..ordered_work import map_shards, require_num_workers
-from ..staging import locked
 from .layouts import Layout, recognise_layout
 from .patterns import expand_locations
 from .shard_description import Description, NamedShard, describe_shard, writing_to

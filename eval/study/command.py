@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: a mistake in the file or in the config of one of its runs.
     """
     from .findings.comparisons import find_pairs
-    from .records import Records, locked, scored_on
+    from .records import Records, locked_study, scored_on
     from .runs import expand
     from .settings import read_study
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check_data(study)
     for line in study.notes:
         warnings.warn(line, stacklevel=2)
-    with locked(study.output):
+    with locked_study(study.output):
         return _run(study, Records(study.output, scored_on(study)), jobs, arguments)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from bimodal_cl.errors import UserError
+from bimodal_cl.files.locks import locked
 
 from .runs import FINAL, Run, Study
 
 FILE = "runs.jsonl"
-_LOCK = ".lock"
 
 Record = dict[str, Any]
 
@@ -103,22 +102,19 @@ def scored_on(study: Study) -> dict[str, Any] | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let no second process run a study in the same folder.
+def locked_study(folder: Path) -> Iterator[None]:
+    """Let no second process run a study in the same folder, which is made.
 
     Raises:
         UserError: another one does, or the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / _LOCK).open("ab")
     except OSError as error:
         raise UserError(f"output: {folder} cannot be written: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another process runs a study in this folder; wait for it, or end it") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output: {folder} cannot be written: no permission")
+    with locked(folder, f"{folder}: another process runs a study in this folder; wait for it, or end it"):
         yield
 
 
@@ -126,8 +122,7 @@ def locked(folder: Path) -> Iterator[None]:
 def waiting_for(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder; wait while a process of a study that was killed still saves its run there."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder, wait=True):
         yield
 
 

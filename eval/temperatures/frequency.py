@@ -14,7 +14,7 @@ from bimodal_cl.data.shards.concepts import NO_CONCEPT, ConceptTable, ImageConce
 from ..captions import ConceptTemperature
 from .correlation import Correlation, correlate
 from .learned import LearnedTemperatures
-from .visits import Visits, find_first_text_ids
+from .visits import Visits
 
 if TYPE_CHECKING:
     from bimodal_cl.data.shards.mixture import Mixture
@@ -73,6 +73,8 @@ def load_image_concepts(path: Path, data: Mixture) -> ImageConcepts:
 
 def find_owners(data: Mixture) -> np.ndarray:
     """Return the image of each text, int64 ``[texts]``."""
+    from bimodal_cl.data.pairs import find_first_text_ids
+
     return np.repeat(np.arange(data.num_images), np.diff(find_first_text_ids(data)))
 
 

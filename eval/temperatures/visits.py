@@ -88,6 +88,7 @@ def replay_order(data: Mixture, steps: int, order: Mapping[str, Any]) -> Visits:
     """
     from bimodal_cl.data.order.draws import draw_caption
     from bimodal_cl.data.order.schedule import TrainSchedule
+    from bimodal_cl.data.pairs import find_first_text_ids
     from bimodal_cl.data.shards.mixture import Mixture
 
     seed, batch_size = order["seed"], order["train.global_batch_size"]
@@ -106,19 +107,3 @@ def replay_order(data: Mixture, steps: int, order: Mapping[str, Any]) -> Visits:
         drawn = draw_caption(captions[image_ids], seed, batch.epoch, image_ids)
         np.add.at(texts, first_text_ids[image_ids] + drawn, 1)
     return Visits(images, texts)
-
-
-def find_first_text_ids(data: Mixture) -> np.ndarray:
-    """Return the ``text_id`` of each image's first caption, and the number of texts: int64 ``[images + 1]``.
-
-    Raises:
-        UserError: the data cannot be read.
-    """
-    from bimodal_cl.data.shards.reader import RowReader
-
-    reader = RowReader(data)
-    try:
-        parts = [reader.first_text_ids(shard) for shard in range(len(data.shards))]
-    finally:
-        reader.close()
-    return np.concatenate([*parts, [data.num_texts]]).astype(np.int64)

@@ -66,6 +66,12 @@ class FeatureManifest:
     towers_sha256: str
     unusable: tuple[Fault, ...] = field(default=(), hash=False)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes the features of given shards: the towers, and how images were augmented, if they were."""
+        crops = {"crop_scale": list(self.crop_scale), "flip": self.flip, "seed": self.seed} if self.views else {}
+        return {"towers_sha256": self.towers_sha256, "views": self.views, **crops}
+
     def save(self) -> None:
         """Write ``folder/features.json`` by an atomic rename."""
         values = {key: value for key, value in asdict(self).items() if key != "folder"}

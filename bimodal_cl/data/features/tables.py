@@ -96,19 +96,17 @@ class FeatureTables:
         self.tables = list(tables)
         self.first = first = self.tables[0].manifest
         for other in (table.manifest for table in self.tables[1:]):
-            for key in ("towers_sha256", "views", "crop_scale", "flip", "seed"):
-                if getattr(first, key) != getattr(other, key):
+            for key, value in first.identity.items():
+                if other.identity.get(key) != value:
                     raise UserError(
-                        f"{other.folder}: {key} is {getattr(other, key)!r}, that of {first.folder} is "
-                        f"{getattr(first, key)!r}: encode them alike"
+                        f"{other.folder}: {key} is {other.identity.get(key)!r}, that of {first.folder} is {value!r}: "
+                        "encode them alike"
                     )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must share with its checkpoint: the towers, and how images were augmented."""
-        first = self.first
-        crops = {"crop_scale": list(first.crop_scale), "flip": first.flip, "seed": first.seed} if first.views else {}
-        return {"towers_sha256": first.towers_sha256, "views": first.views, **crops}
+        """What a resumed run must share with its checkpoint."""
+        return self.first.identity
 
     @cached_property
     def image_offsets(self) -> np.ndarray:
@@ -124,7 +122,8 @@ class FeatureTables:
     def first_text_ids(self) -> np.ndarray:
         """The ``text_id`` of every image's first caption, and the total: int64 ``[images + 1]``."""
         parts = [
-            table.first_text_ids[:-1] + before for table, before in zip(self.tables, self.text_offsets, strict=False)
+            table.first_text_ids[:-1] + before
+            for table, before in zip(self.tables, self.text_offsets[:-1], strict=True)
         ]
         return np.concatenate([*parts, self.text_offsets[-1:]])
 
@@ -133,7 +132,7 @@ class FeatureTables:
         """Images that cannot be trained on, by ``image_id``."""
         return {
             int(before) + fault.image_id: replace(fault, image_id=int(before) + fault.image_id)
-            for table, before in zip(self.tables, self.image_offsets, strict=False)
+            for table, before in zip(self.tables, self.image_offsets[:-1], strict=True)
             for fault in table.manifest.unusable
         }
 

@@ -13,7 +13,7 @@ from bimodal_cl.data.shards.reader import RowReader
 from bimodal_cl.data.shards.row_table import load_row_table
 from bimodal_cl.data.storage.storage import Storage
 from bimodal_cl.errors import UserError
-from data_prep.staging import locked
+from bimodal_cl.files.locks import locked
 from tests.test_data.shard_server import serve
 from tests.test_data_prep.raw_material import photo, start_prep, write_tar
 

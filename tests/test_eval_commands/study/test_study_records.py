@@ -8,7 +8,7 @@ import pytest
 
 from bimodal_cl.errors import UserError
 from eval.study.choice import choose
-from eval.study.records import Records, locked, read_records, scored_on
+from eval.study.records import Records, locked_study, read_records, scored_on
 from eval.study.schedule import make_record, plan_runs
 from tests.test_eval_commands.study.conftest import make_outcome
 
@@ -96,7 +96,11 @@ def test_numbers_that_json_does_not_have_are_null(expand_study):
 
 def test_a_second_process_is_refused(expand_study):
     study = expand_study()
-    with locked(study.output), pytest.raises(UserError, match="another process runs a study"), locked(study.output):
+    with (
+        locked_study(study.output),
+        pytest.raises(UserError, match="another process runs a study"),
+        locked_study(study.output),
+    ):
         pass
 
 
