@@ -118,13 +118,19 @@ def encode_pairs(
         )
 
 
-def encode_features(heads: FeatureHeads, tables: FeatureTables, captions: list[str] | None = None) -> PairFeatures:
+def encode_features(
+    heads: FeatureHeads,
+    tables: FeatureTables,
+    captions: list[str] | None = None,
+    autocast: torch.dtype | None = None,
+) -> PairFeatures:
     """Project every usable image, in the crop of evaluation, and all its captions.
 
     Args:
         heads: trained on features of the same towers.
         tables: the features of one data set.
         captions: all its captions, in the order of ``text_id``; None: they are left empty.
+        autocast: as :func:`evaluation_mode`.
     """
     counts = np.diff(tables.first_text_ids)
     usable = np.ones(len(counts), dtype=bool)
@@ -132,7 +138,7 @@ def encode_features(heads: FeatureHeads, tables: FeatureTables, captions: list[s
     image_ids = np.flatnonzero(usable)
     text_ids = np.flatnonzero(np.repeat(usable, counts))
     rows = np.cumsum(usable) - 1
-    with evaluation_mode(heads):
+    with evaluation_mode(heads, autocast):
         return PairFeatures(
             image_features=_in_parts(heads.encode_image, lambda ids: tables.images(ids, np.zeros_like(ids)), image_ids),
             text_features=_in_parts(heads.encode_text, tables.texts, text_ids),

@@ -143,8 +143,8 @@ def _keep_towers(towers: LockedTowers, config: Config, config_file: str, to: Pat
             return kept.sha256
         if not overwrite:
             raise UserError(
-                f"{to}: {why}: choose another folder, or give --overwrite to replace them, which leaves other data "
-                "sets in it without use"
+                f"{to}: {why}: choose another folder, or give --overwrite to replace them, after which other data "
+                "sets in it are of no use and runs on it can no longer be loaded"
             )
         shutil.rmtree(folder)
     _add_settings(partial / WEIGHTS_FILE, record.settings)

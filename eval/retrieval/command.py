@@ -72,7 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
     last: list[PairFeatures] = []
 
     def encode(model: ScoredModel) -> Score:
-        pairs, faults = encode_shards(model, data, arguments) if encoded is None else encoded.encode(model)
+        pairs, faults = (
+            encode_shards(model, data, arguments) if encoded is None else encoded.encode(model, arguments.precision)
+        )
         last[:] = [pairs]
         described = {} if encoded is None else {"encoded_features": encoded.describe()}
         return lambda: score_pairs(model, pairs, faults, data.folder, arguments, **described)

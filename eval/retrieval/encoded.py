@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.errors import UserError
 
-from ..encode import ScoredModel
+from ..encode import ScoredModel, autocast_type
 
 if TYPE_CHECKING:
     from bimodal_cl.data import Manifest
@@ -49,8 +49,8 @@ class EncodedPairs:
             reader.close()
         return cls(tables, captions)
 
-    def encode(self, model: ScoredModel) -> tuple[PairFeatures, FaultCounts]:
-        """Project all features by the heads of a model.
+    def encode(self, model: ScoredModel, precision: str) -> tuple[PairFeatures, FaultCounts]:
+        """Project all features by the heads of a model, in a ``--precision``.
 
         Raises:
             UserError: its heads were trained on other towers' features.
@@ -68,7 +68,7 @@ class EncodedPairs:
             )
         faults = FaultCounts()
         faults.add(first.num_images, first.unusable)
-        return encode_features(heads, self.tables, self.captions), faults
+        return encode_features(heads, self.tables, self.captions, autocast_type(precision)), faults
 
     def describe(self) -> dict[str, Any]:
         """Return what the results record about the features."""

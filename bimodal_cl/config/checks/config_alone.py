@@ -47,7 +47,7 @@ def _heads_that_do_not_fit(config: Config) -> str | None:
 
 
 def _features_of_trained_towers(config: Config) -> str | None:
-    """Features stand for locked towers; without the key, the same config then trains the same on pixels."""
+    """Features stand for locked towers, so that without the key, the same config trains the same part on pixels."""
     if config.data.features is None:
         return None
     for modality, tower in (("image", config.optim.image), ("text", config.optim.text)):

@@ -145,7 +145,7 @@ def test_features_that_were_encoded_otherwise_are_replaced_on_demand(
     assert encode(val, flags=("--views", 1, "--overwrite"), **changes).status == 0
     changes["model"] = {"text": {"hf_pooler_type": "max_pooler"}}
     assert encode(val, flags=("--views", 1, "--overwrite"), **changes).out.startswith(f"{folder}/val: 5 images x 2")
-    assert not np.array_equal(np.load(folder / "val" / "texts.npy"), np.frombuffer(before["val/texts.npy"]))
+    assert (folder / "val" / "texts.npy").read_bytes() != before["val/texts.npy"]
     towers = json.loads((folder / "towers" / "towers.json").read_text())
     assert towers["model"]["text"]["hf_pooler_type"] == "max_pooler"
     write_noise(val, [5], first=200)

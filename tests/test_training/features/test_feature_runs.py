@@ -93,10 +93,13 @@ def test_scores_on_features_are_those_of_the_joined_model_on_images(
     assert not torch.equal(averaged.text.proj.state_dict().popitem()[1], model.text.proj.state_dict().popitem()[1])
 
 
-def test_a_config_without_the_features_trains_the_same_towers(run_heads: RunHeads, encoded: Encoded) -> None:
-    """The key is all that the two roads differ in."""
+def test_a_config_without_the_features_trains_heads_on_the_same_towers(run_heads: RunHeads, encoded: Encoded) -> None:
     run = run_heads(data={"features": None}, train={"num_epochs": 1})
     assert len(read_losses(run)) == 4
+    towers = load_file(encoded.features / "towers" / "model.safetensors")
+    trained = load_file(run / "checkpoints" / "latest" / "model.safetensors")
+    kept = {name for name in towers if not name.startswith(("visual.head.", "text.proj.", "logit_"))}
+    assert kept and all(torch.equal(towers[name], trained[name]) for name in kept)
 
 
 @pytest.mark.parametrize("first", ["features", "pixels"])
