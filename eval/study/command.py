@@ -94,8 +94,11 @@ def _check_data(study: Study) -> None:
             manifest = Manifest.load(folder)
             if features is not None:
                 find_features(Path(features), [manifest], "data.features")
-        if score.startswith("retrieval/"):
-            check_best(score, [f"retrieval/{name}" for name in retrieval_scores()])
+        for config in configs:
+            names = [f"retrieval/{name}" for name in retrieval_scores()] if config.data.val is not None else []
+            if config.data.zero_shot is not None and score.removeprefix("ema/").startswith("zero_shot/"):
+                continue  # which scores there are depends on the data
+            check_best(score, names, averaged=config.ema.decay is not None and config.ema.evaluate)
         if test is not None:
             pairs = open_pairs(Path(test.data), test.split)
             if test.features is not None:

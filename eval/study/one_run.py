@@ -59,7 +59,7 @@ def do_run(job: Job) -> dict[str, Any] | None:
             resumed = run.newest_checkpoint() is not None
             if not _train(job.config):
                 return None
-            found = {**_read_log(run, job.score), **({} if job.test is None else _score(run, job.test))}
+            found = {**_read_log(run, job.score), **({} if job.test is None else _score(run, job.test, job.score))}
             _clear(run, job.keep)
         except (UserError, RunStopped) as error:
             found = {"failed": one_line(error)}
@@ -106,12 +106,16 @@ def _read_log(run: RunFolder, score: str) -> dict[str, Any]:
     }
 
 
-def _score(run: RunFolder, test: Mapping[str, Any]) -> dict[str, Any]:
-    """Score a run's newest checkpoint as ``bimodal-eval retrieval`` does, and return its scores."""
+def _score(run: RunFolder, test: Mapping[str, Any], score: str) -> dict[str, Any]:
+    """Score a run's newest checkpoint as ``bimodal-eval retrieval`` does, and return its scores.
+
+    They are of the weights that the validation score is of: the averaged ones where it begins with ``ema/``.
+    """
     from ..cli import COMMANDS
 
     words = ["retrieval", str(run.path), "--data", str(test["data"]), "--split", str(test["split"])]
     words += ["--features", str(test["features"])] if "features" in test else []
+    words += ["--weights", "ema"] if score.startswith("ema/") else []
     found = COMMANDS.parse("bimodal-eval", words)
     assert found is not None, "parse returns None for --print-config alone"
     begin = time.time()

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from bimodal_cl.errors import UserError, one_line
 from bimodal_cl.files.checksums import hash_files
-from bimodal_cl.models.features.heads import TowersReference
+from bimodal_cl.models.features.heads import TowersReference, is_heads
 from bimodal_cl.models.weights.file_names import HEADS_FILE, TOKENIZER_FOLDER, WEIGHTS_FILE
 
 # The first layers of the heads of bimodal_cl.models.towers.heads.
@@ -31,23 +30,20 @@ def find_towers(folder: Path) -> Path:
     """Return the folder of the towers of saved heads.
 
     Raises:
-        UserError: they are not there any more, or they are others.
+        UserError: they are not there any more.
     """
     reference = TowersReference.read(folder / HEADS_FILE)
-    weights = Path(reference.folder) / WEIGHTS_FILE
-    if not weights.is_file():
+    if not (Path(reference.folder) / WEIGHTS_FILE).is_file():
         raise UserError(
             f"{folder}: holds the heads alone, and their towers are not in {reference.folder}: put the folder back, or "
             f"write its new place into {folder / HEADS_FILE}"
         )
-    if hash_files(weights) != reference.sha256:
-        raise UserError(f"{folder}: its heads were trained on other towers than those in {reference.folder} now")
     return Path(reference.folder)
 
 
 def tokenizer_of(folder: Path) -> Path:
     """Return the folder of a saved model's tokenizer, which that of heads is beside their towers."""
-    return (find_towers(folder) if (folder / HEADS_FILE).is_file() else folder) / TOKENIZER_FOLDER
+    return (find_towers(folder) if is_heads(folder) else folder) / TOKENIZER_FOLDER
 
 
 def join_tensors(folder: Path, weights: str = WEIGHTS_FILE) -> dict[str, Tensor]:
@@ -60,9 +56,10 @@ def join_tensors(folder: Path, weights: str = WEIGHTS_FILE) -> dict[str, Tensor]
     Raises:
         UserError: a file is missing or damaged, or the towers are not those of the heads.
     """
-    towers = read_towers(find_towers(folder))
-    heads = _read(folder / weights)
-    text_norm = TowersReference.read(folder / HEADS_FILE).text_norm
+    towers_folder, reference = find_towers(folder), TowersReference.read(folder / HEADS_FILE)
+    if hash_files(towers_folder / WEIGHTS_FILE) != reference.sha256:
+        raise UserError(f"{folder}: its heads were trained on other towers than those in {towers_folder} now")
+    towers, heads, text_norm = read_towers(towers_folder), _read(folder / weights), reference.text_norm
     mean, std = (heads.pop(f"visual.standardize.{name}").double() for name in ("mean", "std"))
     for layer in _FIRST_LAYERS:
         if (matrix := heads.get(f"{layer}.weight")) is not None:
@@ -91,6 +88,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return {name: torch.as_tensor(tensor) for name, tensor in load_file(path).items()}
+        return load_file(path)
     except Exception as error:  # safetensors raises its own types
         raise UserError(f"{path}: cannot be read ({one_line(error)})") from None
