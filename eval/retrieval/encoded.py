@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bimodal_cl.errors import UserError
 
+from ..captions import iterate_captions
 from ..encode import ScoredModel, autocast_type
 
 if TYPE_CHECKING:
@@ -38,16 +39,11 @@ class EncodedPairs:
         """
         from bimodal_cl.data.features.manifest import find_features
         from bimodal_cl.data.features.tables import FeatureTable, FeatureTables
-        from bimodal_cl.data.shards.reader import RowReader
+        from bimodal_cl.data.shards.mixture import Mixture
 
         found = find_features(folder, [data], "--features")
         tables = FeatureTables([FeatureTable(found[0])])
-        reader = RowReader(data)
-        try:
-            captions = [text for image_id in range(data.num_images) for text in reader.read_captions(image_id)[1]]
-        finally:
-            reader.close()
-        return cls(tables, captions)
+        return cls(tables, [text for _, _, texts in iterate_captions(Mixture([data])) for text in texts])
 
     def encode(self, model: ScoredModel, precision: str) -> tuple[PairFeatures, FaultCounts]:
         """Project all features by the heads of a model, in a ``--precision``.

@@ -78,8 +78,8 @@ def estimate_seconds(study: Study, records: Records, plan: Plan, jobs: int) -> f
     return total / jobs
 
 
-def run_study(study: Study, records: Records, jobs: int, keep_checkpoints: bool, say: Say) -> int:
-    """Run what is missing, and return how many runs were done.
+def run_study(study: Study, records: Records, jobs: int, keep_checkpoints: bool, say: Say) -> None:
+    """Run what is missing.
 
     Args:
         study: the study.
@@ -99,7 +99,6 @@ def run_study(study: Study, records: Records, jobs: int, keep_checkpoints: bool,
             for number, outcome in workers.do(todo):
                 progress.end(stage[number], outcome)
     _clear_after_choice(study, records, keep_checkpoints)
-    return progress.count
 
 
 def _job(study: Study, run: Run, keep_checkpoints: bool) -> Job:
@@ -132,7 +131,6 @@ class _Progress:
     def __init__(self, study: Study, records: Records, jobs: int, say: Say) -> None:
         self._study, self._records, self._jobs, self._say = study, records, jobs, say
         self._stopped: set[tuple[str, int, str]] = set()
-        self.count = 0
 
     def was_stopped(self, run: Run) -> bool:
         """Return whether a run's process was asked to stop, so that it is left for the next time."""
@@ -145,7 +143,6 @@ class _Progress:
             self._say(f"{run.describe()}: its process was stopped; the same command continues it")
             return
         self._records.append(make_record(self._study, run, outcome))
-        self.count += 1
         plan = plan_runs(self._study, self._records)
         total = len(plan.done) + plan.num_lacking
         left = estimate_seconds(self._study, self._records, plan, self._jobs)

@@ -68,6 +68,13 @@ def test_refused_from_the_config_alone(sections, expected):
     [
         ({"optim": {"schedule": "constant", "min_learning_rate": 1e-5}}, "optim.min_learning_rate=1e-05 has no effect"),
         ({"optim": {"learning_rate": 0.1, "min_learning_rate": 0.1}}, "optim.schedule=cosine has no effect"),
+        (
+            {
+                "data": {"features": "f", "num_workers": 3},
+                "optim": {"image": {"lock": True}, "text": {"lock": True}},
+            },
+            "data.num_workers has no effect with data.features",
+        ),
         ({"train": {"evaluate_every": 5}}, "train.evaluate_every=5 has no effect: there are no data to score on"),
         ({"data": {"cache_gb": 0, "cache_dir": "c"}}, "data.cache_dir=c has no effect with data.cache_gb=0"),
         (

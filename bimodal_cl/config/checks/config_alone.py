@@ -71,6 +71,14 @@ def _features_without_pixels(config: Config) -> str | None:
     return f"train.{idle[0]} has no effect with data.features, whose towers do not run: leave it out" if idle else None
 
 
+def _idle_data_keys(config: Config) -> str | None:
+    keys = ("num_workers", "cache_dir", "cache_gb")
+    idle = [key for key in keys if config.data.is_set(key) and getattr(config.data, key)]
+    if config.data.features is None or not idle:
+        return None
+    return f"data.{idle[0]} has no effect with data.features, which the process reads itself: leave it out"
+
+
 def _idle_min_learning_rate(config: Config) -> str | None:
     optim = config.optim
     if optim.schedule == "constant" and optim.is_set("min_learning_rate"):
@@ -242,6 +250,7 @@ CONFIG_REFUSALS: tuple[Callable[[Config], str | None], ...] = (
     _tracker_not_installed,
 )
 CONFIG_WARNINGS: tuple[Callable[[Config], str | None], ...] = (
+    _idle_data_keys,
     _idle_min_learning_rate,
     _idle_cooldown,
     _idle_optimizer_keys,

@@ -106,7 +106,7 @@ def _never_before_the_end(config: Config, world: World) -> str | None:
 
 def _more_workers_than_cores(config: Config, world: World) -> str | None:
     workers = config.data.num_workers * world.num_local_processes
-    if config.data.is_set("num_workers") and workers > world.num_cores:
+    if config.data.features is None and config.data.is_set("num_workers") and workers > world.num_cores:
         each = f" on each of {world.num_local_processes} ranks here" if world.num_local_processes > 1 else ""
         return (
             f"data.num_workers={config.data.num_workers}{each}: more processes than this machine's {world.num_cores} "
@@ -116,6 +116,8 @@ def _more_workers_than_cores(config: Config, world: World) -> str | None:
 
 
 def _more_workers_than_batches(config: Config, world: World) -> str | None:
+    if config.data.features is not None:
+        return None  # nothing is decoded
     if config.data.is_set("num_workers") and config.data.num_workers > world.num_steps:
         return (
             f"data.num_workers={config.data.num_workers}: the run has {world.num_steps} batches, so some workers get "

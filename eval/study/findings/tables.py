@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from bimodal_cl.metrics.seeds import Estimate
 
-from ...report.comparison.cells import digits, half_width, interval_text, scale_of, signed, unit_of
-from ...report.comparison.score_tables import SIGNIFICANT, Cell
+from ...report.comparison.cells import digits, half_width, interval_text, signed, unit_of
+from ...report.comparison.score_tables import SIGNIFICANT, Cell, lower_is_better
 from ...report.scores import format_metric, markdown_line, metric_name
 from ..choice import Choice, choose
 from ..records import Records
@@ -198,10 +198,10 @@ def stars(metric: str, each: Comparison) -> str:
 
 
 def best_means(cells: Sequence[CellScores], metrics: Sequence[str]) -> dict[str, float]:
-    """Return the best mean of each metric where at least two cells have one."""
+    """Return the best mean of each metric where the cells have at least two different ones."""
     means = {metric: [each.estimates[metric].value for each in cells if metric in each.estimates] for metric in metrics}
     return {
-        metric: (min if scale_of(metric) == 1.0 else max)(values)
+        metric: (min if lower_is_better(metric) else max)(values)
         for metric, values in means.items()
         if len(set(values)) > 1
     }
