@@ -119,12 +119,13 @@ class ISogCLR(KLRadius):
 
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Return ``tau_i * (log u_i + rho)`` and the new ``log_u``, ``tau`` and averages of its gradient."""
-        occurrences, columns = direction.occurrences, direction.columns
+        occurrences, old = direction.occurrences, direction.columns
         log_u = self.update_log_u(direction)
         log_u_of_anchor = occurrences.to_local(log_u, missing=0.0)
         losses, ratio = estimate_loss(direction, log_u_of_anchor)
         rho = self.radius_of(direction.margins.num_negatives)
         gradient = occurrences.mean(log_u_of_anchor + rho - ratio * direction.margins.tau_slope)
-        step, averages = self.descent(gradient.clamp(-MAX_TAU_GRADIENT, MAX_TAU_GRADIENT), columns)
-        tau = (columns["tau"] - self.step_size.at(direction.progress) * step).clamp(self.tau_min, self.tau_max)
-        return AnchorStep(losses + direction.tau * rho, {"log_u": log_u, "tau": tau, **averages})
+        step, averages = self.descent(gradient.clamp(-MAX_TAU_GRADIENT, MAX_TAU_GRADIENT), old)
+        tau = (old["tau"] - self.step_size.at(direction.progress) * step).clamp(self.tau_min, self.tau_max)
+        columns = {"log_u": log_u, "tau": tau, **averages}
+        return AnchorStep(losses + direction.tau * rho, columns, {"log_u": log_u_of_anchor})

@@ -45,5 +45,7 @@ class RGCLGlobal(LearnedTau, KLRadius):
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Return ``tau * (log u_i + rho)`` and the new ``log_u``."""
         log_u = self.update_log_u(direction)
-        losses, _ = estimate_loss(direction, direction.occurrences.to_local(log_u, missing=0.0))
-        return AnchorStep(losses + direction.tau * self.radius_of(direction.margins.num_negatives), {"log_u": log_u})
+        log_u_of_anchor = direction.occurrences.to_local(log_u, missing=0.0)
+        losses, _ = estimate_loss(direction, log_u_of_anchor)
+        losses = losses + direction.tau * self.radius_of(direction.margins.num_negatives)
+        return AnchorStep(losses, {"log_u": log_u}, {"log_u": log_u_of_anchor})

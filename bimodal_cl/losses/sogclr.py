@@ -33,5 +33,6 @@ class SogCLR(MovingAverage):
     def anchor_losses(self, direction: Direction) -> AnchorStep:
         """Return ``tau * log u_i`` and the new ``log_u``."""
         log_u = self.update_log_u(direction)
-        losses, _ = estimate_loss(direction, direction.occurrences.to_local(log_u, missing=0.0))
-        return AnchorStep(losses, {"log_u": log_u})
+        log_u_of_anchor = direction.occurrences.to_local(log_u, missing=0.0)
+        losses, _ = estimate_loss(direction, log_u_of_anchor)
+        return AnchorStep(losses, {"log_u": log_u}, {"log_u": log_u_of_anchor})

@@ -69,6 +69,14 @@ class Margins(NamedTuple):
         """``log g_i = z_i - log n_i``, without gradient."""
         return self.margin.detach() - self.num_negatives.clamp(min=1).log()
 
+    @property
+    def kl(self) -> Float[Tensor, "anchors 1"]:
+        """KL divergence of the softmax weights from uniform ones, ``e_i - log g_i``, from 0 to ``log n_i``, in nats.
+
+        It is what the robust losses hold against their radius ``rho``: the temperature is at rest where the two agree.
+        """
+        return self.tau_slope - self.log_mean_odds
+
 
 def contrastive_margins(
     image_features: Float[Tensor, "batch dim"],

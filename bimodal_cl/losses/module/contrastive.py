@@ -56,7 +56,8 @@ class LossOutput:
         loss: scalar, the mean over the anchors of the global batch and over both directions, equal on every rank.
             Its gradient on a rank is such that data-parallel averaging gives the gradient of this value.
         metrics: 0-d tensors without gradient, equal on every rank: ``tau_image``, ``tau_text`` (means over the batch),
-            ``alignment`` (mean cosine of the positives), ``anchors_without_negatives`` (count), and the loss's own.
+            ``alignment`` (mean cosine of the positives), ``anchors_without_negatives`` (count), for losses on margins
+            ``kl_image``, ``kl_text`` (means of :attr:`~bimodal_cl.losses.margin.Margins.kl`), and the loss's own.
         batch: temperatures and features of this process's pairs.
     """
 
@@ -164,6 +165,7 @@ class ContrastiveLoss(nn.Module):
             tau_image, tau_text = compute_temperature(settings, image), compute_temperature(settings, text)
             local, images, texts = settings.feature_loss(images, texts, image, negatives)
             steps: dict[str, AnchorStep] = {}
+            reached: dict[str, dict[str, Tensor]] = {}
             if isinstance(settings, MarginSettings):
                 margins_image, margins_text = compute_margins(
                     images,
@@ -177,13 +179,16 @@ class ContrastiveLoss(nn.Module):
                 )
                 steps["image"] = settings.anchor_losses(Direction(**vars(image), tau=tau_image, margins=margins_image))
                 steps["text"] = settings.anchor_losses(Direction(**vars(text), tau=tau_text, margins=margins_text))
+                reached = {"image": {"kl": margins_image.kl}, "text": {"kl": margins_text.kl}}
                 means = [torch.where(image.has_negatives, step.losses, 0.0).mean() for step in steps.values()]
                 of_margins = (means[0] + means[1]) / 2
                 local = of_margins if local is None else of_margins + local
             assert local is not None, "a loss has a rule for anchors or one for features"
             metrics = {"tau_image": tau_image.mean(), "tau_text": tau_text.mean(), "alignment": alignment.mean()}
             metrics["anchors_without_negatives"] = (~image.has_negatives).sum().to(dtype) * world_size()
-            own = collect_metrics(steps, image.has_negatives, taken=metrics)
+            own = collect_metrics(reached, image.has_negatives)
+            of_rule = {modality: step.metrics for modality, step in steps.items()}
+            own |= collect_metrics(of_rule, image.has_negatives, taken={*metrics, *own})
             totals = reduce_sum(torch.stack([local, *metrics.values(), *own.values()])) / world_size()
         if self.training:  # every check has passed
             self._write_(image, steps)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bimodal_cl.losses.rules.base import Anchors, AnchorStep, LossSettings
+from bimodal_cl.losses.rules.base import Anchors, LossSettings
 
 
 def compute_temperature(settings: LossSettings, anchors: Anchors) -> Float[Tensor, "anchors 1"]:
@@ -24,12 +24,12 @@ def compute_temperature(settings: LossSettings, anchors: Anchors) -> Float[Tenso
 
 
 def collect_metrics(
-    steps: Mapping[str, AnchorStep], has_negatives: Bool[Tensor, "anchors 1"], taken: Collection[str]
+    metrics: Mapping[str, Mapping[str, Tensor]], has_negatives: Bool[Tensor, "anchors 1"], taken: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Average the metrics that a loss's weight rule returns over this process's anchors.
+    """Average metrics, such as those that a loss's weight rule returns, over this process's anchors.
 
     Args:
-        steps: what the rule returned, by modality.
+        metrics: values of the anchors by name, by modality.
         has_negatives: anchors without negatives count as 0.
         taken: names that every loss logs.
 
@@ -40,8 +40,8 @@ def collect_metrics(
         TypeError: a metric is no tensor ``[anchors, 1]``, or has a name that every loss logs.
     """
     means: dict[str, Tensor] = {}
-    for modality, step in steps.items():
-        for name, values in step.metrics.items():
+    for modality, values_of in metrics.items():
+        for name, values in values_of.items():
             logged = f"{name}_{modality}"
             if logged in taken:
                 raise TypeError(f"metric '{name}' of a weight rule: every loss logs a '{logged}'; choose another name")
