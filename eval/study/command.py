@@ -34,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--jobs", type=positive_integer, help="processes that train at the same time, each with one thread"
     )
-    parser.add_argument("--only", metavar="METHOD", nargs="+", help="the methods to take (default: all)")
+    parser.add_argument("--only", metavar="METHOD", nargs="+", help="the methods to run (default: all)")
     parser.add_argument("--list", action="store_true", help="list the runs with their number and time, and stop")
     parser.add_argument("--render", action="store_true", help="write tables, figures and page of what is done")
     parser.add_argument("--retry-failed", action="store_true", help="do the runs that failed again")
@@ -55,8 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     from .settings import read_study
 
     settings = read_study(arguments.study)
-    study = expand(settings, arguments.study, arguments.to or Path(settings.output), arguments.only or ())
-    find_pairs(study)  # refuses those that name no method
+    whole = expand(settings, arguments.study, arguments.to or Path(settings.output))
+    study = whole.only(arguments.only or list(settings.methods))
+    find_pairs(whole)  # refuses those that name no method
     jobs = arguments.jobs or settings.jobs
     if arguments.list or arguments.render:
         records = Records(study.output, scored_on(study))
@@ -64,12 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
             return _list(study, records, jobs)
         if not records.path.is_file():
             raise UserError(f"--render: {study.output} holds no runs yet")
-        return _render(study, records)
+        return _render(whole, study, records)
     _check_data(study)
     for line in study.notes:
         warnings.warn(line, stacklevel=2)
     with locked_study(study.output):
-        return _run(study, Records(study.output, scored_on(study)), jobs, arguments)
+        records = Records(study.output, scored_on(study))
+        _run(study, records, jobs, arguments)
+        return _render(whole, study, records)
 
 
 def _check_data(study: Study) -> None:
@@ -119,7 +122,7 @@ def _list(study: Study, records: Records, jobs: int) -> int:
     return EXIT_SUCCESS
 
 
-def _run(study: Study, records: Records, jobs: int, arguments: argparse.Namespace) -> int:
+def _run(study: Study, records: Records, jobs: int, arguments: argparse.Namespace) -> None:
     from .schedule import plan_runs, run_study
 
     if arguments.retry_failed:
@@ -132,7 +135,6 @@ def _run(study: Study, records: Records, jobs: int, arguments: argparse.Namespac
         except KeyboardInterrupt:
             note("stopped; the runs under way are saved, and the same command continues the study")
             raise
-    return _render(study, records)
 
 
 @contextmanager
@@ -152,12 +154,16 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _render(study: Study, records: Records) -> int:
-    """Write what was found, print the paths, and return a failure where a method has no final score."""
+def _render(whole: Study, study: Study, records: Records) -> int:
+    """Write what was found of the whole study, print the paths, and return the status of the part that was asked for.
+
+    It is a failure where a method has no final score at a setting.
+    """
     from .findings.render import write_study
     from .findings.tables import collect_findings
 
-    findings = collect_findings(study, records)
+    findings = collect_findings(whole, records)
     for path in write_study(findings, records):
         print(path)
-    return EXIT_SUCCESS if all(each.records for each in findings.cells) else EXIT_FAILURE
+    asked = {each.key for each in study.cells}
+    return EXIT_SUCCESS if all(each.records for each in findings.cells if each.cell.key in asked) else EXIT_FAILURE

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bimodal_cl.config.yaml_files import load_config
 from bimodal_cl.errors import UserError, did_you_mean
 
 from ..encode import slug
-from .settings import Method, Stage, StudySettings, Values
+from .settings import AxisValue, Grid, Method, Stage, StudySettings, Values
 
 TUNE, FINAL = "tune", "final"
 _LONGEST_NAME = 120
@@ -25,10 +25,19 @@ _LONGEST_NAME = 120
 
 @dataclass(frozen=True)
 class Place:
-    """A combination of the axes: their labels by name, and the settings that these stand for."""
+    """A combination of the axes: their labels by name, and what these stand for."""
 
     labels: dict[str, str]
-    values: Values
+    axis_values: tuple[AxisValue, ...]
+
+    @property
+    def overrides(self) -> Values:
+        """What it changes in the config."""
+        return {key: value for each in self.axis_values for key, value in each.overrides.items()}
+
+    def takes(self, method: str) -> bool:
+        """Return whether a method is run at it."""
+        return all(each.methods is None or method in each.methods for each in self.axis_values)
 
     def describe(self) -> str:
         """Return it in words, such as ``global batch size 128``; "" without axes."""
@@ -118,6 +127,17 @@ class Study:
         """Return the final runs of a cell at a point of its grid."""
         return [self._run(cell, point, FINAL, seed) for seed in self.settings.final.seeds]
 
+    def only(self, methods: Sequence[str]) -> Study:
+        """Return the study of some of its methods.
+
+        Raises:
+            UserError: one is unknown.
+        """
+        for name in methods:
+            if name not in self.settings.methods:
+                raise UserError(f"--only: no method '{name}' in {self.path}{did_you_mean(name, self.settings.methods)}")
+        return replace(self, cells=tuple(each for each in self.cells if each.method in methods))
+
     def places(self) -> list[Place]:
         """Return the combinations of the axes."""
         return list({tuple(each.place.labels.values()): each.place for each in self.cells}.values())
@@ -154,29 +174,25 @@ def hash_recipe(config: Config) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def expand(settings: StudySettings, path: Path, output: Path, only: Sequence[str] = ()) -> Study:
+def expand(settings: StudySettings, path: Path, output: Path) -> Study:
     """Expand a study, and check the config of every run.
 
     Args:
         settings: of its file.
         path: its file, for messages.
         output: its folder.
-        only: the methods to take; empty: all.
 
     Raises:
-        UserError: a config is not valid, or ``only`` names an unknown method; one line with file, method and key.
+        UserError: a config is not valid; one line with file, method and key.
     """
-    for name in only:
-        if name not in settings.methods:
-            raise UserError(f"--only: no method '{name}' in {path}{did_you_mean(name, settings.methods)}")
-    places = list(_places(settings))
+    places = list(_places(settings, path))
     cells = []
     recipes: dict[tuple[tuple[str, ...], int, str], tuple[Config, str]] = {}
     notes: dict[str, None] = {}
     for place, (name, method) in product(places, settings.methods.items()):
-        if only and name not in only:
+        if not place.takes(name):
             continue
-        cell = Cell(name, place, _points(method))
+        cell = Cell(name, place, _points(method, place, f"{path}: methods.{name}"))
         cells.append(cell)
         for point, stage in product(range(len(cell.points)), (TUNE, FINAL)):
             with warnings.catch_warnings(record=True) as caught:
@@ -184,21 +200,43 @@ def expand(settings: StudySettings, path: Path, output: Path, only: Sequence[str
                 config = _load(settings, path, cell, point, stage)
             recipes[cell.key, point, stage] = config, hash_recipe(config)
             notes |= {f"{path}: methods.{name}: {warning.message}": None for warning in caught}
+    for name in settings.methods:
+        if all(each.method != name for each in cells):
+            raise UserError(f"{path}: methods.{name}: the axes' lists of methods leave it out everywhere")
     return Study(settings, path, output, tuple(cells), recipes, tuple(notes))
 
 
-def _places(settings: StudySettings) -> Iterator[Place]:
+def _places(settings: StudySettings, path: Path) -> Iterator[Place]:
+    for axis, values in settings.axes.items():
+        for label, value in values.items():
+            for name in value.methods or ():
+                if name not in settings.methods:
+                    where = f"{path}: axes.{axis}.{label}.methods"
+                    raise UserError(f"{where}: no method '{name}'{did_you_mean(name, settings.methods)}")
     for labels in product(*settings.axes.values()):
-        values: Values = {}
-        for (_, values_of), label in zip(settings.axes.items(), labels, strict=True):
-            values |= values_of[label]
-        yield Place(dict(zip(settings.axes, labels, strict=True)), values)
+        chosen = tuple(values[label] for values, label in zip(settings.axes.values(), labels, strict=True))
+        yield Place(dict(zip(settings.axes, labels, strict=True)), chosen)
 
 
-def _points(method: Method) -> tuple[Values, ...]:
-    if not isinstance(method.grid, Mapping):
-        return method.grid
-    return tuple(dict(zip(method.grid, values, strict=True)) for values in product(*method.grid.values()))
+def _points(method: Method, place: Place, where: str) -> tuple[Values, ...]:
+    """Return a method's points at a place: each of its own with each of those of the axis values.
+
+    Raises:
+        UserError: two of these grids set the same key.
+    """
+    points: tuple[Values, ...] = ({},)
+    for grid in (method.grid, *(each.grid for each in place.axis_values)):
+        added = _expand(grid)
+        if twice := sorted(points[0].keys() & {key for point in added for key in point}):
+            raise UserError(f"{where}: {twice[0]} is in the grid of the method and of an axis: leave it out of one")
+        points = tuple({**point, **more} for point, more in product(points, added))
+    return points
+
+
+def _expand(grid: Grid) -> tuple[Values, ...]:
+    if not isinstance(grid, Mapping):
+        return grid
+    return tuple(dict(zip(grid, values, strict=True)) for values in product(*grid.values()))
 
 
 def _load(settings: StudySettings, path: Path, cell: Cell, point: int, stage: str) -> Config:
@@ -207,7 +245,7 @@ def _load(settings: StudySettings, path: Path, cell: Cell, point: int, stage: st
     flags: Values = {}
     # The section is emptied and filled key by key, so that a mistake in it is said of its key.
     loss = {} if method.loss is None else {"loss": {}, **{f"loss.{key}": value for key, value in method.loss.items()}}
-    for layer in (settings.overrides, loss, method.overrides, cell.place.values, cell.points[point], own.overrides):
+    for layer in (settings.overrides, loss, method.overrides, cell.place.overrides, cell.points[point], own.overrides):
         for key, value in layer.items():
             flags.pop(key, None)  # a later layer is laid over an earlier one, also where that replaced the section
             flags[key] = value

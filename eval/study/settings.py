@@ -64,12 +64,40 @@ class Test(Section):
     features: PathText | None = None
 
 
+def _as_grid(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        for key, values in value.items():
+            if not isinstance(values, list | tuple) or not values:
+                raise ValueError(f"{key} should be a list of values, got {values!r}")
+        return _without_own({str(key): tuple(values) for key, values in value.items()})
+    if isinstance(value, list | tuple) and value and all(isinstance(each, Mapping) for each in value):
+        return tuple(_as_dotted(each) for each in value)
+    raise ValueError("should be a mapping of lists, {loss.tau: [0.05, 0.1]}, or a list of points, [{loss.tau: 0.05}]")
+
+
+Grid = Annotated[tuple[Values, ...] | dict[str, tuple[Any, ...]], BeforeValidator(_as_grid)]
+
+
+class AxisValue(Section):
+    """A value of an axis: what it changes in the config, what is tuned at it alone, and the methods that are run there.
+
+    Attributes:
+        overrides: laid over the config.
+        grid: every method is tuned on it as well, each of its points with each of the method's own.
+        methods: names; None: all.
+    """
+
+    overrides: Overrides = Field(default={})
+    grid: Grid = Field(default={})
+    methods: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+
 class Method(Section):
     """A method: what it changes in the base config, and the grid it is tuned on."""
 
     loss: dict[str, Any] | None = None
     overrides: Overrides = Field(default={})
-    grid: tuple[Values, ...] | dict[str, tuple[Any, ...]] = Field(default={})
+    grid: Grid = Field(default={})
 
     @field_validator("loss")
     @classmethod
@@ -78,29 +106,24 @@ class Method(Section):
             raise ValueError("replaces the whole section, so it needs a name, such as {name: clip}")
         return value
 
-    @field_validator("grid", mode="before")
-    @classmethod
-    def _grid(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key, values in value.items():
-                if not isinstance(values, list | tuple) or not values:
-                    raise ValueError(f"{key} should be a list of values, got {values!r}")
-            return _without_own({str(key): tuple(values) for key, values in value.items()})
-        if isinstance(value, list | tuple) and value and all(isinstance(each, Mapping) for each in value):
-            return tuple(_as_dotted(each) for each in value)
-        raise ValueError(
-            "should be a mapping of lists, {loss.tau: [0.05, 0.1]}, or a list of points, [{loss.tau: 0.05}]"
-        )
-
 
 def _axis(name: str, value: Any) -> dict[str, Values]:
     if isinstance(value, Mapping) and value:
-        return {str(label): _as_dotted(values) for label, values in value.items()}
+        return {str(label): _axis_value(values) for label, values in value.items()}
     if isinstance(value, list | tuple) and value and not any(isinstance(each, Mapping) for each in value):
         if len({str(each) for each in value}) < len(value):
             raise ValueError(f"{name} has a value twice")
-        return {str(each): _without_own({name: each}) for each in value}
+        return {str(each): {"overrides": {name: each}} for each in value}
     raise ValueError(f"{name} should be a list of its values, or a mapping of names to settings, got {value!r}")
+
+
+def _axis_value(values: Any) -> Values:
+    """Tell what an axis value changes in the config from its own keys."""
+    own = AxisValue.model_fields.keys() - {"overrides"}
+    if not isinstance(values, Mapping):
+        return {"overrides": values}
+    own_values = {str(key): value for key, value in values.items() if key in own}
+    return {"overrides": {key: value for key, value in values.items() if key not in own}, **own_values}
 
 
 class StudySettings(Section):
@@ -115,7 +138,7 @@ class StudySettings(Section):
         tune: seeds of every point.
         final: seeds of the chosen points.
         test: what the final runs are scored on; without it, they are compared by their validation scores.
-        axes: settings by label, by axis; every method is run at every combination.
+        axes: values by label, by axis; every method is run at every combination, unless a value names its methods.
         methods: by name.
         compare: pairs as ``"a vs b"``, or ``"a@64 vs b@512"`` with the labels of the axes; None: all methods at each
             combination.
@@ -129,7 +152,7 @@ class StudySettings(Section):
     tune: Stage = Stage(seeds=(0,))
     final: Stage
     test: Test | None = None
-    axes: dict[str, dict[str, Values]] = Field(default={})
+    axes: dict[str, dict[str, AxisValue]] = Field(default={})
     methods: dict[str, Method] = Field(min_length=1)
     compare: tuple[str, ...] | None = None
 

@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -161,13 +161,10 @@ def find_pairs(study: Study) -> list[tuple[Cell, Cell]]:
         if len(sides) != 2 or not all(sides):
             raise UserError(f"{where}: should be 'METHOD vs METHOD', or 'METHOD@LABEL vs METHOD@LABEL'")
         first, second = (_named(study, each, where) for each in sides)
-        if not first or not second:
-            continue  # left out by --only
-        if len(first) == len(second):
-            pairs += [(one, other) for one, other in zip(first, second, strict=True) if one.key != other.key]
-        else:
-            wide, one = (first, second[0]) if len(second) == 1 else (second, first[0])
-            pairs += [(each, one) if wide is first else (one, each) for each in wide if each.key != one.key]
+        everywhere = not any("@" in each for each in sides)  # then both are taken at the same setting
+        for one, other in product(first, second):
+            if one.key != other.key and (one.place.labels == other.place.labels or not everywhere):
+                pairs.append((one, other))
     return list({(one.key, other.key): (one, other) for one, other in pairs}.values())
 
 
@@ -180,10 +177,10 @@ def _named(study: Study, text: str, where: str) -> list[Cell]:
     name, at, labels = text.partition("@")
     if name not in study.settings.methods:
         raise UserError(f"{where}: no method '{name}'{did_you_mean(name, study.settings.methods)}")
-    of_method = [each for each in study.cells if each.method == name]  # none where --only leaves it out
+    of_method = [each for each in study.cells if each.method == name]
     wanted = [each.strip() for each in labels.split(",")]
     found = [each for each in of_method if not at or list(each.place.labels.values()) == wanted]
-    if at and of_method and not found:
+    if not found:
         known = [",".join(each.place.labels.values()) for each in of_method]
         raise UserError(f"{where}: no '{labels}' among the axes{did_you_mean(labels, known)}")
     return found

@@ -128,10 +128,14 @@ def _tuning(findings: Findings) -> str:
 def notes(findings: Findings) -> list[str]:
     """Return what a reader must know: grids of unequal size, choices on a border, failed and missing runs."""
     lines = []
-    sizes = {each.cell.method: len(each.cell.points) for each in findings.cells}
-    if len(set(sizes.values())) > 1:
-        counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        lines.append(f"The grids differ in size, so the methods are not tuned equally: {counts}.")
+    unequal: dict[str, list[str]] = {}
+    for place in findings.study.places():
+        sizes = {each.cell.method: len(each.cell.points) for each in findings.at(place.labels)}
+        if len(set(sizes.values())) > 1:
+            counts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            unequal.setdefault(counts, []).append(place.describe())
+    for counts, at in unequal.items():
+        lines.append(f"The grids differ in size, so the methods are not tuned equally: {counts}{_at(at)}.")
     borders = sum(bool(each.choice.at_border()) for each in findings.cells)
     if borders:
         lines.append(
@@ -148,11 +152,14 @@ def notes(findings: Findings) -> list[str]:
             failed.setdefault(f"{each.cell.method}: a final run failed: {reason}", []).append(
                 each.cell.place.describe()
             )
-    lines += [
-        f"{what}{f' ({places})' if (places := '; '.join(filter(None, at))) else ''}" for what, at in failed.items()
-    ]
+    lines += [f"{what}{_at(at)}" for what, at in failed.items()]
     missing = sum(each.missing + sum(point.missing for point in each.choice.points) for each in findings.cells)
     return [*lines, f"{missing} runs are yet to be done."] if missing else lines
+
+
+def _at(places: Sequence[str]) -> str:
+    """Return places in brackets; "" where a study has one alone."""
+    return f" ({'; '.join(places)})" if any(places) else ""
 
 
 def chosen_text(choice: Choice) -> str:

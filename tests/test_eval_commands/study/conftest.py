@@ -76,10 +76,10 @@ def write_study(project):
 def expand_study(write_study):
     """Write a study's file, and expand it."""
 
-    def expanded(only=(), **changes):
+    def expanded(**changes):
         path = write_study(**changes)
         settings = read_study(path)
-        return expand(settings, path, path.parent / settings.output, only)
+        return expand(settings, path, path.parent / settings.output)
 
     return expanded
 

@@ -62,5 +62,9 @@ def test_a_study_runs_once_and_a_second_call_only_writes_again(write_study, proj
     assert main(["study", study]) == 0
     assert "6 runs are done, 0 are to do" in capsys.readouterr().err
     assert (folder / "runs.jsonl").read_bytes() == before
+    whole = (folder / "table.csv").read_bytes()
+    assert main(["study", study, "--only", "sogclr"]) == 0
+    assert "2 runs are done, 0 are to do" in capsys.readouterr().err
+    assert (folder / "table.csv").read_bytes() == whole
     runs = [str(folder / each["folder"]) for each in records if each["stage"] == "final"]
     assert main(["report", *runs, "--to", str(project / "report.html")]) == 0

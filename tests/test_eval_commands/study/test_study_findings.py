@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bimodal_cl.errors import UserError
 from eval.study.choice import choose
 from eval.study.findings.comparisons import compare_cells, find_pairs, score_cells
 from eval.study.findings.figures import marker_of
@@ -80,6 +81,16 @@ def test_named_pairs_are_a_smaller_family_also_between_settings(done):
     assert "| a, global batch size 8 − b, global batch size 4 | 4 |" in text
 
 
+def test_methods_that_are_not_run_everywhere_are_compared_where_both_are(done):
+    axes = {"size": {"small": {"train.global_batch_size": 4, "methods": ["a", "b"]}, "large": {}}}
+    study, _ = done(axes=axes, compare=["c vs a", "a@large vs a@small", "b@small vs c"])
+    names = [(*one.key, *other.key) for one, other in find_pairs(study)]
+    assert names == [("c", "large", "a", "large"), ("a", "large", "a", "small"), ("b", "small", "c", "large")]
+    study, _ = done(axes=axes, compare=["c@small vs a"])
+    with pytest.raises(UserError, match="no 'small' among the axes"):
+        find_pairs(study)
+
+
 def test_a_failed_seed_is_left_out_and_said(done):
     study, records = done()
     run = study.finals(study.cells[0], 0)[2]
@@ -102,6 +113,18 @@ def test_notes_say_what_makes_a_comparison_unfair(expand_study):
         "The grids differ in size, so the methods are not tuned equally: a 2, b 1.",
         "1 of 2 chosen points lie on the border of their grid, see Tuning: beyond it may be better ones.",
         "4 runs are yet to be done.",
+    ]
+
+
+def test_the_note_of_unequal_grids_says_where(expand_study):
+    small = {"grid": {"optim.learning_rate": [1e-3, 1e-2]}}
+    methods = {"a": {"grid": {"loss.tau_init": [0.05, 0.1]}}, "b": {"grid": {"loss.tau_init": [0.05, 0.1]}}}
+    study = expand_study(methods=methods, axes={"size": {"small": small, "large": {}}})
+    assert not any("not tuned equally" in each for each in notes(collect_findings(study, Records(study.output))))
+    study = expand_study(methods={**methods, "c": {}}, axes={"size": {"small": small, "large": {}}})
+    assert notes(collect_findings(study, Records(study.output)))[:2] == [
+        "The grids differ in size, so the methods are not tuned equally: a 4, b 4, c 2 (size small).",
+        "The grids differ in size, so the methods are not tuned equally: a 2, b 2, c 1 (size large).",
     ]
 
 

@@ -34,6 +34,17 @@ def test_a_named_axis_holds_several_settings(expand_study):
     assert study.cells[0].describe() == "clip, size small"
 
 
+def test_an_axis_value_has_a_grid_and_methods_of_its_own(expand_study):
+    small = {"train.global_batch_size": 4, "grid": {"optim.learning_rate": [1e-3, 1e-2]}, "methods": ["clip"]}
+    large = {"train.global_batch_size": 8, "grid": [{"optim.learning_rate": 0.1, "optim.weight_decay": 0.2}]}
+    study = expand_study(axes={"size": {"small": small, "large": large}})
+    assert [each.key for each in study.cells] == [("clip", "small"), ("clip", "large"), ("sogclr", "large")]
+    points = [tuple(point.values()) for point in study.cells[0].points]
+    assert points == [(0.05, 1e-3), (0.05, 1e-2), (0.1, 1e-3), (0.1, 1e-2)]
+    assert study.cells[2].points[1] == {"loss.tau": 0.1, "optim.learning_rate": 0.1, "optim.weight_decay": 0.2}
+    assert [each.config.optim.learning_rate for each in study.tuning(study.cells[0])] == [1e-3, 1e-2] * 2
+
+
 def test_what_is_laid_over_what(expand_study):
     study = expand_study(
         overrides={"train.num_steps": 5, "loss.tau_min": 0.02, "optim.weight_decay": 0.3},
@@ -79,5 +90,5 @@ def test_folders_have_readable_and_different_names(expand_study):
 
 
 def test_only_takes_some_methods(expand_study):
-    assert {each.method for each in expand_study(only=["sogclr"]).cells} == {"sogclr"}
+    assert {each.method for each in expand_study().only(["sogclr"]).cells} == {"sogclr"}
     assert {each.method for each in expand_study().cells} == set(STUDY["methods"])
