@@ -28,7 +28,7 @@ from bimodal_cl.models.weights.file_names import EMA_FILE
 from bimodal_cl.models.weights.state_dict import read_weights
 from bimodal_cl.run_folder import RunFolder, read_state
 from bimodal_cl.run_log import RunLog
-from bimodal_cl.training.encoded_batch import EncodedBatch
+from bimodal_cl.training.encoded_batch import EncodedBatch, seed_generators
 from bimodal_cl.training.non_finite import NonFiniteSteps
 from bimodal_cl.training.run_settings import RunSettings
 from bimodal_cl.training.seen_data import SeenData
@@ -168,7 +168,7 @@ class Trainer:
     def step(self, batch: Batch) -> tuple[LossOutput | None, Tensor | None]:
         """Do one optimizer step on this process's part of the global batch; no output where it had to be left out."""
         device, step = self.accelerator.device, self.steps_done
-        torch.manual_seed(seed_of_step(self.settings.seed, step, self.accelerator.process_index))
+        seed_generators(device, seed_of_step(self.settings.seed, step, self.accelerator.process_index))
         learning_rates = self.learning_rates_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rates[group["name"]]
