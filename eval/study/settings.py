@@ -156,11 +156,6 @@ class StudySettings(Section):
     methods: dict[str, Method] = Field(min_length=1)
     compare: tuple[str, ...] | None = None
 
-    @field_validator("base", mode="before")
-    @classmethod
-    def _several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
     @field_validator("axes", mode="before")
     @classmethod
     def _axes(cls, value: Any) -> Any:
@@ -180,17 +175,34 @@ class StudySettings(Section):
 
 
 def read_study(path: Path) -> StudySettings:
-    """Read a study's file; ``base`` becomes paths from the working directory.
+    """Read a study's file; ``extends`` names one whose other keys are taken.
 
     Raises:
         UserError: the file cannot be read, a key is unknown, or a value is not valid; one line with file and key.
     """
-    values = read_yaml(path, "study file")
     try:
-        settings = StudySettings.model_validate(values)
+        return StudySettings.model_validate(_read(path))
     except ValidationError as error:
         raise UserError(_describe(path, error)) from None
-    return settings.model_copy(update={"base": tuple(str(path.parent / each) for each in settings.base)})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a study's file over the one that it extends; the training configs become paths from the working directory.
+
+    Raises:
+        UserError: a file cannot be read, or extends one that extends another.
+    """
+    values = read_yaml(path, "study file")
+    if isinstance(values.get("base"), str):
+        values["base"] = [values["base"]]
+    if isinstance(values.get("base"), list):
+        values["base"] = [str(path.parent / str(each)) for each in values["base"]]
+    if "extends" not in values:
+        return values
+    extended = path.parent / str(values.pop("extends"))
+    if "extends" in (below := read_yaml(extended, "study file")):
+        raise UserError(f"{path}: extends: {extended} extends {below['extends']}; one that extends none is needed")
+    return {**_read(extended), **values}
 
 
 def _describe(path: Path, error: ValidationError) -> str:
@@ -212,5 +224,4 @@ def _describe(path: Path, error: ValidationError) -> str:
 def _keys(location: list[str]) -> list[str]:
     """Return the keys of a section of the study's file."""
     sections: dict[str, type[Section]] = {"tune": Stage, "final": Stage, "test": Test, "methods": Method}
-    section = sections[location[0]] if location else StudySettings
-    return list(section.model_fields)
+    return list(sections[location[0]].model_fields) if location else ["extends", *StudySettings.model_fields]

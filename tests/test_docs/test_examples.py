@@ -1,5 +1,7 @@
 """The programs of docs/examples run, and so do the README's lines about the losses alone."""
 
+import csv
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -92,6 +94,32 @@ def test_the_readmes_lines_train_from_python(first_run, tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), names)
     assert asked == ["runs/rho3"]
     assert names["run"] == tmp_path and (tmp_path / "checkpoints" / "latest").is_dir()
+
+
+def test_variants_equal_images_and_equal_names_stay_on_one_side(run_example, tmp_path):
+    images = tmp_path / "color"
+    images.mkdir()
+    emoji = []
+    for number in range(40):
+        for tone in ("", "1"):
+            code = f"{number:04X}" + (f"-{tone}" if tone else "")
+            colour = (number // 2 * 9, 5 * len(tone), 0)  # two emoji share their image
+            Image.new("RGB", (8, 8), colour).save(images / f"{code}.png")
+            name = f"thing {number % 30}" + (": light skin tone" if tone else "")
+            base = f"{number:04X}" if tone else ""
+            emoji.append({"hexcode": code, "annotation": name, "skintone": tone, "skintone_base_hexcode": base})
+    (tmp_path / "openmoji.json").write_text(json.dumps(emoji))
+    run_example("openmoji_tables.py", tmp_path / "openmoji.json", images, tmp_path / "tables")
+    sides = {}
+    for split in ("train", "val", "test"):
+        for row in csv.DictReader((tmp_path / "tables" / f"{split}.csv").open()):
+            code = Path(row["image"]).stem
+            number, tone = int(code[:4], 16), code[5:]
+            assert split == "train" or not tone
+            for key in (f"image {number // 2}", f"name {row['caption']}", f"family {number}"):
+                sides.setdefault(key, set()).add(split)
+    assert {len(each) for each in sides.values()} == {1}
+    assert {split for each in sides.values() for split in each} == {"train", "val", "test"}
 
 
 def test_a_plain_training_loop_uses_a_loss(run_example, capsys):

@@ -49,6 +49,9 @@ CLIP = STUDY["methods"]["clip"]
         ({"score": "retrieval/recall"}, "study.yaml: score: no score 'retrieval/recall'"),
         ({"score": "retrieval/image_retrieval_mean_rank"}, "smaller is better"),
         ({"base": "bsae.yaml"}, "did you mean"),
+        ({"extends": "stduy.yaml"}, "stduy.yaml; did you mean"),
+        ({"extends": "study.yaml"}, "study.yaml extends study.yaml; one that extends none"),
+        ({"extend": "base.yaml"}, "study.yaml: extend: unknown key; did you mean 'extends'?"),
     ],
 )
 def test_mistakes_are_one_line(changes, message, write_study, capsys, project):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eval.study.runs import expand
+from eval.study.settings import read_study
 from tests.test_eval_commands.study.conftest import STUDY
 
 
@@ -43,6 +45,21 @@ def test_an_axis_value_has_a_grid_and_methods_of_its_own(expand_study):
     assert points == [(0.05, 1e-3), (0.05, 1e-2), (0.1, 1e-3), (0.1, 1e-2)]
     assert study.cells[2].points[1] == {"loss.tau": 0.1, "optim.learning_rate": 0.1, "optim.weight_decay": 0.2}
     assert [each.config.optim.learning_rate for each in study.tuning(study.cells[0])] == [1e-3, 1e-2] * 2
+
+
+def test_a_file_extends_another(write_study, project):
+    other = project / "other"
+    other.mkdir()
+    extending = other / "longer.yaml"
+    extending.write_text("extends: ../study.yaml\noutput: studies/longer\naxes: {}\noverrides: {train.num_steps: 9}\n")
+    write_study(overrides={"optim.weight_decay": 0.3})
+    settings = read_study(extending)
+    study = expand(settings, extending, project / settings.output)
+    config = study.finals(study.cells[0], 0)[0].config
+    assert [each.key for each in study.cells] == [("clip",), ("sogclr",)]
+    assert (config.train.num_steps, config.train.global_batch_size) == (9, 8)
+    assert config.optim.weight_decay != 0.3  # keys are replaced as a whole
+    assert str(study.output).endswith("studies/longer")
 
 
 def test_what_is_laid_over_what(expand_study):
