@@ -50,14 +50,18 @@ class Choice:
         """Whether all runs that tune are done."""
         return not any(each.missing for each in self.points)
 
-    def at_border(self) -> list[str]:
-        """Return what lies on the border of the grid, such as ``tau 0.1 (largest)``."""
+    def at_border(self, least: int = 2) -> list[str]:
+        """Return what lies on the border of the grid, such as ``tau 0.1 (largest of 3)``.
+
+        Args:
+            least: number of values that a key must have in the grid; one of two is always on a border.
+        """
         if self.chosen is None:
             return []
         found = []
         for key, value in self.cell.points[self.chosen].items():
             numbers: set[float] = {each[key] for each in self.cell.points if _is_number(each.get(key))}
-            if not _is_number(value) or len(numbers) < 2:
+            if not _is_number(value) or len(numbers) < least:
                 continue
             for end, word in ((min(numbers), "smallest"), (max(numbers), "largest")):
                 if value == end:

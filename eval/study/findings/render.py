@@ -35,6 +35,7 @@ from .tables import (
     notes,
     p_text,
     stars,
+    tuning_row,
 )
 
 # Of the machine and the schedule, not of the loss.
@@ -105,7 +106,7 @@ def _describe(findings: Findings, records: Records, sources: Sources) -> dict[st
         "comparisons": _comparisons(findings),
         "verdict": _verdict(findings),
         "score": metric_name(settings.score.rpartition("/")[2]),
-        "tuning": [_tuning(findings, each) for each in findings.cells],
+        "tuning": [{**_row(findings, each), **vars(tuning_row(findings, each))} for each in findings.cells],
         "points": [row for each in findings.cells for row in _points(findings, each)],
         **_logged(findings),
         **place_figures(findings, records.path, sources),
@@ -179,20 +180,6 @@ def _verdict(findings: Findings) -> str:
         f"By {metric_name(metric)}, {sum(map(bool, marks))} of {len(tested)} differences have a corrected p < "
         f"{SIGNIFICANT:g} over the seeds, {marks.count('**')} of them also with the chance of other test data."
     )
-
-
-def _tuning(findings: Findings, each: CellScores) -> dict[str, Any]:
-    name = findings.study.settings.score.rpartition("/")[2]
-    means = [point.mean for point in each.choice.points if not math.isnan(point.mean)]
-    return {
-        **_row(findings, each),
-        "points": len(each.cell.points),
-        "seeds": len(findings.study.settings.tune.seeds) if each.choice.points else 0,
-        "best": format_metric(name, max(means)) if means else "",
-        "worst": format_metric(name, min(means)) if means else "",
-        "chosen": chosen_text(each.choice),
-        "border": ", ".join(each.choice.at_border()),
-    }
 
 
 def _points(findings: Findings, each: CellScores) -> list[dict[str, Any]]:

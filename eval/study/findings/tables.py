@@ -60,6 +60,18 @@ class Findings:
         return [each for each in self.cells if each.cell.place.labels == labels]
 
 
+@dataclass(frozen=True)
+class TuningRow:
+    """How a cell was tuned: size of its grid, seeds, best and worst validation score, chosen point and its borders."""
+
+    points: int
+    seeds: int
+    best: str
+    worst: str
+    chosen: str
+    border: str
+
+
 def collect_findings(study: Study, records: Records) -> Findings:
     """Choose the points, collect the scores and do the tests, of what is done so far."""
     choices = [choose(study, records, cell) for cell in study.cells]
@@ -116,13 +128,24 @@ def _tuning(findings: Findings) -> str:
     head = ["method", "setting", "chosen", "border", "points", "seeds", f"best validation {metric_name(name)}", "worst"]
     lines = [markdown_line(head), markdown_line([*["---"] * 4, *["---:"] * 4])]
     for each in findings.cells:
-        means = [point.mean for point in each.choice.points if not math.isnan(point.mean)]
-        ends = [format_metric(name, max(means)), format_metric(name, min(means))] if means else ["", ""]
-        seeds = len(findings.study.settings.tune.seeds) if each.choice.points else 0
-        texts = [each.cell.method, each.cell.place.describe(), chosen_text(each.choice)]
-        texts.append(", ".join(each.choice.at_border()))
-        lines.append(markdown_line([*texts, str(len(each.cell.points)), str(seeds), *ends]))
+        row = tuning_row(findings, each)
+        texts = [each.cell.method, each.cell.place.describe(), row.chosen, row.border, str(row.points), str(row.seeds)]
+        lines.append(markdown_line([*texts, row.best, row.worst]))
     return "\n".join(lines)
+
+
+def tuning_row(findings: Findings, each: CellScores) -> TuningRow:
+    """Return how a cell was tuned."""
+    name = findings.study.settings.score.rpartition("/")[2]
+    means = [point.mean for point in each.choice.points if not math.isnan(point.mean)]
+    return TuningRow(
+        points=len(each.cell.points),
+        seeds=len(findings.study.settings.tune.seeds) if each.choice.points else 0,
+        best=format_metric(name, max(means)) if means else "",
+        worst=format_metric(name, min(means)) if means else "",
+        chosen=chosen_text(each.choice),
+        border=", ".join(each.choice.at_border()),
+    )
 
 
 def notes(findings: Findings) -> list[str]:
@@ -138,9 +161,10 @@ def notes(findings: Findings) -> list[str]:
         lines.append(f"The grids differ in size, so the methods are not tuned equally: {counts}{_at(at)}.")
     borders = sum(bool(each.choice.at_border()) for each in findings.cells)
     if borders:
+        chosen = sum(bool(each.choice.at_border(least=3)) for each in findings.cells)
         lines.append(
             f"{borders} of {len(findings.cells)} chosen points lie on the border of their grid, see Tuning: beyond it "
-            "may be better ones."
+            f"may be better ones. Of two values each is on a border; with three or more it is {chosen}."
         )
     failed: dict[str, list[str]] = {}
     for each in findings.cells:

@@ -111,7 +111,8 @@ def test_notes_say_what_makes_a_comparison_unfair(expand_study):
         records.append(make_record(study, run, make_outcome(0.5 + run.point)))
     assert notes(collect_findings(study, records)) == [
         "The grids differ in size, so the methods are not tuned equally: a 2, b 1.",
-        "1 of 2 chosen points lie on the border of their grid, see Tuning: beyond it may be better ones.",
+        "1 of 2 chosen points lie on the border of their grid, see Tuning: beyond it may be better ones. "
+        "Of two values each is on a border; with three or more it is 0.",
         "4 runs are yet to be done.",
     ]
 
