@@ -64,7 +64,8 @@ def test_what_is_not_locked_learns_and_all_else_stays_that_of_the_files(recipe, 
 
 
 def test_the_tuned_recipe_goes_on_from_the_first():
-    first, tuned = (load_config([RECIPES / f"flickr8k_lite0_minilm{end}.yaml"]) for end in ("", "_tuned"))
+    first, tuned = (load_config([RECIPES / f"flickr8k_lite0_minilm{end}.yaml"]) for end in ("_features", "_tuned"))
     assert tuned.model.pretrained == first.output
-    assert not tuned.optim.image.lock and not tuned.optim.text.lock and tuned.optim.image.freeze_statistics
-    assert first.optim.image.lock and first.optim.text.lock
+    assert tuned.optim.image.unlocked_groups == 9 and tuned.optim.text.unlocked_groups == 2
+    assert tuned.optim.image.freeze_statistics and tuned.data.features is None
+    assert first.optim.image.lock and first.optim.text.lock and not first.optim.image.unlocked_groups
