@@ -180,17 +180,21 @@ def read_study(path: Path) -> StudySettings:
     Raises:
         UserError: the file cannot be read, a key is unknown, or a value is not valid; one line with file and key.
     """
+    return _validate(path, _read(path))
+
+
+def _validate(path: Path, values: Values) -> StudySettings:
     try:
-        return StudySettings.model_validate(_read(path))
+        return StudySettings.model_validate(values)
     except ValidationError as error:
         raise UserError(_describe(path, error)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, extended_by: Path | None = None) -> Values:
     """Read a study's file over the one that it extends; the training configs become paths from the working directory.
 
     Raises:
-        UserError: a file cannot be read, or extends one that extends another.
+        UserError: a file cannot be read, one extends a file that extends another, or the extended one has a mistake.
     """
     values = read_yaml(path, "study file")
     if isinstance(values.get("base"), str):
@@ -199,10 +203,12 @@ def _read(path: Path) -> dict[str, Any]:
         values["base"] = [str(path.parent / str(each)) for each in values["base"]]
     if "extends" not in values:
         return values
+    if extended_by is not None:
+        raise UserError(f"{extended_by}: extends: {path} extends {values['extends']}; one that extends none is needed")
     extended = path.parent / str(values.pop("extends"))
-    if "extends" in (below := read_yaml(extended, "study file")):
-        raise UserError(f"{path}: extends: {extended} extends {below['extends']}; one that extends none is needed")
-    return {**_read(extended), **values}
+    below = _read(extended, path)
+    _validate(extended, below)  # so that a mistake in it is said of it
+    return {**below, **values}
 
 
 def _describe(path: Path, error: ValidationError) -> str:

@@ -59,6 +59,12 @@ def test_mistakes_are_one_line(changes, message, write_study, capsys, project):
     assert not (project / "studies").exists()
 
 
+def test_a_mistake_in_an_extended_file_is_said_of_it(write_study, capsys, project):
+    write_study(methods={"clip": {"gird": {}}})
+    (project / "longer.yaml").write_text("extends: study.yaml\noutput: studies/longer\n")
+    assert "study.yaml: methods.clip.gird: unknown key" in read_mistake(capsys, main, "study", "longer.yaml")
+
+
 def test_flags_are_checked(write_study, capsys, project):
     path = str(write_study())
     assert "no method 'clap'" in read_mistake(capsys, main, "study", path, "--only", "clap")
