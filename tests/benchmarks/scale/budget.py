@@ -45,6 +45,8 @@ class Transfer:
 # means and look-ups of the rules), and numbers that it reduces for all anchors at once, in all.
 EXCHANGES: dict[str, tuple[int, int]] = {"sogclr": (1, 2), "isogclr": (2, 4), "rgcl_g": (1, 2), "macl-anchor": (2, 3)}
 SCALARS = {"clip": 2, "cyclip": 2, "siglip": 2, "rgcl_g": 2, "macl": 2}
+# Values that a loss logs beside those of every loss, in all: KL (losses on margins), and the log of the moving average.
+LOGGED = {"siglip": 0, "sogclr": 4, "isogclr": 4, "rgcl_g": 4}
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def list_loss_transfers(run: Run) -> list[Transfer]:
     transfers = [
         Transfer("facts about each rank's batch", "all_gather", FACTS * INT64 * ranks),
         Transfer("ids of images and texts", "all_gather", 2 * INT64 * batch),
-        Transfer("loss and logged means", "all_reduce", METRICS * FLOAT32),
+        Transfer("loss and logged means", "all_reduce", (METRICS + LOGGED.get(run.loss, 2)) * FLOAT32),
     ]
     if run.loss == "siglip":
         transfers += [
