@@ -2,10 +2,12 @@
 
 import csv
 import json
+import math
 import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -120,6 +122,35 @@ def test_variants_equal_images_and_equal_names_stay_on_one_side(run_example, tmp
                 sides.setdefault(key, set()).add(split)
     assert {len(each) for each in sides.values()} == {1}
     assert {split for each in sides.values() for split in each} == {"train", "val", "test"}
+
+
+def test_methods_are_compared_by_how_frequent_a_concept_is(run_example, tmp_path, capsys):
+    """Ten test images of a frequent concept and ten of a rare one, two captions each."""
+    concepts = ["dog"] * 10 + ["harp"] * 10
+    for name, count in (("train", {"dog": 300, "harp": 2}), ("test", {"dog": 10, "harp": 10})):
+        rows = [(number, concept, count[concept]) for number, concept in enumerate(concepts)]
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("image_id", "concept", "concept_count"), *rows])
+    table = [["method", "batch", "chosen", "metric", "seeds", "runs"]]
+    frequent = np.arange(20) < 10
+    for method in ("clip", "isogclr"):
+        for seed in (1, 2):
+            folder = tmp_path / f"{method}_s{seed}" / "results"
+            folder.mkdir(parents=True)
+            better = frequent & (method == "isogclr") & (np.arange(20) < 2 * seed)  # first instead of fifth
+            ranks = np.where(better, 1, 5)
+            arrays = {"text_ranks": ranks, "image_ranks": np.full(40, 11), "image_of_text": np.arange(40) // 2}
+            np.savez(folder / "zeroshot_retrieval_test.outcomes.npz", **arrays)
+        table.append([method, "64", "{}", "rsum", "1 2", f"{method}_s1 {method}_s2"])
+        table.append([method, "32", "{}", "rsum", "1 2", "missing_s1 missing_s2"])
+    with (tmp_path / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(table)
+    run_example("recall_by_concept.py", tmp_path, tmp_path / "train.csv", tmp_path / "test.csv", "64")
+    head, gain, *others = capsys.readouterr().out.splitlines()
+    assert head == "at least 250 training images: 10 test images, clip 200.0"
+    half = 12.706205 * 20 / math.sqrt(2) / math.sqrt(2)  # gains of 20 and 40 points, Student's t with one degree
+    assert gain == f"  isogclr - clip: +30.0 [{30 - half:+.1f}, {30 + half:+.1f}]"
+    assert others[-1] == "  isogclr - clip: +0.0 [+0.0, +0.0]"
 
 
 def test_a_plain_training_loop_uses_a_loss(run_example, capsys):
