@@ -1,7 +1,8 @@
 """Compare a study's methods on frequent and rare concepts: recall_by_concept.py STUDY TRAIN.csv TEST.csv SETTING
 
 The tables are those of ``bimodal-prep concepts`` (or ``thin``) for the training and the test data. A test image and its
-captions count as frequent as their concept is in the training data. SETTING are values of the study's axes, as 128.
+captions count as frequent as their concept is in the training data. SETTING are the values of all the study's axes, as
+128; nothing for a study without axes.
 """
 
 import csv
@@ -29,7 +30,7 @@ frequency = np.array([counts.get(row["concept"], 0) for row in rows])
 runs: dict[str, dict[str, Path]] = {}  # outcomes of the queries, by method and seed
 for row in read_rows(study / "table.csv"):
     setting = list(row.values())[1 : list(row).index("chosen")]
-    if row["metric"] == "rsum" and sys.argv[4:] in ([], setting):
+    if row["metric"] == "rsum" and sys.argv[4:] == setting:
         for seed, folder in zip(row["seeds"].split(), row["runs"].split(), strict=True):
             (runs.setdefault(row["method"], {})[seed],) = (study / folder / "results").glob("*.outcomes.npz")
 
@@ -42,6 +43,8 @@ def rsum(path: Path, of_group: np.ndarray) -> float:
     return 100 * sum(float(np.mean(each <= k)) for each in ranks for k in (1, 5, 10))
 
 
+if not runs:
+    sys.exit(f"{study / 'table.csv'} has no runs at the setting '{' '.join(sys.argv[4:])}'; name a value of each axis")
 first, *others = runs
 for name, (low, high) in LIMITS.items():
     of_group = (frequency >= low) & (frequency < high)

@@ -151,6 +151,8 @@ def test_methods_are_compared_by_how_frequent_a_concept_is(run_example, tmp_path
     half = 12.706205 * 20 / math.sqrt(2) / math.sqrt(2)  # gains of 20 and 40 points, Student's t with one degree
     assert gain == f"  isogclr - clip: +30.0 [{30 - half:+.1f}, {30 + half:+.1f}]"
     assert others[-1] == "  isogclr - clip: +0.0 [+0.0, +0.0]"
+    with pytest.raises(SystemExit, match="no runs at the setting ''"):  # of two batch sizes
+        run_example("recall_by_concept.py", tmp_path, tmp_path / "train.csv", tmp_path / "test.csv")
 
 
 def test_a_plain_training_loop_uses_a_loss(run_example, capsys):
